@@ -1,0 +1,249 @@
+//! Names with rules: checked once, when they are parsed, and trusted after.
+//!
+//! Every one of these becomes part of a path, so the rules are also what keeps
+//! a buildpack from naming a directory that is not its own.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest name of any kind, in bytes.
+const MAX_NAME_BYTES: usize = 128;
+
+/// A name that breaks the rules of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} `{value}` is not valid: {rule}")]
+pub struct InvalidName {
+    /// What the name is for, such as `buildpack id`.
+    pub kind: &'static str,
+    /// The name, with control characters escaped.
+    pub value: String,
+    /// The rule it breaks.
+    pub rule: &'static str,
+}
+
+/// Declares a checked name: a newtype over `String` that parses, prints and
+/// serialises as the string it holds.
+macro_rules! checked_name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(value: &str) -> Result<Self, InvalidName> {
+                let check: fn(&str) -> Option<&'static str> = $check;
+                match common_rule(value).or_else(|| check(value)) {
+                    None => Ok(Self(value.to_owned())),
+                    Some(rule) => Err(InvalidName {
+                        kind: $kind,
+                        value: value.escape_default().to_string(),
+                        rule,
+                    }),
+                }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+
+            fn try_from(value: String) -> Result<Self, InvalidName> {
+                value.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(&self.0)
+            }
+        }
+    };
+}
+
+/// What holds for every name, whatever its kind.
+fn common_rule(value: &str) -> Option<&'static str> {
+    if value.is_empty() {
+        Some("it is empty")
+    } else if value.len() > MAX_NAME_BYTES {
+        Some("it is longer than 128 bytes")
+    } else if value.chars().any(char::is_control) {
+        Some("it has control characters")
+    } else {
+        None
+    }
+}
+
+fn is_id_character(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '.' | '/' | '-')
+}
+
+checked_name! {
+    /// A buildpack's ID, such as `acme/node`.
+    ///
+    /// # Spec
+    /// `buildpack.md` 0.12 "Buildpack ID": letters, digits, `.`, `/` and `-`; not
+    /// `app`, `config`, `generated` or `sbom`. We also refuse empty, `.` and `..`
+    /// segments, because the ID names directories.
+    BuildpackId, "buildpack id", |value| {
+        if !value.chars().all(is_id_character) {
+            Some("it may have letters, digits, `.`, `/` and `-` only")
+        } else if matches!(value.to_ascii_lowercase().as_str(), "app" | "config" | "generated" | "sbom") {
+            Some("it is reserved")
+        } else if value.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+            Some("it has an empty, `.` or `..` segment")
+        } else {
+            None
+        }
+    }
+}
+
+impl BuildpackId {
+    /// The name of this buildpack's directory under `<layers>` and
+    /// `<buildpacks>`: the ID with `/` replaced by `_`.
+    #[must_use]
+    pub fn directory_name(&self) -> String {
+        self.0.replace('/', "_")
+    }
+}
+
+checked_name! {
+    /// A buildpack's version. Semantic versions are expected, but published
+    /// packages have others, so only what breaks a path is refused.
+    BuildpackVersion, "buildpack version", |value| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '_');
+        if !value.chars().all(allowed) {
+            Some("it may have letters, digits, `.`, `-`, `+` and `_` only")
+        } else if matches!(value, "." | "..") {
+            Some("it is not a version")
+        } else {
+            None
+        }
+    }
+}
+
+checked_name! {
+    /// A layer's name.
+    ///
+    /// # Spec
+    /// `buildpack.md` 0.12 "Layers": any file name but `build`, `launch` and
+    /// `store`, whose `.toml` files are something else.
+    LayerName, "layer name", |value| {
+        if value.contains('/') || value.contains('\\') {
+            Some("it has a path separator")
+        } else if matches!(value, "." | "..") {
+            Some("it is not a file name")
+        } else if matches!(value.to_ascii_lowercase().as_str(), "build" | "launch" | "store") {
+            Some("it is reserved")
+        } else {
+            None
+        }
+    }
+}
+
+checked_name! {
+    /// The type of a process, such as `web`.
+    ///
+    /// # Spec
+    /// `buildpack.md` 0.12 "launch.toml": letters, digits, `.`, `_` and `-`.
+    ProcessType, "process type", |value| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if !value.chars().all(allowed) {
+            Some("it may have letters, digits, `.`, `_` and `-` only")
+        } else if matches!(value, "." | "..") {
+            Some("it is not a file name")
+        } else {
+            None
+        }
+    }
+}
+
+checked_name! {
+    /// An execution environment, such as `production`.
+    ///
+    /// # Spec
+    /// `buildpack.md` 0.12 "Execution environments": letters, digits, `.` and
+    /// `-`; `*` stands for all of them in lists.
+    ExecEnv, "execution environment", |value| {
+        if value == "*" || value.chars().all(is_id_character) && !value.contains('/') {
+            None
+        } else {
+            Some("it may have letters, digits, `.` and `-` only")
+        }
+    }
+}
+
+impl Default for ExecEnv {
+    /// `production`, as the specification has it.
+    fn default() -> Self {
+        Self("production".to_owned())
+    }
+}
+
+/// A buildpack, exactly: what groups, labels and messages call it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BuildpackRef {
+    /// Its ID.
+    pub id: BuildpackId,
+    /// Its version.
+    pub version: BuildpackVersion,
+}
+
+impl fmt::Display for BuildpackRef {
+    /// `acme/node@1.2.0`
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}@{}", self.id, self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// I6: ids, layer names and process types as paths.
+    #[test]
+    fn i6_names_that_would_leave_their_directory_are_refused() {
+        for value in [
+            "", ".", "..", "../x", "a/../b", "/a", "a/", "a//b", "sbom", "SBOM", "a b", "a\0b", "a_b", "a\nb",
+        ] {
+            assert!(value.parse::<BuildpackId>().is_err(), "id {value:?}");
+        }
+        for value in ["", ".", "..", "a/b", "a\\b", "build", "Launch", "store", "a\nb", &"x".repeat(129)] {
+            assert!(value.parse::<LayerName>().is_err(), "layer {value:?}");
+        }
+        for value in ["", ".", "..", "a/b", "a b", "a\u{7f}"] {
+            assert!(value.parse::<ProcessType>().is_err(), "process {value:?}");
+        }
+        for value in ["", "..", "1/2", "1 2"] {
+            assert!(value.parse::<BuildpackVersion>().is_err(), "version {value:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_published_buildpacks_are_accepted() {
+        let id: BuildpackId = "paketo-buildpacks/node.js".parse().unwrap();
+        assert_eq!(id.directory_name(), "paketo-buildpacks_node.js");
+        for value in ["web", "rails-console", "a.b_c"] {
+            value.parse::<ProcessType>().unwrap();
+        }
+        for value in ["node modules", "größe", "v1.2"] {
+            value.parse::<LayerName>().unwrap();
+        }
+    }
+}

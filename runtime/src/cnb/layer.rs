@@ -1,0 +1,55 @@
+//! Layers as buildpacks describe them: types, and changes of the environment.
+
+use serde::{Deserialize, Serialize};
+
+use super::id::ProcessType;
+
+/// What a layer is for. All eight combinations are valid.
+///
+/// # Spec
+/// `buildpack.md` 0.12 "Layer Types".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LayerTypes {
+    /// Part of the image.
+    pub launch: bool,
+    /// Visible to later buildpacks.
+    pub build: bool,
+    /// Kept for the next build.
+    pub cache: bool,
+}
+
+/// When a change of the environment applies; each is a directory in the layer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum EnvironmentScope {
+    /// `env/`
+    All,
+    /// `env.build/`
+    Build,
+    /// `env.launch/`
+    Launch,
+    /// `env.launch/<type>/`
+    Process(ProcessType),
+}
+
+/// How a change meets the value that is there; each is a file name suffix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum EnvironmentOperation {
+    Append,
+    Default,
+    Override,
+    Prepend,
+}
+
+/// One change of the environment, made by a layer.
+///
+/// # Spec
+/// `buildpack.md` 0.12 "Environment Variable Modification Rules".
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EnvironmentChange {
+    pub name: String,
+    pub scope: EnvironmentScope,
+    pub operation: EnvironmentOperation,
+    pub value: String,
+    /// Between old and new value for `Append` and `Prepend`; may be empty.
+    pub delimiter: String,
+}

@@ -1,0 +1,12 @@
+//! The formats of the Cloud Native Buildpacks specification, one file each.
+//!
+//! Everything here is plain data: parsed and checked at the door, written back
+//! byte for byte the same. Nothing here reads a file, knows an executor or has
+//! heard of Wasm.
+
+pub mod build_plan;
+pub mod id;
+pub mod launch;
+pub mod layer;
+pub mod sbom;
+pub mod target;

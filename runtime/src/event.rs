@@ -1,0 +1,132 @@
+//! What happens during a build, as values. The library never prints.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cnb::id::BuildpackRef;
+
+/// A phase of the build, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Read the previous build of the image and the run image.
+    Analyze,
+    /// Decide who takes part.
+    Detect,
+    /// Look up what can be used again.
+    Restore,
+    /// Run the buildpacks.
+    Build,
+    /// Make the image.
+    Export,
+}
+
+/// How one buildpack's `detect` ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "verdict")]
+pub enum Verdict {
+    Pass,
+    /// Does not apply.
+    Fail {
+        reason: String,
+    },
+    /// Went wrong.
+    Error {
+        message: String,
+    },
+}
+
+/// How a layer got into the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayerSource {
+    /// Made by this build.
+    Added,
+    /// Taken over, untouched.
+    Reused,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum Event {
+    PhaseStarted {
+        phase: Phase,
+    },
+    PhaseFinished {
+        phase: Phase,
+        #[serde(serialize_with = "milliseconds", rename = "milliseconds")]
+        elapsed: Duration,
+    },
+    /// One member of a group was asked.
+    Detected {
+        buildpack: BuildpackRef,
+        #[serde(flatten)]
+        verdict: Verdict,
+    },
+    /// The group that builds.
+    GroupChosen {
+        buildpacks: Vec<BuildpackRef>,
+        considered: usize,
+    },
+    /// A component is compiled to native code, once; this takes a moment.
+    Compiling {
+        buildpack: BuildpackRef,
+    },
+    /// A layer of the last build that may be used again.
+    LayerRestored {
+        buildpack: BuildpackRef,
+        layer: String,
+    },
+    /// A buildpack starts building.
+    BuildpackStarted {
+        buildpack: BuildpackRef,
+    },
+    /// A buildpack printed a line; control characters are already escaped.
+    Output {
+        buildpack: BuildpackRef,
+        line: String,
+    },
+    /// A layer of the image is settled.
+    LayerExported {
+        name: String,
+        source: LayerSource,
+        bytes: u64,
+        digest: String,
+    },
+    /// Bytes of layers written so far.
+    Progress {
+        done_bytes: u64,
+        total_bytes: Option<u64>,
+    },
+    /// The image is where it belongs.
+    ImageWritten {
+        reference: String,
+        digest: String,
+        bytes: u64,
+    },
+    /// Something the user should know that does not stop the build.
+    Warning {
+        message: String,
+    },
+    /// Something for `--verbose`.
+    Note {
+        message: String,
+    },
+}
+
+fn milliseconds<S: serde::Serializer>(elapsed: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((elapsed.as_secs_f64() * 1e6).round() / 1e3)
+}
+
+/// Takes events as they happen.
+pub trait EventSink {
+    fn event(&mut self, event: Event);
+}
+
+impl<F: FnMut(Event)> EventSink for F {
+    fn event(&mut self, event: Event) {
+        self(event);
+    }
+}

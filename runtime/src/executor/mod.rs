@@ -1,0 +1,379 @@
+//! The seam between the lifecycle and whatever runs a buildpack.
+//!
+//! [`Executor`] takes plain, serialisable values and gives plain values back,
+//! so what runs a buildpack may live in another process. Nothing after `build`
+//! can tell which executor ran: everything it needs is in [`BuildOutputs`].
+//! What a buildpack asks for *while* it runs goes through [`BuildHost`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cnb::build_plan::PlanContribution;
+use crate::cnb::id::{BuildpackRef, ExecEnv, LayerName};
+use crate::cnb::launch::{Label, Process, Slice};
+use crate::cnb::layer::{EnvironmentChange, LayerTypes};
+use crate::cnb::sbom::Sbom;
+use crate::cnb::target::Target;
+use crate::fault::{Diagnose, Fault};
+use crate::grant::Grants;
+use crate::limits::{CallLimits, LimitKind};
+
+/// Runs buildpacks of one kind.
+pub trait Executor {
+    /// Runs `detect` of several members of a group, in parallel where the
+    /// executor can. The results are in the order of `calls`; a member that
+    /// hangs or crashes costs only its own result.
+    fn detect(
+        &mut self,
+        calls: &[DetectInputs],
+        log: &mut dyn LogSink,
+    ) -> Vec<Result<DetectOutputs, GuestFailure>>;
+
+    /// Runs `build` of one buildpack.
+    ///
+    /// # Errors
+    /// Everything a guest can do wrong, as [`GuestFailure`].
+    fn build(&mut self, call: &BuildInputs, host: &mut dyn BuildHost) -> Result<BuildOutputs, GuestFailure>;
+}
+
+/// Takes the lines a buildpack prints, already made harmless to a terminal.
+pub trait LogSink {
+    /// One line of `buildpack`, without its line end.
+    fn line(&mut self, buildpack: &BuildpackRef, line: &str);
+}
+
+/// What a running `build` may ask the lifecycle for. Called on the side that
+/// holds the store and the policy, never in the worker.
+pub trait BuildHost: LogSink {
+    /// Decides what a layer's directory holds.
+    ///
+    /// # Errors
+    /// A refusal, shown to the guest.
+    fn open_layer(
+        &mut self,
+        name: &LayerName,
+        types: LayerTypes,
+        cache_key: &str,
+    ) -> Result<OpenedLayer, Refusal>;
+
+    /// Gives a restored layer a directory for the files that will change.
+    ///
+    /// # Errors
+    /// A refusal, shown to the guest.
+    fn update_layer(&mut self, name: &LayerName) -> Result<PathBuf, Refusal>;
+
+    /// Fetches one artifact of a source; returns the file that holds it.
+    ///
+    /// # Errors
+    /// A refusal, shown to the guest.
+    fn fetch(&mut self, artifact: &ArtifactRequest) -> Result<PathBuf, Refusal>;
+}
+
+/// One file of a source, as a guest asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactRequest {
+    /// Name of the source, such as `npm`.
+    pub source: String,
+    /// Path under the source's base.
+    pub path: String,
+    /// `sha256:<hex>`, `sha512:<hex>` or an SRI string.
+    pub integrity: Option<String>,
+}
+
+/// What a layer's directory holds, as host paths.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OpenedLayer {
+    /// A read-only tree of the store.
+    Restored { tree: PathBuf },
+    /// No contents; the image can keep the layer of the last build.
+    Kept,
+    /// An empty directory to be filled.
+    Empty { directory: PathBuf },
+}
+
+/// Why the host did not do what a guest asked for; the guest sees id and message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// Stable id, such as `sandbox.source_refused`.
+    pub id: String,
+    /// What was refused, in lower case.
+    pub message: String,
+    /// What would allow it.
+    pub hint: Option<String>,
+}
+
+/// A host directory as a guest sees it.
+///
+/// # Shape
+/// The guest sees the union of `lower` (read-only) and `upper` (writable), with
+/// the paths of `hidden` cut out of `lower`. Without `upper` it is read-only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute guest path, such as `/workspace`.
+    pub guest_path: String,
+    /// What the guest finds there and cannot change.
+    pub lower: Option<PathBuf>,
+    /// What the guest writes.
+    pub upper: Option<PathBuf>,
+    /// Paths relative to the mount that are not visible in `lower`.
+    pub hidden: Vec<String>,
+}
+
+/// A component file and the digest it was loaded under.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// `sha256:<hex>` of the component's bytes.
+    pub digest: String,
+    /// The component file on the host.
+    pub path: PathBuf,
+}
+
+/// What is the same for both calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallInputs {
+    /// Who is called; in every message.
+    pub buildpack: BuildpackRef,
+    /// What is run.
+    pub program: Program,
+    /// The whole of what the guest can see, in no particular order.
+    pub mounts: Vec<Mount>,
+    /// The process environment, by the rules of the specification.
+    pub environment: BTreeMap<String, String>,
+    /// What the image is for.
+    pub target: Target,
+    /// Such as `production`.
+    pub exec_env: ExecEnv,
+    /// Variables the user set, as records.
+    pub user_env: BTreeMap<String, String>,
+    /// The `[metadata]` table of `buildpack.toml`, as TOML text.
+    pub metadata: String,
+    /// What the guest may do beyond the empty cell.
+    pub grants: Grants,
+    /// What the guest may use up.
+    pub limits: CallLimits,
+}
+
+/// Inputs of one `detect` call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetectInputs {
+    pub call: CallInputs,
+}
+
+/// The verdict of `detect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DetectOutputs {
+    /// Takes part: its plan alternatives, best first, never empty.
+    Pass(Vec<PlanContribution>),
+    /// Does not apply, and why.
+    Fail { reason: String },
+}
+
+/// One entry of the plan a buildpack is to satisfy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanEntry {
+    pub name: String,
+    /// TOML text.
+    pub metadata: String,
+}
+
+/// A layer of the last build, as a buildpack is told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredLayer {
+    pub name: LayerName,
+    pub types: LayerTypes,
+    pub cache_key: String,
+    /// TOML text.
+    pub metadata: String,
+}
+
+/// Inputs of one `build` call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildInputs {
+    pub call: CallInputs,
+    /// Guest path of this buildpack's layers, writable: `/layers/<id>`.
+    pub layers_directory: String,
+    pub plan: Vec<PlanEntry>,
+    pub restored: Vec<RestoredLayer>,
+    /// Host directories that `open_layer` may answer with: read-only store trees of
+    /// `restored`. The executor confines the guest before it asks for them.
+    pub restorable_trees: Vec<PathBuf>,
+    /// TOML text of `store.toml` `[metadata]`.
+    pub store: Option<String>,
+}
+
+/// Everything one `build` produced.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BuildOutputs {
+    /// Sorted by name.
+    pub layers: Vec<LayerOutput>,
+    pub processes: Vec<Process>,
+    pub slices: Vec<Slice>,
+    pub labels: Vec<Label>,
+    pub app_links: Vec<AppLink>,
+    /// Names of the plan that were not satisfied.
+    pub unmet: Vec<String>,
+    /// TOML text for `store.toml`.
+    pub store: Option<String>,
+    pub launch_sboms: Vec<Sbom>,
+    pub build_sboms: Vec<Sbom>,
+    /// App paths the guest removed or replaced; they hide what the source has.
+    pub app_hidden: Vec<String>,
+}
+
+/// One layer as `build` left it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerOutput {
+    pub name: LayerName,
+    pub types: LayerTypes,
+    pub cache_key: String,
+    pub contents: LayerContents,
+    /// TOML text.
+    pub metadata: String,
+    pub environment: Vec<EnvironmentChange>,
+    pub sboms: Vec<Sbom>,
+}
+
+/// Where the contents of a layer are after `build`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LayerContents {
+    /// The store's tree, unchanged.
+    Restored,
+    /// Nowhere here: the last image's layer stays.
+    Kept,
+    /// The directory `open_layer` gave out.
+    Written,
+    /// The store's tree with the directory of `update_layer` over it; these
+    /// paths of the tree were removed or replaced.
+    Updated { hidden: Vec<String> },
+}
+
+/// A link the host puts into the app at export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppLink {
+    /// Relative to the app, clean.
+    pub path: String,
+    pub layer: LayerName,
+    /// Relative to the layer, clean; may be empty.
+    pub target: String,
+}
+
+/// Who a guest says can act on the failure it returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReturnedFault {
+    App,
+    Buildpack,
+    Environment,
+}
+
+/// How a call of a buildpack can end without a result.
+///
+/// A trap, a limit or a bad result is always an error, never "does not apply" (WSM-02).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum GuestFailure {
+    /// The buildpack itself says that it failed.
+    #[error("buildpack `{buildpack}` failed: {message}")]
+    Returned { buildpack: BuildpackRef, fault: ReturnedFault, message: String, hint: Option<String> },
+    /// It ran into a limit.
+    #[error("buildpack `{buildpack}` {} (limit {}, reached {})", .limit.what(), .limit.show(*.allowed), .limit.show(*.reached))]
+    Limit {
+        buildpack: BuildpackRef,
+        limit: LimitKind,
+        /// In the unit of the limit.
+        allowed: u64,
+        reached: u64,
+    },
+    /// It panicked or did something Wasm forbids.
+    #[error("buildpack `{buildpack}` trapped: {message}")]
+    Trapped {
+        buildpack: BuildpackRef,
+        /// First line: what the trap was.
+        message: String,
+        /// Function names, innermost first.
+        backtrace: Vec<String>,
+    },
+    /// What it returned breaks a rule.
+    #[error("buildpack `{buildpack}` returned something invalid: {message}")]
+    BadOutput { buildpack: BuildpackRef, message: String },
+    /// It was refused something and did not go on.
+    #[error("buildpack `{buildpack}` was refused: {refusal}")]
+    Refused { buildpack: BuildpackRef, refusal: Refusal },
+    /// It is no component of our world; nothing of it ran.
+    #[error("buildpack `{buildpack}` cannot be loaded: {message}")]
+    Unloadable {
+        buildpack: BuildpackRef,
+        /// `buildpack.unsupported_import`, `buildpack.missing_export`,
+        /// `buildpack.not_a_component` or `buildpack.compile_limit`.
+        id: String,
+        message: String,
+        hint: Option<String>,
+    },
+    /// The process that ran it went away.
+    #[error("the worker that ran buildpack `{buildpack}` crashed ({how})")]
+    WorkerCrashed {
+        buildpack: BuildpackRef,
+        /// Such as `signal 11`.
+        how: String,
+    },
+    /// The worker could not be started or confined.
+    #[error("cannot run buildpack `{buildpack}` in a worker process: {message}")]
+    WorkerUnavailable { buildpack: BuildpackRef, message: String },
+    /// The build was cancelled.
+    #[error("cancelled while buildpack `{buildpack}` ran")]
+    Cancelled { buildpack: BuildpackRef },
+}
+
+impl Diagnose for GuestFailure {
+    fn id(&self) -> &'static str {
+        match self {
+            Self::Returned { .. } => "buildpack.failed",
+            Self::Limit { limit, .. } => limit.id(),
+            Self::Trapped { .. } => "guest.trap",
+            Self::BadOutput { .. } => "buildpack.bad_output",
+            Self::Refused { .. } => "sandbox.refused",
+            Self::Unloadable { id, .. } => match id.as_str() {
+                "buildpack.unsupported_import" => "buildpack.unsupported_import",
+                "buildpack.missing_export" => "buildpack.missing_export",
+                "buildpack.compile_limit" => "buildpack.compile_limit",
+                _ => "buildpack.not_a_component",
+            },
+            Self::WorkerCrashed { .. } => "worker.crashed",
+            Self::WorkerUnavailable { .. } => "worker.unavailable",
+            Self::Cancelled { .. } => "build.cancelled",
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Returned { fault, .. } => match fault {
+                ReturnedFault::App => Fault::App,
+                ReturnedFault::Buildpack => Fault::Buildpack,
+                ReturnedFault::Environment => Fault::Environment,
+            },
+            Self::WorkerUnavailable { .. } => Fault::Environment,
+            Self::Cancelled { .. } => Fault::Caller,
+            _ => Fault::Buildpack,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Returned { hint, .. } | Self::Unloadable { hint, .. } => hint.clone(),
+            Self::Limit { limit, .. } => Some(limit.hint()),
+            Self::Refused { refusal, .. } => refusal.hint.clone(),
+            Self::Trapped { .. } => {
+                Some("`--keep-work-dir` keeps the directories the buildpack saw".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// How long a call may take, from the point of view of whoever waits for it.
+#[must_use]
+pub fn wall_deadline(call: &CallInputs) -> Duration {
+    call.limits.wall
+}
