@@ -8,3 +8,7 @@ pub mod executor;
 pub mod fault;
 pub mod grant;
 pub mod limits;
+pub mod text;
+
+/// The wasmtime this crate is pinned to; part of the key of compiled code.
+pub(crate) const WASMTIME_VERSION: &str = "48.0.8";

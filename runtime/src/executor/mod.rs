@@ -5,6 +5,8 @@
 //! can tell which executor ran: everything it needs is in [`BuildOutputs`].
 //! What a buildpack asks for *while* it runs goes through [`BuildHost`].
 
+pub mod wasm;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,0 +1,825 @@
+//! The mount table and the file operations on it.
+//!
+//! A mount is a host directory at a guest path: `lower` is read-only, `upper`
+//! takes what is written, and `hidden` cuts paths out of `lower`. A file of
+//! `lower` is copied to `upper` when it is first written to. Directories above
+//! and between mounts are made up: they can be listed, nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::open_file::OpenFile;
+use super::quota::Quota;
+use super::resolve::GuestPath;
+
+/// Names one directory listing may hold; a guest that wants more is refused.
+const MAX_LISTING: usize = 1_000_000;
+/// How lookups in a host directory go: never out of it, never through a link.
+const BENEATH: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
+
+/// A mount to be added to a table.
+#[derive(Debug)]
+pub(crate) struct MountSpec {
+    /// Clean absolute guest path.
+    pub(crate) guest_path: String,
+    /// Read-only contents.
+    pub(crate) lower: Option<OwnedFd>,
+    /// Where writes go; `None` makes the mount read-only.
+    pub(crate) upper: Option<OwnedFd>,
+    /// Paths below the mount that `lower` does not show.
+    pub(crate) hidden: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Mount {
+    lower: Option<OwnedFd>,
+    upper: Option<OwnedFd>,
+    hidden: BTreeSet<String>,
+}
+
+/// Everything a guest can see.
+#[derive(Debug)]
+pub(crate) struct MountTable {
+    mounts: BTreeMap<String, Mount>,
+    quota: Quota,
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NodeKind {
+    Directory,
+    File {
+        size: u64,
+        executable: bool,
+    },
+    Symlink,
+    /// A socket, FIFO or device: visible in listings, never opened.
+    Special,
+}
+
+/// How to open a path.
+#[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "the flags of open(2), independent of each other")]
+pub(crate) struct OpenHow {
+    pub(crate) write: bool,
+    pub(crate) create: bool,
+    pub(crate) exclusive: bool,
+    pub(crate) truncate: bool,
+    pub(crate) directory: bool,
+}
+
+/// What was opened.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    Directory,
+    File(OpenFile),
+}
+
+/// Where a path is inside its mount.
+#[derive(Debug, Clone)]
+struct Place<'a> {
+    mount: &'a str,
+    /// Empty for the mount itself.
+    relative: &'a str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Upper,
+    Lower,
+}
+
+impl MountTable {
+    /// A table without mounts: an empty `/`.
+    pub(crate) fn new(quota: Quota) -> Self {
+        Self { mounts: BTreeMap::new(), quota }
+    }
+
+    /// The counters its writes are charged to.
+    pub(crate) fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
+    /// Adds a mount, or replaces the one at the same path.
+    pub(crate) fn mount(&mut self, spec: MountSpec) {
+        let hidden = spec.hidden.into_iter().collect();
+        self.mounts.insert(spec.guest_path, Mount { lower: spec.lower, upper: spec.upper, hidden });
+    }
+
+    /// Makes a read-only mount writable: what is written goes to `upper`.
+    pub(crate) fn make_writable(&mut self, guest_path: &str, upper: OwnedFd) {
+        if let Some(mount) = self.mounts.get_mut(guest_path) {
+            mount.upper = Some(upper);
+        }
+    }
+
+    /// Whether the mount that covers `path` takes changes.
+    pub(crate) fn is_writable(&self, path: &GuestPath) -> bool {
+        let mount = self.place(path).and_then(|place| self.mounts.get(place.mount));
+        mount.is_some_and(|mount| mount.upper.is_some())
+    }
+
+    /// The paths of a mount that `lower` no longer shows.
+    pub(crate) fn hidden(&self, guest_path: &str) -> Vec<String> {
+        self.mounts.get(guest_path).map(|mount| mount.hidden.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The mount that covers `path`, innermost first.
+    fn place<'a>(&'a self, path: &'a GuestPath) -> Option<Place<'a>> {
+        let mut ancestor = path.as_str();
+        loop {
+            if let Some((key, _)) = self.mounts.get_key_value(ancestor) {
+                return Some(Place { mount: key, relative: path.below(key)? });
+            }
+            match ancestor.rfind('/') {
+                Some(0) if ancestor.len() > 1 => ancestor = "/",
+                Some(0) | None => return None,
+                Some(end) => ancestor = &ancestor[..end],
+            }
+        }
+    }
+
+    /// Names of mounts, or of made-up directories, directly below `path`.
+    fn mounted_names(&self, path: &GuestPath) -> BTreeSet<&str> {
+        self.mounts
+            .keys()
+            .filter_map(|key| strip_directory(key, path.as_str())?.split('/').next())
+            .filter(|name| !name.is_empty())
+            .collect()
+    }
+
+    fn mount_at(&self, key: &str) -> Result<&Mount, Errno> {
+        self.mounts.get(key).ok_or(Errno::NOENT)
+    }
+
+    /// What stands at `path`, links not followed; `None` when nothing does.
+    ///
+    /// # Errors
+    /// `ELOOP` when a directory on the way is a link, `ENOTDIR` when it is a file.
+    pub(crate) fn kind(&self, path: &GuestPath) -> Result<Option<NodeKind>, Errno> {
+        if let Some(place) = self.place(path) {
+            if place.relative.is_empty() {
+                return Ok(Some(NodeKind::Directory));
+            }
+            if let Some((_, stat)) = self.mount_at(place.mount)?.find(place.relative)? {
+                return Ok(Some(kind_of(&stat)));
+            }
+        }
+        let made_up = path.as_str() == "/" || !self.mounted_names(path).is_empty();
+        Ok(made_up.then_some(NodeKind::Directory))
+    }
+
+    /// The target of the link at `path`.
+    pub(crate) fn read_link(&self, path: &GuestPath) -> Result<String, Errno> {
+        let place = self.place(path).ok_or(Errno::INVAL)?;
+        let mount = self.mount_at(place.mount)?;
+        let (side, _) = mount.find(place.relative)?.ok_or(Errno::NOENT)?;
+        let link = open_beneath(mount.side(side)?, place.relative, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
+        let target = fs::readlinkat(&link, "", Vec::new())?;
+        target.into_string().map_err(|_| Errno::ILSEQ)
+    }
+
+    /// Opens the file or directory at `path`, which has no links in it.
+    pub(crate) fn open(&mut self, path: &GuestPath, how: OpenHow) -> Result<Opened, Errno> {
+        match self.kind(path)? {
+            Some(_) if how.create && how.exclusive => Err(Errno::EXIST),
+            Some(NodeKind::Directory) if how.write || how.truncate => Err(Errno::ISDIR),
+            Some(NodeKind::Directory) => Ok(Opened::Directory),
+            Some(_) if how.directory => Err(Errno::NOTDIR),
+            Some(NodeKind::Symlink) => Err(Errno::LOOP),
+            Some(NodeKind::Special) => Err(Errno::PERM),
+            Some(NodeKind::File { .. }) => self.open_file(path, how).map(Opened::File),
+            None if how.create && !how.directory => self.create_file(path).map(Opened::File),
+            None => Err(Errno::NOENT),
+        }
+    }
+
+    fn open_file(&mut self, path: &GuestPath, how: OpenHow) -> Result<OpenFile, Errno> {
+        let quota = self.quota.clone();
+        let changes = how.write || how.truncate;
+        let place = self.place(path).ok_or(Errno::NOENT)?;
+        let mount = self.mount_at(place.mount)?;
+        let (side, _) = mount.find(place.relative)?.ok_or(Errno::NOENT)?;
+        if changes {
+            mount.upper.as_ref().ok_or(Errno::ROFS)?;
+            if side == Side::Lower {
+                mount.copy_up(place.relative, &quota)?;
+            }
+        }
+        let directory = mount.side(if changes { Side::Upper } else { side })?;
+        // NONBLOCK: were it a FIFO after all, opening it must not wait.
+        let access = if changes { OFlags::RDWR } else { OFlags::RDONLY };
+        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = open_beneath(directory, place.relative, flags, Mode::empty())?;
+        if !matches!(kind_of(&fs::fstat(&fd)?), NodeKind::File { .. }) {
+            return Err(Errno::PERM);
+        }
+        let file = OpenFile::new(fd, changes, quota)?;
+        if how.truncate {
+            file.set_size(0)?;
+        }
+        Ok(file)
+    }
+
+    fn create_file(&mut self, path: &GuestPath) -> Result<OpenFile, Errno> {
+        let quota = self.quota.clone();
+        self.create(path, |directory, name| {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = fs::openat(directory, name, flags, FILE_MODE)?;
+            OpenFile::new(fd, true, quota)
+        })
+    }
+
+    /// Makes the directory `path`.
+    pub(crate) fn create_directory(&mut self, path: &GuestPath) -> Result<(), Errno> {
+        self.create(path, |directory, name| fs::mkdirat(directory, name, DIRECTORY_MODE))
+    }
+
+    /// Makes a link at `path` with the given target, which is not looked at.
+    pub(crate) fn create_symlink(&mut self, path: &GuestPath, target: &str) -> Result<(), Errno> {
+        if target.is_empty() {
+            return Err(Errno::NOENT);
+        }
+        self.create(path, |directory, name| fs::symlinkat(target, directory, name))
+    }
+
+    /// What all creation has in common: nothing there yet, a directory to put
+    /// it in, depth and quota.
+    fn create<T>(
+        &mut self,
+        path: &GuestPath,
+        make: impl FnOnce(&OwnedFd, &str) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        if self.kind(path)?.is_some() {
+            return Err(Errno::EXIST);
+        }
+        let parent = path.parent().ok_or(Errno::EXIST)?;
+        match self.kind(&parent)? {
+            Some(NodeKind::Directory) => {}
+            Some(_) => return Err(Errno::NOTDIR),
+            None => return Err(Errno::NOENT),
+        }
+        let place = self.place(path).ok_or(Errno::ROFS)?;
+        let mount = self.mount_at(place.mount)?;
+        mount.upper.as_ref().ok_or(Errno::ROFS)?;
+        if path.depth() > self.quota.path_depth {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let (directory, name) = mount.writable_parent(place.relative, &self.quota)?;
+        self.quota.charge_entry()?;
+        make(&directory, name).inspect_err(|_| self.quota.refund_entry())
+    }
+
+    /// Removes the file or link at `path`.
+    pub(crate) fn unlink(&mut self, path: &GuestPath) -> Result<(), Errno> {
+        match self.kind(path)? {
+            None => return Err(Errno::NOENT),
+            Some(NodeKind::Directory) => return Err(Errno::ISDIR),
+            Some(_) => {}
+        }
+        self.remove(path, AtFlags::empty())
+    }
+
+    /// Removes the empty directory at `path`.
+    pub(crate) fn remove_directory(&mut self, path: &GuestPath) -> Result<(), Errno> {
+        match self.kind(path)? {
+            None => return Err(Errno::NOENT),
+            Some(NodeKind::Directory) => {}
+            Some(_) => return Err(Errno::NOTDIR),
+        }
+        if self.place(path).is_none_or(|place| place.relative.is_empty()) {
+            return Err(Errno::BUSY);
+        }
+        if !self.list(path)?.is_empty() {
+            return Err(Errno::NOTEMPTY);
+        }
+        self.remove(path, AtFlags::REMOVEDIR)
+    }
+
+    fn remove(&mut self, path: &GuestPath, flags: AtFlags) -> Result<(), Errno> {
+        let quota = self.quota.clone();
+        let place = self.place(path).ok_or(Errno::ROFS)?;
+        let mount = self.mount_at(place.mount)?;
+        let upper = mount.upper.as_ref().ok_or(Errno::ROFS)?;
+        let (side, stat) = mount.find(place.relative)?.ok_or(Errno::NOENT)?;
+        if side == Side::Upper {
+            let (directory, name) = open_parent(upper, place.relative)?;
+            fs::unlinkat(&directory, name, flags)?;
+            quota_after_unlink(&quota, &stat);
+        }
+        let hide = mount.shows_below(place.relative)?;
+        let (key, relative) = (place.mount.to_owned(), place.relative.to_owned());
+        if hide {
+            self.hide(&key, relative)?;
+        }
+        Ok(())
+    }
+
+    fn hide(&mut self, key: &str, relative: String) -> Result<(), Errno> {
+        // A hidden path takes memory here and a line in the result.
+        self.quota.charge_entry()?;
+        if let Some(mount) = self.mounts.get_mut(key) {
+            mount.hidden.insert(relative);
+        }
+        Ok(())
+    }
+
+    /// Renames within one mount. A directory that `lower` has cannot be renamed
+    /// (`EXDEV`), as with every overlay; callers then copy.
+    pub(crate) fn rename(&mut self, from: &GuestPath, to: &GuestPath) -> Result<(), Errno> {
+        let source_kind = self.kind(from)?.ok_or(Errno::NOENT)?;
+        let target_kind = self.kind(to)?;
+        let (source, target) = match (self.place(from), self.place(to)) {
+            (Some(source), Some(target)) if source.mount == target.mount => (source, target),
+            (Some(source), Some(_)) if self.mount_at(source.mount)?.upper.is_some() => return Err(Errno::XDEV),
+            _ => return Err(Errno::ROFS),
+        };
+        if source.relative.is_empty() || target.relative.is_empty() {
+            return Err(Errno::BUSY);
+        }
+        let mount = self.mount_at(source.mount)?;
+        mount.upper.as_ref().ok_or(Errno::ROFS)?;
+        match (source_kind, target_kind) {
+            (NodeKind::Directory, Some(NodeKind::Directory)) if !self.list(to)?.is_empty() => {
+                return Err(Errno::NOTEMPTY);
+            }
+            (NodeKind::Directory, Some(kind)) if kind != NodeKind::Directory => return Err(Errno::NOTDIR),
+            (kind, Some(NodeKind::Directory)) if kind != NodeKind::Directory => return Err(Errno::ISDIR),
+            _ => {}
+        }
+        let in_lower = mount.shows_below(source.relative)?;
+        if source_kind == NodeKind::Directory && in_lower {
+            return Err(Errno::XDEV);
+        }
+        if matches!(mount.find(source.relative)?, Some((Side::Lower, _))) {
+            mount.copy_up(source.relative, &self.quota)?;
+        }
+        let upper = mount.upper.as_ref().ok_or(Errno::ROFS)?;
+        let replaced = match mount.find(target.relative)? {
+            Some((Side::Upper, stat)) => Some(stat),
+            _ => None,
+        };
+        let (source_directory, source_name) = open_parent(upper, source.relative)?;
+        let (target_directory, target_name) = mount.writable_parent(target.relative, &self.quota)?;
+        fs::renameat(&source_directory, source_name, &target_directory, target_name)?;
+        if let Some(stat) = replaced {
+            quota_after_unlink(&self.quota, &stat);
+        }
+        // A directory that came from elsewhere must not show what `lower` has there.
+        let hide_target = mount.shows_below(target.relative)? && source_kind == NodeKind::Directory;
+        let key = source.mount.to_owned();
+        let (source, target) = (source.relative.to_owned(), target.relative.to_owned());
+        if in_lower {
+            self.hide(&key, source)?;
+        }
+        if hide_target {
+            self.hide(&key, target)?;
+        }
+        Ok(())
+    }
+
+    /// Makes `to` another name of the file `from`, within one mount.
+    pub(crate) fn link(&mut self, from: &GuestPath, to: &GuestPath) -> Result<(), Errno> {
+        if !matches!(self.kind(from)?.ok_or(Errno::NOENT)?, NodeKind::File { .. }) {
+            return Err(Errno::PERM);
+        }
+        let source = self.place(from).ok_or(Errno::ROFS)?;
+        let mount = self.mount_at(source.mount)?;
+        mount.upper.as_ref().ok_or(Errno::ROFS)?;
+        if self.place(to).is_none_or(|target| target.mount != source.mount) {
+            return Err(Errno::XDEV);
+        }
+        if matches!(mount.find(source.relative)?, Some((Side::Lower, _))) {
+            mount.copy_up(source.relative, &self.quota)?;
+        }
+        let (source_directory, source_name) =
+            open_parent(mount.upper.as_ref().ok_or(Errno::ROFS)?, source.relative)?;
+        let source_name = source_name.to_owned();
+        self.create(to, |directory, name| {
+            fs::linkat(&source_directory, source_name.as_str(), directory, name, AtFlags::empty())
+        })
+    }
+
+    /// The names in the directory `path`, sorted, with what they are.
+    pub(crate) fn list(&self, path: &GuestPath) -> Result<Vec<(String, NodeKind)>, Errno> {
+        let mut names: BTreeSet<String> = self.mounted_names(path).into_iter().map(str::to_owned).collect();
+        if let Some(place) = self.place(path) {
+            let mount = self.mount_at(place.mount)?;
+            for (side, directory) in mount.sides() {
+                if side == Side::Lower && mount.is_hidden(place.relative) {
+                    continue;
+                }
+                let directory = match open_directory(directory.as_fd(), place.relative) {
+                    Ok(directory) => directory,
+                    Err(Errno::NOENT | Errno::NOTDIR) => continue,
+                    Err(error) => return Err(error),
+                };
+                for entry in fs::Dir::new(directory)? {
+                    let entry = entry?;
+                    let name = entry.file_name().to_str().map_err(|_| Errno::ILSEQ)?;
+                    if matches!(name, "." | "..") {
+                        continue;
+                    }
+                    if side == Side::Lower && mount.hidden.contains(&join_relative(place.relative, name)) {
+                        continue;
+                    }
+                    names.insert(name.to_owned());
+                    if names.len() > MAX_LISTING {
+                        return Err(Errno::OVERFLOW);
+                    }
+                }
+            }
+        }
+        let mut listing = Vec::with_capacity(names.len());
+        for name in names {
+            if let Some(kind) = self.kind(&path.join(&name)?)? {
+                listing.push((name, kind));
+            }
+        }
+        Ok(listing)
+    }
+}
+
+impl Mount {
+    /// The host directories of this mount, the one that wins first.
+    fn sides(&self) -> impl Iterator<Item = (Side, &OwnedFd)> {
+        let upper = self.upper.iter().map(|fd| (Side::Upper, fd));
+        upper.chain(self.lower.iter().map(|fd| (Side::Lower, fd)))
+    }
+
+    fn side(&self, side: Side) -> Result<BorrowedFd<'_>, Errno> {
+        let fd = match side {
+            Side::Upper => self.upper.as_ref(),
+            Side::Lower => self.lower.as_ref(),
+        };
+        fd.map(AsFd::as_fd).ok_or(Errno::ROFS)
+    }
+
+    fn is_hidden(&self, relative: &str) -> bool {
+        if self.hidden.is_empty() {
+            return false;
+        }
+        let mut ancestor = relative;
+        loop {
+            if self.hidden.contains(ancestor) {
+                return true;
+            }
+            match ancestor.rfind('/') {
+                Some(end) => ancestor = &ancestor[..end],
+                None => return false,
+            }
+        }
+    }
+
+    /// Finds `relative` and the side that shows it.
+    fn find(&self, relative: &str) -> Result<Option<(Side, Stat)>, Errno> {
+        for (side, directory) in self.sides() {
+            if side == Side::Lower && self.is_hidden(relative) {
+                continue;
+            }
+            match stat_beneath(directory.as_fd(), relative) {
+                Ok(stat) => return Ok(Some((side, stat))),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether `lower` would show something at `relative` if `upper` had nothing there.
+    fn shows_below(&self, relative: &str) -> Result<bool, Errno> {
+        let Some(lower) = &self.lower else { return Ok(false) };
+        if self.is_hidden(relative) {
+            return Ok(false);
+        }
+        match stat_beneath(lower.as_fd(), relative) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the directories above `relative` in `upper` and opens the last one.
+    fn writable_parent<'a>(&self, relative: &'a str, quota: &Quota) -> Result<(OwnedFd, &'a str), Errno> {
+        let upper = self.upper.as_ref().ok_or(Errno::ROFS)?;
+        match open_parent(upper, relative) {
+            Err(Errno::NOENT) => {}
+            result => return result,
+        }
+        for (end, _) in relative.match_indices('/') {
+            let ancestor = &relative[..end];
+            if stat_beneath(upper.as_fd(), ancestor).is_ok() {
+                continue;
+            }
+            let (directory, name) = open_parent(upper, ancestor)?;
+            quota.charge_entry()?;
+            fs::mkdirat(&directory, name, DIRECTORY_MODE)?;
+        }
+        open_parent(upper, relative)
+    }
+
+    /// Copies a file or link from `lower` to `upper`.
+    fn copy_up(&self, relative: &str, quota: &Quota) -> Result<(), Errno> {
+        let lower = self.side(Side::Lower)?;
+        let stat = stat_beneath(lower, relative)?;
+        let (directory, name) = self.writable_parent(relative, quota)?;
+        quota.charge_entry()?;
+        match kind_of(&stat) {
+            NodeKind::Symlink => {
+                let link = open_beneath(lower, relative, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
+                fs::symlinkat(fs::readlinkat(&link, "", Vec::new())?, &directory, name)
+            }
+            NodeKind::File { size, executable } => {
+                quota.charge_bytes(size)?;
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+                let mut source = File::from(open_beneath(lower, relative, flags, Mode::empty())?);
+                let mode = if executable { DIRECTORY_MODE } else { FILE_MODE };
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let mut copy = File::from(fs::openat(&directory, name, flags, mode)?);
+                copy_exactly(&mut source, &mut copy, size)
+            }
+            NodeKind::Directory | NodeKind::Special => Err(Errno::PERM),
+        }
+    }
+}
+
+fn copy_exactly(source: &mut File, copy: &mut File, size: u64) -> Result<(), Errno> {
+    let mut buffer = vec![0; 256 * 1024];
+    let mut left = size;
+    while left > 0 {
+        let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        match source.read(&mut buffer[..want]).map_err(errno)? {
+            0 => return Err(Errno::IO),
+            count => {
+                copy.write_all(&buffer[..count]).map_err(errno)?;
+                left -= count as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+fn quota_after_unlink(quota: &Quota, stat: &Stat) {
+    match kind_of(stat) {
+        // Another name is left: only the entry is gone.
+        NodeKind::File { .. } if stat.st_nlink > 1 => quota.refund_entry(),
+        NodeKind::File { size, .. } => quota.unlinked((stat.st_dev, stat.st_ino), size),
+        _ => quota.refund_entry(),
+    }
+}
+
+fn strip_directory<'a>(path: &'a str, directory: &str) -> Option<&'a str> {
+    if directory == "/" {
+        return path.strip_prefix('/');
+    }
+    path.strip_prefix(directory)?.strip_prefix('/')
+}
+
+fn join_relative(directory: &str, name: &str) -> String {
+    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
+}
+
+/// The kernel's spelling of a path below a directory: "" is the directory itself.
+fn kernel_path(relative: &str) -> &str {
+    if relative.is_empty() { "." } else { relative }
+}
+
+fn open_beneath(directory: BorrowedFd<'_>, relative: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+    loop {
+        match fs::openat2(directory, kernel_path(relative), flags | OFlags::CLOEXEC, mode, BENEATH) {
+            // The kernel gives up when something on the path is renamed meanwhile.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+fn open_directory(directory: BorrowedFd<'_>, relative: &str) -> Result<OwnedFd, Errno> {
+    open_beneath(directory, relative, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+}
+
+fn stat_beneath(directory: BorrowedFd<'_>, relative: &str) -> Result<Stat, Errno> {
+    fs::fstat(open_beneath(directory, relative, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?)
+}
+
+/// Opens the directory that holds `relative`, and gives the last name.
+fn open_parent<'a>(directory: &OwnedFd, relative: &'a str) -> Result<(OwnedFd, &'a str), Errno> {
+    let (parent, name) = relative.rsplit_once('/').unwrap_or(("", relative));
+    let parent = open_beneath(directory.as_fd(), parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+    Ok((parent, name))
+}
+
+fn kind_of(stat: &Stat) -> NodeKind {
+    match fs::FileType::from_raw_mode(stat.st_mode) {
+        fs::FileType::Directory => NodeKind::Directory,
+        fs::FileType::RegularFile => NodeKind::File {
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            executable: stat.st_mode & 0o111 != 0,
+        },
+        fs::FileType::Symlink => NodeKind::Symlink,
+        _ => NodeKind::Special,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::super::resolve::resolve;
+    use super::*;
+    use crate::limits::Limits;
+
+    struct Fixture {
+        _directory: tempfile::TempDir,
+        lower: std::path::PathBuf,
+        upper: std::path::PathBuf,
+        table: MountTable,
+    }
+
+    fn open(path: &std::path::Path) -> OwnedFd {
+        File::open(path).unwrap().into()
+    }
+
+    fn path(text: &str) -> GuestPath {
+        GuestPath::parse(text).unwrap()
+    }
+
+    /// `/ro` is read-only, `/app` has both sides.
+    fn fixture() -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let (lower, upper) = (directory.path().join("lower"), directory.path().join("upper"));
+        fs::create_dir_all(lower.join("d/deep")).unwrap();
+        fs::create_dir(&upper).unwrap();
+        fs::write(lower.join("d/file"), "lower").unwrap();
+        fs::write(lower.join("secret"), "hidden").unwrap();
+        let mut table = MountTable::new(Quota::new(&Limits::default(), (0, 0)));
+        table.mount(MountSpec {
+            guest_path: "/app".into(),
+            lower: Some(open(&lower)),
+            upper: Some(open(&upper)),
+            hidden: vec!["secret".into()],
+        });
+        table.mount(MountSpec {
+            guest_path: "/ro/inner".into(),
+            lower: Some(open(&lower)),
+            upper: None,
+            hidden: vec![],
+        });
+        Fixture { _directory: directory, lower, upper, table }
+    }
+
+    fn names(table: &MountTable, at: &str) -> Vec<String> {
+        table.list(&path(at)).unwrap().into_iter().map(|(name, _)| name).collect()
+    }
+
+    fn write(table: &mut MountTable, at: &str, bytes: &[u8]) -> Result<(), Errno> {
+        let how = OpenHow { write: true, create: true, truncate: true, ..OpenHow::default() };
+        match table.open(&path(at), how)? {
+            Opened::File(file) => file.write_at(bytes, 0),
+            Opened::Directory => Err(Errno::ISDIR),
+        }
+    }
+
+    fn read(table: &mut MountTable, at: &str) -> Result<String, Errno> {
+        match table.open(&path(at), OpenHow::default())? {
+            Opened::File(file) => {
+                let mut buffer = [0; 64];
+                let count = file.read_at(&mut buffer, 0)?;
+                Ok(String::from_utf8_lossy(&buffer[..count]).into_owned())
+            }
+            Opened::Directory => Err(Errno::ISDIR),
+        }
+    }
+
+    #[test]
+    fn directories_between_mounts_are_made_up_and_read_only() {
+        let mut fixture = fixture();
+        assert_eq!(names(&fixture.table, "/"), ["app", "ro"]);
+        assert_eq!(names(&fixture.table, "/ro"), ["inner"]);
+        assert_eq!(write(&mut fixture.table, "/x", b""), Err(Errno::ROFS));
+        assert_eq!(fixture.table.remove_directory(&path("/ro")), Err(Errno::BUSY));
+        assert_eq!(fixture.table.kind(&path("/etc")), Ok(None));
+    }
+
+    #[test]
+    fn a_file_is_copied_when_it_is_first_written_and_lower_never_changes() {
+        let mut fixture = fixture();
+        write(&mut fixture.table, "/app/d/file", b"changed").unwrap();
+        assert_eq!(read(&mut fixture.table, "/app/d/file").unwrap(), "changed");
+        assert_eq!(fs::read_to_string(fixture.lower.join("d/file")).unwrap(), "lower");
+        assert_eq!(fs::read_to_string(fixture.upper.join("d/file")).unwrap(), "changed");
+    }
+
+    #[test]
+    fn removed_and_hidden_files_stay_away() {
+        let mut fixture = fixture();
+        assert_eq!(names(&fixture.table, "/app"), ["d"]);
+        assert_eq!(read(&mut fixture.table, "/app/secret"), Err(Errno::NOENT));
+        fixture.table.unlink(&path("/app/d/file")).unwrap();
+        assert_eq!(names(&fixture.table, "/app/d"), ["deep"]);
+        fixture.table.remove_directory(&path("/app/d/deep")).unwrap();
+        fixture.table.remove_directory(&path("/app/d")).unwrap();
+        fixture.table.create_directory(&path("/app/d")).unwrap();
+        assert_eq!(names(&fixture.table, "/app/d"), [] as [&str; 0]);
+        assert_eq!(fixture.table.hidden("/app"), ["d", "d/deep", "d/file", "secret"]);
+    }
+
+    #[test]
+    fn renames_follow_the_rules_of_an_overlay() {
+        let mut fixture = fixture();
+        let table = &mut fixture.table;
+        assert_eq!(table.rename(&path("/app/d"), &path("/app/e")), Err(Errno::XDEV));
+        table.rename(&path("/app/d/file"), &path("/app/moved")).unwrap();
+        assert_eq!(read(table, "/app/moved").unwrap(), "lower");
+        assert_eq!(table.kind(&path("/app/d/file")), Ok(None));
+        table.create_directory(&path("/app/fresh")).unwrap();
+        write(table, "/app/fresh/x", b"x").unwrap();
+        table.rename(&path("/app/fresh"), &path("/app/d/deep")).unwrap();
+        assert_eq!(names(table, "/app/d/deep"), ["x"]);
+        assert_eq!(table.rename(&path("/app/moved"), &path("/ro/inner/x")), Err(Errno::XDEV));
+    }
+
+    #[test]
+    fn g10_a_read_only_mount_refuses_every_change() {
+        let mut fixture = fixture();
+        let table = &mut fixture.table;
+        assert_eq!(write(table, "/ro/inner/d/file", b"x"), Err(Errno::ROFS));
+        assert_eq!(write(table, "/ro/inner/new", b"x"), Err(Errno::ROFS));
+        assert_eq!(table.create_directory(&path("/ro/inner/dir")), Err(Errno::ROFS));
+        assert_eq!(table.create_symlink(&path("/ro/inner/link"), "x"), Err(Errno::ROFS));
+        assert_eq!(table.unlink(&path("/ro/inner/d/file")), Err(Errno::ROFS));
+        assert_eq!(table.remove_directory(&path("/ro/inner/d/deep")), Err(Errno::ROFS));
+        assert_eq!(table.rename(&path("/ro/inner/d/file"), &path("/ro/inner/x")), Err(Errno::ROFS));
+        assert_eq!(table.rename(&path("/ro/inner/d/file"), &path("/app/x")), Err(Errno::ROFS));
+        assert_eq!(table.link(&path("/ro/inner/d/file"), &path("/app/x")), Err(Errno::ROFS));
+        let truncate = OpenHow { truncate: true, ..OpenHow::default() };
+        assert_eq!(table.open(&path("/ro/inner/d/file"), truncate).err(), Some(Errno::ROFS));
+    }
+
+    #[test]
+    fn g9_links_are_resolved_against_the_table_only() {
+        let mut fixture = fixture();
+        symlink("/etc/hostname", fixture.lower.join("absolute")).unwrap();
+        symlink("../../../../etc/hostname", fixture.lower.join("d/climb")).unwrap();
+        symlink("/app/d", fixture.lower.join("inside")).unwrap();
+        symlink("loop", fixture.lower.join("loop")).unwrap();
+        let table = &mut fixture.table;
+        let root = GuestPath::root();
+        assert_eq!(resolve(table, &root, "app/absolute", true), Err(Errno::NOENT));
+        assert_eq!(resolve(table, &root, "app/d/climb", true), Err(Errno::PERM));
+        assert_eq!(resolve(table, &root, "app/inside/file", true), Ok(path("/app/d/file")));
+        assert_eq!(resolve(table, &root, "app/inside/../secret", true), Ok(path("/app/secret")));
+        assert_eq!(resolve(table, &root, "app/loop", true), Err(Errno::LOOP));
+        assert_eq!(resolve(table, &root, "app/loop", false), Ok(path("/app/loop")));
+        assert_eq!(resolve(table, &root, "..", true), Err(Errno::PERM));
+        assert_eq!(resolve(table, &root, "/app", true), Err(Errno::PERM));
+        assert_eq!(resolve(table, &root, "app/d/file/", true), Err(Errno::NOTDIR));
+        assert_eq!(resolve(table, &root, "app/missing/x", true), Err(Errno::NOENT));
+        assert_eq!(resolve(table, &root, "app/d/file/../file", true), Err(Errno::NOTDIR));
+    }
+
+    #[test]
+    fn g9_a_link_the_guest_made_is_no_way_out_for_writes() {
+        let mut fixture = fixture();
+        let outside = tempfile::tempdir().unwrap();
+        let target = outside.path().to_str().unwrap().to_owned();
+        fixture.table.create_symlink(&path("/app/out"), &target).unwrap();
+        assert_eq!(write(&mut fixture.table, "/app/out/x", b"x"), Err(Errno::LOOP));
+        assert_eq!(resolve(&fixture.table, &GuestPath::root(), "app/out/x", true), Err(Errno::NOENT));
+        assert!(fs::read_dir(outside.path()).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn g3_a_fifo_is_never_opened() {
+        let mut fixture = fixture();
+        rustix::fs::mknodat(rustix::fs::CWD, fixture.lower.join("pipe"), rustix::fs::FileType::Fifo, FILE_MODE, 0).unwrap();
+        assert_eq!(read(&mut fixture.table, "/app/pipe"), Err(Errno::PERM));
+    }
+
+    #[test]
+    fn g7_a_sparse_file_costs_its_apparent_size_and_comes_back() {
+        let mut fixture = fixture();
+        let how = OpenHow { write: true, create: true, ..OpenHow::default() };
+        let Opened::File(file) = fixture.table.open(&path("/app/sparse"), how).unwrap() else { panic!() };
+        assert_eq!(file.set_size(8 << 40), Err(Errno::DQUOT));
+        file.set_size(1 << 30).unwrap();
+        assert_eq!(fixture.table.quota().used().0, 1 << 30);
+        fixture.table.unlink(&path("/app/sparse")).unwrap();
+        assert_eq!(fixture.table.quota().used().0, 1 << 30, "open: the disk still holds it");
+        drop(file);
+        assert_eq!(fixture.table.quota().used().0, 0);
+    }
+}

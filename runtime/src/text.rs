@@ -1,0 +1,50 @@
+//! Making text of others safe to show.
+
+use std::fmt::Write as _;
+
+/// Escapes what could steer a terminal, a log viewer or a CI system.
+///
+/// # Shape
+/// Control characters other than tab, DEL, and the characters that change the
+/// direction of text become `\u{…}` escapes; the mark that begins a command of
+/// some CI systems (`##vso[`, `##[`) loses its effect. Commands that need the
+/// start of a line (`::set-output`) have none, because lines are prefixed.
+#[must_use]
+pub fn harmless(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\t' => safe.push('\t'),
+            '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
+                escape(&mut safe, character);
+            }
+            character if character.is_control() => escape(&mut safe, character),
+            character => safe.push(character),
+        }
+    }
+    if safe.contains("##") {
+        safe = safe.replace("##vso[", "#\\u{23}vso[").replace("##[", "#\\u{23}[");
+    }
+    safe
+}
+
+fn escape(text: &mut String, character: char) {
+    // Writing to a string cannot fail.
+    let _ = write!(text, "\\u{{{:x}}}", u32::from(character));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn g15_control_and_direction_characters_are_escaped() {
+        assert_eq!(harmless("a\tb"), "a\tb");
+        assert_eq!(harmless("\x1b[31mred\x1b[0m"), "\\u{1b}[31mred\\u{1b}[0m");
+        assert_eq!(harmless("good\rbad"), "good\\u{d}bad");
+        assert_eq!(harmless("\u{9b}2J\u{7f}\0"), "\\u{9b}2J\\u{7f}\\u{0}");
+        assert_eq!(harmless("user\u{202e}txt.exe"), "user\\u{202e}txt.exe");
+        assert_eq!(harmless("x ##vso[task.setvariable]"), "x #\\u{23}vso[task.setvariable]");
+        assert_eq!(harmless("grüße 漢字 🙂"), "grüße 漢字 🙂");
+    }
+}
