@@ -6,6 +6,7 @@
 //! What a buildpack asks for *while* it runs goes through [`BuildHost`].
 
 pub mod wasm;
+pub mod worker;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -203,6 +204,8 @@ pub struct BuildInputs {
     /// Host directories that `open_layer` may answer with: read-only store trees of
     /// `restored`. The executor confines the guest before it asks for them.
     pub restorable_trees: Vec<PathBuf>,
+    /// Host directory below which `open_layer` and `update_layer` make theirs.
+    pub layers_work_directory: PathBuf,
     /// TOML text of `store.toml` `[metadata]`.
     pub store: Option<String>,
 }

@@ -1,0 +1,711 @@
+//! Guests in another process: the parent's side.
+//!
+//! The worker is this program started again, one per build, with a pair of
+//! sockets between them. It has no network, no credentials, an empty
+//! environment and, as far as the kernel offers it, only this build's
+//! directories and a handful of system calls. State stays here: a worker that
+//! crashes or hangs is replaced, and is the error of the one call that did it.
+
+mod confine;
+mod probe;
+mod process;
+mod protocol;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+
+pub use confine::Isolation;
+pub use probe::Attempt;
+pub use process::worker_main;
+
+use confine::Confinement;
+use protocol::{Answer, Call, MountShape, Outputs, ParentChannel, Received, Report, Request, Role, Start};
+
+use super::wasm::{Interface, NotLoadable, engine_key, new_engine};
+use super::{
+    ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, DetectInputs, DetectOutputs, Executor,
+    GuestFailure, LogSink, Mount, OpenedLayer, Program, Refusal,
+};
+use crate::cancel::Cancel;
+use crate::cnb::id::{BuildpackRef, LayerName};
+use crate::cnb::layer::LayerTypes;
+use crate::limits::{LimitKind, Limits};
+use crate::text::harmless;
+
+/// How long a worker may take to start, and to read what it is sent.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a wait looks whether the build was cancelled.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The program that calls [`worker_main`], as the embedder knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerCommand {
+    /// The program; usually the running one.
+    pub program: PathBuf,
+    /// What makes it a worker.
+    pub arguments: Vec<String>,
+}
+
+/// A directory a worker keeps access to, besides what single calls bring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// On the host.
+    pub path: PathBuf,
+    /// Whether guests may write there at all.
+    pub writable: bool,
+}
+
+/// Keeps compiled components between builds. What it gives back is executed, so
+/// it has to be what it was given: see the store.
+pub trait CodeCache {
+    /// The code compiled from `component` by the engine with the key `engine`.
+    fn load(&self, component: &str, engine: &str) -> Option<Vec<u8>>;
+    /// Keeps code. A failure is the cache's own business: it costs time only.
+    fn keep(&self, component: &str, engine: &str, code: &[u8]);
+}
+
+/// What it takes to run workers.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// How to start one.
+    pub command: WorkerCommand,
+    /// What guests may use up.
+    pub limits: Limits,
+    /// All directories of the build.
+    pub roots: Vec<Root>,
+    /// Run workers under this user id; for root only.
+    pub user: Option<u32>,
+    /// Refuse to run guests when the kernel does not offer all of the isolation.
+    pub isolation_required: bool,
+    /// Ends waits.
+    pub cancel: Cancel,
+}
+
+/// Runs component buildpacks in a worker process.
+pub struct WorkerExecutor<'a> {
+    settings: WorkerSettings,
+    code_cache: &'a dyn CodeCache,
+    /// Told when a component is compiled, which takes a moment.
+    on_compile: Box<dyn FnMut(&BuildpackRef) + 'a>,
+    worker: Option<Worker>,
+    engine_key: Option<String>,
+    /// Code that was loaded, in sealed memory files, by component digest.
+    code: BTreeMap<String, OwnedFd>,
+    next_id: u64,
+    disk_used: (u64, u64),
+}
+
+/// A running worker process.
+struct Worker {
+    channel: ParentChannel,
+    child: Child,
+    isolation: Isolation,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl<'a> WorkerExecutor<'a> {
+    /// An executor without a worker yet; the first call starts one.
+    pub fn new(settings: WorkerSettings, code_cache: &'a dyn CodeCache) -> Self {
+        Self {
+            settings,
+            code_cache,
+            on_compile: Box::new(|_| ()),
+            worker: None,
+            engine_key: None,
+            code: BTreeMap::new(),
+            next_id: 0,
+            disk_used: (0, 0),
+        }
+    }
+
+    /// Calls `notice` before a component is compiled.
+    #[must_use]
+    pub fn on_compile(mut self, notice: impl FnMut(&BuildpackRef) + 'a) -> Self {
+        self.on_compile = Box::new(notice);
+        self
+    }
+
+    /// What holds the worker, starting one if there is none.
+    ///
+    /// # Errors
+    /// A sentence when the worker cannot be started or confined.
+    pub fn isolation(&mut self) -> Result<Isolation, String> {
+        self.worker().map(|worker| worker.isolation.clone())
+    }
+
+    /// Lets the worker try to open `paths`, make sockets and more.
+    ///
+    /// # Errors
+    /// A sentence when the worker cannot be asked.
+    pub fn probe(&mut self, paths: Vec<PathBuf>) -> Result<Vec<Attempt>, String> {
+        let deadline = Instant::now() + PATIENCE;
+        let worker = self.worker()?;
+        worker.channel.send(&Request::Probe { paths }, &[], deadline).map_err(|error| error.to_string())?;
+        match worker.channel.receive(deadline) {
+            Ok(Received::Report(report)) => match *report {
+                Report::Probed(attempts) => Ok(attempts),
+                _ => Err("the worker answered something else".to_owned()),
+            },
+            Ok(_) => Err("the worker did not answer".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn worker(&mut self) -> Result<&mut Worker, String> {
+        if self.worker.is_none() {
+            let worker = Worker::start(&self.settings, Role::Guests).map_err(|error| error.to_string())?;
+            let missing = worker.isolation.missing();
+            if self.settings.isolation_required && !missing.is_empty() {
+                return Err(format!("the policy requires isolation that this machine lacks: {}", missing.join(", ")));
+            }
+            self.worker = Some(worker);
+        }
+        self.worker.as_mut().ok_or_else(|| "the worker is gone".to_owned())
+    }
+
+    /// The code of a component, from memory, the cache or a compiler process.
+    fn code(&mut self, buildpack: &BuildpackRef, program: &Program) -> Result<OwnedFd, GuestFailure> {
+        let unavailable =
+            |message: String| GuestFailure::WorkerUnavailable { buildpack: buildpack.clone(), message };
+        if !self.code.contains_key(&program.digest) {
+            let engine = self.engine_key().map_err(unavailable)?;
+            let code = match self.code_cache.load(&program.digest, &engine) {
+                Some(code) => code,
+                None => {
+                    (self.on_compile)(buildpack);
+                    let (code, _) = self.compile(buildpack, &program.path)?;
+                    self.code_cache.keep(&program.digest, &engine, &code);
+                    code
+                }
+            };
+            let sealed = sealed(&code).map_err(|error| unavailable(error.to_string()))?;
+            self.code.insert(program.digest.clone(), sealed);
+        }
+        let sealed = self.code.get(&program.digest).ok_or_else(|| unavailable("no code".to_owned()))?;
+        // Its own descriptor with its own position, for each time it is read.
+        reopen(sealed).map_err(|error| unavailable(error.to_string()))
+    }
+
+    fn engine_key(&mut self) -> Result<String, String> {
+        if let Some(key) = &self.engine_key {
+            return Ok(key.clone());
+        }
+        let engine = new_engine(&self.settings.limits).map_err(|error| error.to_string())?;
+        Ok(self.engine_key.insert(engine_key(&engine)).clone())
+    }
+
+    /// Compiles a component in a process of its own, and says what it imports and exports.
+    ///
+    /// # Errors
+    /// [`GuestFailure::Unloadable`] when it is none, or takes too much to compile.
+    pub fn compile(
+        &self,
+        buildpack: &BuildpackRef,
+        component: &Path,
+    ) -> Result<(Vec<u8>, Interface), GuestFailure> {
+        let failed = |message: String| GuestFailure::WorkerUnavailable { buildpack: buildpack.clone(), message };
+        let unloadable = |error: NotLoadable| GuestFailure::Unloadable {
+            buildpack: buildpack.clone(),
+            id: error.id,
+            message: error.message,
+            hint: error.hint,
+        };
+        let file = open(component, OFlags::RDONLY).map_err(|error| failed(named(component, error)))?;
+        let mut compiler =
+            Worker::start(&self.settings, Role::Compiler).map_err(|error| failed(error.to_string()))?;
+        let seconds = self.settings.limits.compile_cpu_seconds;
+        let deadline = Instant::now() + Duration::from_secs(seconds) + PATIENCE;
+        let io_failed = |error: io::Error| failed(format!("the compiler process failed: {error}"));
+        compiler.channel.send(&Request::Compile, &[file.as_fd()], deadline).map_err(io_failed)?;
+        loop {
+            if self.settings.cancel.is_cancelled() {
+                return Err(GuestFailure::Cancelled { buildpack: buildpack.clone() });
+            }
+            let wait = deadline.min(Instant::now() + CANCEL_INTERVAL);
+            match compiler.channel.receive(wait).map_err(io_failed)? {
+                Received::Report(report) => match *report {
+                    Report::Compiled(Ok((length, interface))) => {
+                        let length = usize::try_from(length.min(self.settings.limits.compile_output_bytes))
+                            .unwrap_or(usize::MAX);
+                        let code = compiler.channel.receive_bytes(length, deadline).map_err(io_failed)?;
+                        return Ok((code, interface));
+                    }
+                    Report::Compiled(Err(error)) => return Err(unloadable(error)),
+                    _ => return Err(failed("the compiler process answered something else".to_owned())),
+                },
+                Received::Nothing if Instant::now() < deadline => {}
+                // Killed by its limit of CPU time or memory, or it would have been.
+                Received::Nothing | Received::Closed => {
+                    return Err(unloadable(NotLoadable {
+                        id: "buildpack.compile_limit".to_owned(),
+                        message: format!(
+                            "compiling it takes more than {seconds} s of CPU time or {} of memory",
+                            crate::limits::show_bytes(self.settings.limits.compile_memory_bytes)
+                        ),
+                        hint: Some(
+                            "the operator raises it with `compile_cpu_seconds` or `compile_memory_bytes` under `[limits]` in the policy file"
+                                .to_owned(),
+                        ),
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Runs `calls` at once and answers what they ask, until all have ended.
+    fn run(&mut self, calls: &[Call], host: &mut dyn BuildHost) -> Vec<Result<Outputs, GuestFailure>> {
+        let mut results: Vec<Option<Result<Outputs, GuestFailure>>> = calls.iter().map(|_| None).collect();
+        let mut waiting: VecDeque<usize> = (0..calls.len()).collect();
+        let mut running: BTreeMap<u64, Running> = BTreeMap::new();
+        while !(waiting.is_empty() && running.is_empty()) {
+            while let Some(index) = waiting.pop_front() {
+                match self.send(&calls[index]) {
+                    Ok(id) => {
+                        let deadline = Instant::now() + inputs(&calls[index]).limits.wall;
+                        running.insert(id, Running { index, deadline, started: Instant::now(), log_bytes: 0 });
+                    }
+                    Err(failure) => results[index] = Some(Err(failure)),
+                }
+            }
+            let Some(first) = running.values().map(|call| call.deadline).min() else { continue };
+            let ended = self.step(&mut running, calls, host, first);
+            for (id, result) in ended {
+                if let Some(call) = running.remove(&id) {
+                    results[call.index] = Some(result);
+                }
+            }
+            if self.worker.is_none() {
+                // The others lost their worker through no fault of their own.
+                waiting.extend(std::mem::take(&mut running).into_values().map(|call| call.index));
+            }
+        }
+        results
+            .into_iter()
+            .zip(calls)
+            .map(|(result, call)| result.unwrap_or_else(|| Err(crashed(inputs(call), "no result"))))
+            .collect()
+    }
+
+    /// Takes one report, or notices a deadline, a death, a cancellation.
+    fn step(
+        &mut self,
+        running: &mut BTreeMap<u64, Running>,
+        calls: &[Call],
+        host: &mut dyn BuildHost,
+        first_deadline: Instant,
+    ) -> Vec<(u64, Result<Outputs, GuestFailure>)> {
+        let buildpack = |call: &Running| inputs(&calls[call.index]).buildpack.clone();
+        if self.settings.cancel.is_cancelled() {
+            self.worker = None;
+            return running
+                .iter()
+                .map(|(id, call)| (*id, Err(GuestFailure::Cancelled { buildpack: buildpack(call) })))
+                .collect();
+        }
+        let Some(worker) = self.worker.as_mut() else { return vec![] };
+        let wait = first_deadline.min(Instant::now() + CANCEL_INTERVAL);
+        match worker.channel.receive(wait) {
+            Ok(Received::Report(report)) => self.handle(*report, running, calls, host),
+            Ok(Received::Nothing) if Instant::now() < first_deadline => vec![],
+            Ok(Received::Nothing) => {
+                // Nothing in a hung guest can be dropped safely: the process goes.
+                self.worker = None;
+                let now = Instant::now();
+                running
+                    .iter()
+                    .filter(|(_, call)| call.deadline <= now)
+                    .map(|(id, call)| {
+                        let limits = &inputs(&calls[call.index]).limits;
+                        let failure = GuestFailure::Limit {
+                            buildpack: buildpack(call),
+                            limit: LimitKind::Wall,
+                            allowed: milliseconds(limits.wall),
+                            reached: milliseconds(call.started.elapsed()),
+                        };
+                        (*id, Err(failure))
+                    })
+                    .collect()
+            }
+            Ok(Received::Closed) => self.bury(running, calls),
+            Err(error) => {
+                self.worker = None;
+                let how = format!("it broke the protocol: {error}");
+                running.iter().map(|(id, call)| (*id, Err(crashed(inputs(&calls[call.index]), &how)))).collect()
+            }
+        }
+    }
+
+    /// The worker died. With one guest running it is that guest's doing; with
+    /// more, each is run again alone in a worker, so that only one is blamed.
+    fn bury(
+        &mut self,
+        running: &mut BTreeMap<u64, Running>,
+        calls: &[Call],
+    ) -> Vec<(u64, Result<Outputs, GuestFailure>)> {
+        let how = match self.worker.take() {
+            Some(mut worker) => worker.child.wait().map_or_else(|error| error.to_string(), show_status),
+            None => "it is gone".to_owned(),
+        };
+        let alone = running.len() == 1;
+        let mut ended = Vec::new();
+        for (id, call) in running.iter() {
+            let inputs = inputs(&calls[call.index]);
+            if alone {
+                ended.push((*id, Err(crashed(inputs, &how))));
+            } else {
+                let result = self.run(std::slice::from_ref(&calls[call.index]), &mut NoHost).pop();
+                ended.push((*id, result.unwrap_or_else(|| Err(crashed(inputs, &how)))));
+            }
+        }
+        ended
+    }
+
+    fn handle(
+        &mut self,
+        report: Report,
+        running: &mut BTreeMap<u64, Running>,
+        calls: &[Call],
+        host: &mut dyn BuildHost,
+    ) -> Vec<(u64, Result<Outputs, GuestFailure>)> {
+        let id = match &report {
+            Report::Line { id, .. }
+            | Report::OpenLayer { id, .. }
+            | Report::UpdateLayer { id, .. }
+            | Report::Fetch { id, .. }
+            | Report::Done { id, .. } => *id,
+            Report::Ready(_) | Report::Compiled(_) | Report::Probed(_) => return vec![],
+        };
+        let Some(call) = running.get_mut(&id) else { return vec![] };
+        let inputs = inputs(&calls[call.index]);
+        let answer = match report {
+            Report::Line { line, .. } => {
+                // Clipped in the worker, too; this is for one that was taken over.
+                call.log_bytes += line.len() as u64;
+                if call.log_bytes <= inputs.limits.limits.log_bytes.saturating_mul(4) {
+                    host.line(&inputs.buildpack, &harmless(&line));
+                }
+                return vec![];
+            }
+            Report::Done { result, disk_used, .. } => {
+                self.disk_used = (self.disk_used.0.max(disk_used.0), self.disk_used.1.max(disk_used.1));
+                return vec![(id, result)];
+            }
+            Report::OpenLayer { name, types, cache_key, .. } => {
+                self.answer_layer(host.open_layer(&name, types, &cache_key))
+            }
+            Report::UpdateLayer { name, .. } => host.update_layer(&name).and_then(|path| self.grant_new(&path)),
+            Report::Fetch { artifact, .. } => host.fetch(&artifact).and_then(|path| granted(&path, OFlags::RDONLY)),
+            Report::Ready(_) | Report::Compiled(_) | Report::Probed(_) => return vec![],
+        };
+        let (answer, descriptor) = answer.unwrap_or_else(|refusal| (Answer::Refused(refusal), None));
+        let descriptors: Vec<BorrowedFd<'_>> = descriptor.iter().map(AsFd::as_fd).collect();
+        if let Some(worker) = &self.worker {
+            // A worker that cannot be answered is noticed by the next receive.
+            let _ = worker.channel.send(&Request::Answer { id, answer }, &descriptors, Instant::now() + PATIENCE);
+        }
+        vec![]
+    }
+
+    fn answer_layer(&self, opened: Result<OpenedLayer, Refusal>) -> Result<(Answer, Option<OwnedFd>), Refusal> {
+        match opened? {
+            OpenedLayer::Kept => Ok((Answer::Kept, None)),
+            OpenedLayer::Restored { tree } => {
+                let (_, descriptor) = granted(&tree, OFlags::PATH | OFlags::DIRECTORY)?;
+                Ok((Answer::Restored, descriptor))
+            }
+            OpenedLayer::Empty { directory } => self.grant_new(&directory),
+        }
+    }
+
+    /// Hands a fresh directory to the worker's user.
+    fn grant_new(&self, directory: &Path) -> Result<(Answer, Option<OwnedFd>), Refusal> {
+        give(directory, self.settings.user).map_err(|error| host_failed(directory, error))?;
+        granted(directory, OFlags::PATH | OFlags::DIRECTORY)
+    }
+
+    /// Sends a call with everything it may open.
+    fn send(&mut self, call: &Call) -> Result<u64, GuestFailure> {
+        let inputs = inputs(call);
+        let unavailable =
+            |message: String| GuestFailure::WorkerUnavailable { buildpack: inputs.buildpack.clone(), message };
+        let mut descriptors = vec![self.code(&inputs.buildpack, &inputs.program)?];
+        let mut shapes = Vec::with_capacity(inputs.mounts.len());
+        let directory = |path: &Path| {
+            open(path, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| unavailable(named(path, error)))
+        };
+        for Mount { guest_path, lower, upper, hidden } in &inputs.mounts {
+            if let Some(lower) = lower {
+                descriptors.push(directory(lower)?);
+            }
+            if let Some(upper) = upper {
+                give(upper, self.settings.user).map_err(|error| unavailable(named(upper, error)))?;
+                descriptors.push(directory(upper)?);
+            }
+            shapes.push(MountShape {
+                guest_path: guest_path.clone(),
+                lower: lower.is_some(),
+                upper: upper.is_some(),
+                hidden: hidden.clone(),
+            });
+        }
+        let mut restorable = 0;
+        if let Call::Build(build) = call {
+            give(&build.layers_work_directory, self.settings.user)
+                .map_err(|error| unavailable(named(&build.layers_work_directory, error)))?;
+            descriptors.push(directory(&build.layers_work_directory)?);
+            for tree in &build.restorable_trees {
+                descriptors.push(directory(tree)?);
+                restorable += 1;
+            }
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let request = Request::Call {
+            id,
+            call: Box::new(without_host_paths(call)),
+            mounts: shapes,
+            disk_used: self.disk_used,
+            restorable,
+        };
+        let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        let worker = self.worker().map_err(unavailable)?;
+        worker
+            .channel
+            .send(&request, &descriptors, Instant::now() + PATIENCE)
+            .map_err(|error| unavailable(format!("the worker does not read: {error}")))?;
+        Ok(id)
+    }
+}
+
+impl Executor for WorkerExecutor<'_> {
+    fn detect(
+        &mut self,
+        calls: &[DetectInputs],
+        log: &mut dyn LogSink,
+    ) -> Vec<Result<DetectOutputs, GuestFailure>> {
+        let calls: Vec<Call> = calls.iter().cloned().map(Call::Detect).collect();
+        let results = self.run(&calls, &mut DetectHost(log));
+        results
+            .into_iter()
+            .zip(&calls)
+            .map(|(result, call)| match result? {
+                Outputs::Detect(outputs) => Ok(outputs),
+                Outputs::Build(_) => Err(crashed(inputs(call), "it answered another question")),
+            })
+            .collect()
+    }
+
+    fn build(&mut self, call: &BuildInputs, host: &mut dyn BuildHost) -> Result<BuildOutputs, GuestFailure> {
+        let call = Call::Build(call.clone());
+        let result = self.run(std::slice::from_ref(&call), host).pop();
+        match result.unwrap_or_else(|| Err(crashed(inputs(&call), "no result")))? {
+            Outputs::Build(outputs) => Ok(*outputs),
+            Outputs::Detect(_) => Err(crashed(inputs(&call), "it answered another question")),
+        }
+    }
+}
+
+/// A call that was sent and has not ended.
+struct Running {
+    index: usize,
+    deadline: Instant,
+    started: Instant,
+    log_bytes: u64,
+}
+
+impl Worker {
+    fn start(settings: &WorkerSettings, role: Role) -> io::Result<Self> {
+        let (ours, theirs) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::STREAM,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )?;
+        let child = Command::new(&settings.command.program)
+            .arg0("wapack-worker")
+            .args(&settings.command.arguments)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut worker =
+            Self { channel: ParentChannel::new(ours), child, isolation: Isolation::default() };
+        let deadline = Instant::now() + PATIENCE;
+        let roots = match role {
+            Role::Compiler => &[][..],
+            Role::Guests => &settings.roots,
+        };
+        let directories = roots
+            .iter()
+            .map(|root| open(&root.path, OFlags::PATH | OFlags::DIRECTORY))
+            .collect::<rustix::io::Result<Vec<_>>>()?;
+        let start = Start {
+            role,
+            confinement: Confinement {
+                user: settings.user,
+                roots_writable: roots.iter().map(|root| root.writable).collect(),
+            },
+            limits: settings.limits.clone(),
+        };
+        let descriptors: Vec<BorrowedFd<'_>> = directories.iter().map(AsFd::as_fd).collect();
+        worker.channel.send(&start, &descriptors, deadline)?;
+        match worker.channel.receive(deadline)? {
+            Received::Report(report) => match *report {
+                Report::Ready(isolation) => worker.isolation = isolation,
+                _ => return Err(io::Error::other("the worker did not say that it is ready")),
+            },
+            Received::Nothing => return Err(io::Error::other("the worker did not start in time")),
+            Received::Closed => {
+                let status = worker.child.wait()?;
+                return Err(io::Error::other(format!("the worker ended at once ({})", show_status(status))));
+            }
+        }
+        Ok(worker)
+    }
+}
+
+/// `detect` has no layers and no downloads.
+struct DetectHost<'a>(&'a mut dyn LogSink);
+
+/// For calls whose output was shown already.
+struct NoHost;
+
+fn not_in_detect() -> Refusal {
+    Refusal {
+        id: "sandbox.not_in_detect".to_owned(),
+        message: "layers and downloads are for `build` only".to_owned(),
+        hint: None,
+    }
+}
+
+impl LogSink for DetectHost<'_> {
+    fn line(&mut self, buildpack: &BuildpackRef, line: &str) {
+        self.0.line(buildpack, line);
+    }
+}
+
+impl LogSink for NoHost {
+    fn line(&mut self, _: &BuildpackRef, _: &str) {}
+}
+
+macro_rules! refuse_everything {
+    ($host:ty) => {
+        impl BuildHost for $host {
+            fn open_layer(&mut self, _: &LayerName, _: LayerTypes, _: &str) -> Result<OpenedLayer, Refusal> {
+                Err(not_in_detect())
+            }
+
+            fn update_layer(&mut self, _: &LayerName) -> Result<PathBuf, Refusal> {
+                Err(not_in_detect())
+            }
+
+            fn fetch(&mut self, _: &ArtifactRequest) -> Result<PathBuf, Refusal> {
+                Err(not_in_detect())
+            }
+        }
+    };
+}
+
+refuse_everything!(DetectHost<'_>);
+refuse_everything!(NoHost);
+
+fn inputs(call: &Call) -> &CallInputs {
+    match call {
+        Call::Detect(inputs) => &inputs.call,
+        Call::Build(inputs) => &inputs.call,
+    }
+}
+
+/// The call as the worker may know it: directories come as descriptors.
+fn without_host_paths(call: &Call) -> Call {
+    let strip = |inputs: &CallInputs| CallInputs {
+        mounts: Vec::new(),
+        program: Program { digest: inputs.program.digest.clone(), path: PathBuf::new() },
+        ..inputs.clone()
+    };
+    match call {
+        Call::Detect(inputs) => Call::Detect(DetectInputs { call: strip(&inputs.call) }),
+        Call::Build(inputs) => Call::Build(BuildInputs {
+            call: strip(&inputs.call),
+            restorable_trees: Vec::new(),
+            layers_work_directory: PathBuf::new(),
+            ..inputs.clone()
+        }),
+    }
+}
+
+fn crashed(inputs: &CallInputs, how: &str) -> GuestFailure {
+    GuestFailure::WorkerCrashed { buildpack: inputs.buildpack.clone(), how: how.to_owned() }
+}
+
+fn show_status(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("signal {signal}"),
+        (None, Some(code)) => format!("exit code {code}"),
+        (None, None) => "unknown status".to_owned(),
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn open(path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+}
+
+fn named(path: &Path, error: rustix::io::Errno) -> String {
+    format!("`{}`: {error}", path.display())
+}
+
+/// Makes a directory the worker's own.
+fn give(directory: &Path, user: Option<u32>) -> rustix::io::Result<()> {
+    let Some(user) = user else { return Ok(()) };
+    let (user, group) = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(user));
+    rustix::fs::chownat(rustix::fs::CWD, directory, Some(user), Some(group), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn granted(path: &Path, flags: OFlags) -> Result<(Answer, Option<OwnedFd>), Refusal> {
+    let descriptor = open(path, flags).map_err(|error| host_failed(path, error))?;
+    Ok((Answer::Granted, Some(descriptor)))
+}
+
+/// A failure of ours while answering; the guest is not told our paths.
+fn host_failed(_: &Path, error: rustix::io::Errno) -> Refusal {
+    Refusal { id: "host.failed".to_owned(), message: format!("the host could not prepare it: {error}"), hint: None }
+}
+
+/// Puts code into memory that nobody can change any more.
+fn sealed(code: &[u8]) -> io::Result<OwnedFd> {
+    let memory = rustix::fs::memfd_create("component", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut file = std::fs::File::from(memory);
+    file.write_all(code)?;
+    let memory = OwnedFd::from(file);
+    rustix::fs::fcntl_add_seals(
+        &memory,
+        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+    )?;
+    Ok(memory)
+}
+
+fn reopen(memory: &OwnedFd) -> io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd as _;
+    let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+    // Follows the link of procfs, which is the file itself.
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
