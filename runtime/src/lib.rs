@@ -8,3 +8,4 @@ pub mod executor;
 pub mod fault;
 pub mod grant;
 pub mod limits;
+pub mod oci;
