@@ -9,3 +9,4 @@ pub mod fault;
 pub mod grant;
 pub mod limits;
 pub mod oci;
+pub mod tree;

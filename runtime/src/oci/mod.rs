@@ -7,4 +7,6 @@
 
 pub mod digest;
 pub mod gzip;
+pub mod image;
 pub mod layer;
+pub mod layout;
