@@ -9,4 +9,5 @@ pub mod fault;
 pub mod grant;
 pub mod limits;
 pub mod oci;
+pub mod phase;
 pub mod tree;

@@ -5,6 +5,7 @@
 //! know what a buildpack is, who runs one, or where layers are kept between
 //! builds; whoever makes an image hands over entries, labels and files.
 
+pub mod blob;
 pub mod digest;
 pub mod gzip;
 pub mod image;
