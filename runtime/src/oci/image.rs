@@ -170,6 +170,24 @@ impl RunConfiguration {
     }
 }
 
+/// A time as image documents write it: `1980-01-01T00:00:01Z`.
+#[must_use]
+pub fn timestamp(seconds: u64) -> String {
+    let (days, second) = (seconds / 86400, seconds % 86400);
+    // Years are counted from March, so that a leap day is the last of its year;
+    // 400 such years have 146,097 days, and 1970 began 719,468 days after year 0.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) =
+        if month < 10 { (era * 400 + year, month + 3) } else { (era * 400 + year + 1, month - 9) };
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 /// A layer of an image and where its bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
@@ -283,6 +301,19 @@ mod tests {
         assert_eq!(written["history"][0]["comment"], "x");
         assert_eq!(written["variant"], "v8");
         assert!(written["config"].get("Labels").is_none());
+    }
+
+    #[test]
+    fn timestamps_are_those_of_date() {
+        for seconds in
+            [0, 315_532_801, 951_782_400, 951_868_799, 1_709_164_800, 4_107_542_399, 32_503_680_000]
+        {
+            let output = std::process::Command::new("date")
+                .args(["-u", "-d", &format!("@{seconds}"), "+%Y-%m-%dT%H:%M:%SZ"])
+                .output()
+                .unwrap();
+            assert_eq!(timestamp(seconds), String::from_utf8(output.stdout).unwrap().trim_end());
+        }
     }
 
     #[test]
