@@ -189,8 +189,8 @@ impl Tree {
         Self { upper: Some(directory.into()), ..Self::default() }
     }
 
-    /// Lists everything, in walk order. An absent or missing side is an empty one only
-    /// when it is `None`.
+    /// Lists everything, in walk order. A side that is `None` is empty; one that
+    /// does not exist is an error.
     ///
     /// # Errors
     /// All of [`TreeError`].

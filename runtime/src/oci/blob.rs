@@ -44,6 +44,9 @@ pub trait BlobStore {
         digest: &Digest,
         size: u64,
     ) -> io::Result<StoredBlob>;
+
+    /// Forgets a blob whose file turned out to be damaged.
+    fn discard(&self, path: &Path);
 }
 
 /// A file that is being filled; it is removed when it is dropped.

@@ -58,6 +58,13 @@ pub enum LayoutError {
     /// A blob does not have the size it is listed with.
     #[error("`{}` has {actual} bytes, expected {expected}", path.display())]
     WrongSize { path: PathBuf, expected: u64, actual: u64 },
+    /// A blob of the image is gone or cannot be read.
+    #[error("cannot read the blob `{}`", path.display())]
+    UnreadableBlob {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
     /// No image of that name, or for that system.
     #[error("the image layout `{}` has no image {wanted}", directory.display())]
     NoSuchImage {
@@ -75,6 +82,19 @@ pub enum LayoutError {
     Cancelled { directory: PathBuf },
 }
 
+impl LayoutError {
+    /// The file that is not the blob it should be, if that is what is wrong.
+    #[must_use]
+    pub fn damaged_blob(&self) -> Option<&Path> {
+        match self {
+            Self::WrongDigest { path, .. }
+            | Self::WrongSize { path, .. }
+            | Self::UnreadableBlob { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+}
+
 impl Diagnose for LayoutError {
     fn id(&self) -> &'static str {
         match self {
@@ -84,6 +104,7 @@ impl Diagnose for LayoutError {
             Self::Invalid { .. } => "layout.invalid",
             Self::WrongDigest { .. } => "layout.wrong_digest",
             Self::WrongSize { .. } => "layout.wrong_size",
+            Self::UnreadableBlob { .. } => "layout.unreadable_blob",
             Self::NoSuchImage { .. } => "layout.no_such_image",
             Self::Ambiguous { .. } => "layout.ambiguous",
             Self::Cancelled { .. } => "build.cancelled",
@@ -92,9 +113,11 @@ impl Diagnose for LayoutError {
 
     fn fault(&self) -> Fault {
         match self {
-            Self::Io { .. } | Self::Busy { .. } | Self::WrongDigest { .. } | Self::WrongSize { .. } => {
-                Fault::Environment
-            }
+            Self::Io { .. }
+            | Self::Busy { .. }
+            | Self::WrongDigest { .. }
+            | Self::WrongSize { .. }
+            | Self::UnreadableBlob { .. } => Fault::Environment,
             Self::NotALayout { .. }
             | Self::Invalid { .. }
             | Self::NoSuchImage { .. }
@@ -183,7 +206,9 @@ impl ImageLayout {
             if !is_layout {
                 self.replace(LAYOUT_FILE, LAYOUT_DOCUMENT)?;
             }
-            fs::create_dir_all(self.directory.join(BLOBS)).map_err(failed)?;
+            let blobs = self.directory.join(BLOBS);
+            fs::create_dir_all(&blobs).map_err(failed)?;
+            self.synchronise(blobs.parent().unwrap_or(&blobs))?;
         }
         if !self.directory.join(INDEX_FILE).exists() {
             self.replace(INDEX_FILE, &index_bytes(&empty_index()))?;
@@ -224,12 +249,13 @@ impl ImageLayout {
             return Ok(false);
         }
         let mut temporary = self.temporary(&layer.digest.hex()[..12])?;
-        let mut source = fs::File::open(&layer.blob).map_err(|cause| self.io(cause))?;
+        let unreadable = |cause| LayoutError::UnreadableBlob { path: layer.blob.clone(), cause };
+        let mut source = fs::File::open(&layer.blob).map_err(unreadable)?;
         let mut hasher = Hasher::default();
         let mut copied = 0;
         let mut buffer = vec![0; COPY_BUFFER_BYTES];
         loop {
-            let read = source.read(&mut buffer).map_err(|cause| self.io(cause))?;
+            let read = source.read(&mut buffer).map_err(unreadable)?;
             if read == 0 {
                 break;
             }
@@ -724,7 +750,6 @@ mod tests {
         assert_eq!(fs::read_dir(&layout).unwrap().count(), 3);
     }
 
-    /// K10, R13 in spirit: stopping in the middle leaves the old image readable.
     #[test]
     fn k10_stopping_in_the_middle_leaves_the_old_image() {
         let root = tempfile::tempdir().unwrap();

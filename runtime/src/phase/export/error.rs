@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::cancel::Cancelled;
-use crate::cnb::id::{BuildpackId, BuildpackRef, ProcessType};
+use crate::cnb::id::{BuildpackId, BuildpackRef, LayerName, ProcessType};
 use crate::cnb::labels::MetadataError;
 use crate::cnb::slice::InvalidPattern;
 use crate::fault::{Diagnose, Fault};
@@ -47,6 +47,15 @@ pub enum ExportError {
     /// The image was to have no launcher.
     #[error("the image needs a launcher: {}", .reasons.join("; "))]
     NeedsLauncher { reasons: Vec<String> },
+    /// The kept layer of the last build is damaged. The store has forgotten it, so
+    /// building again makes a new one.
+    #[error("the stored layer `{name}` of buildpack `{buildpack}` is damaged")]
+    DamagedLayer {
+        buildpack: BuildpackRef,
+        name: LayerName,
+        #[source]
+        cause: Box<LayoutError>,
+    },
     /// A layer cannot be written to the store.
     #[error("cannot store layer `{layer}`")]
     Store {
@@ -70,6 +79,7 @@ impl Diagnose for ExportError {
             Self::AppLink { .. } => "export.app_link",
             Self::UnknownProcess { .. } => "export.unknown_process",
             Self::NeedsLauncher { .. } => "export.needs_launcher",
+            Self::DamagedLayer { .. } => "export.damaged_layer",
             Self::Store { .. } => "export.store",
             Self::Cancelled(_) => "build.cancelled",
         }
@@ -84,7 +94,7 @@ impl Diagnose for ExportError {
                 Fault::Buildpack
             }
             Self::UnknownProcess { .. } | Self::NeedsLauncher { .. } | Self::Cancelled(_) => Fault::Caller,
-            Self::Store { .. } => Fault::Environment,
+            Self::Store { .. } | Self::DamagedLayer { .. } => Fault::Environment,
         }
     }
 
@@ -98,6 +108,7 @@ impl Diagnose for ExportError {
             Self::UnknownProcess { known, .. } if !known.is_empty() => {
                 Some(format!("there is {}", quoted(known)))
             }
+            Self::DamagedLayer { .. } => Some("build again; the layer is then made anew".to_owned()),
             Self::NeedsLauncher { .. } => Some("leave out `--launcher never`".to_owned()),
             _ => None,
         }

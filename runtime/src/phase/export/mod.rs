@@ -48,6 +48,9 @@ const DEFAULT_OWNER: Owner = Owner { uid: 1000, gid: 1000 };
 /// How long another process may write to the same layout.
 const LAYOUT_PATIENCE: Duration = Duration::from_mins(1);
 
+/// How many damaged blobs one export replaces.
+const MAX_REPAIRS: usize = 8;
+
 /// What an image is built upon.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunImage {
@@ -144,9 +147,55 @@ pub struct ExportedLayer {
 
 /// Makes the image and writes it into a layout.
 ///
+/// A blob of the store that turns out to be damaged is forgotten and made anew,
+/// with a warning.
+///
 /// # Errors
-/// [`ExportError`]; the layout is as it was before.
+/// [`ExportError`]; the layout is as it was before. After
+/// [`ExportError::DamagedLayer`] that layer has to be built again.
 pub fn export(
+    request: &ExportRequest<'_>,
+    store: &dyn BlobStore,
+    cancel: &Cancel,
+    events: &mut dyn EventSink,
+) -> Result<Exported, ExportError> {
+    // Each round forgets one blob; an image has at most a few that we can make again.
+    for _ in 0..MAX_REPAIRS {
+        let damage = match export_once(request, store, cancel, events) {
+            Err(ExportError::Layout(damage)) => damage,
+            result => return result,
+        };
+        match damage.damaged_blob() {
+            Some(path) if !is_of_base(request.run_image, path) => {
+                store.discard(path);
+                let message = format!("a stored layer is damaged and made anew: {damage}");
+                events.event(Event::Warning { message });
+                if let Some(layer) = stored_layer(request.built, path) {
+                    let (buildpack, name) = (layer.buildpack.clone(), layer.name.clone());
+                    return Err(ExportError::DamagedLayer { buildpack, name, cause: Box::new(damage) });
+                }
+            }
+            _ => return Err(damage.into()),
+        }
+    }
+    export_once(request, store, cancel, events)
+}
+
+fn is_of_base(run_image: &RunImage, path: &Path) -> bool {
+    match &run_image.base {
+        Base::Scratch(_) => false,
+        Base::Layout(base) => base.image.layers.iter().any(|layer| layer.blob == path),
+    }
+}
+
+fn stored_layer<'a>(built: &'a Built, path: &Path) -> Option<&'a BuiltLayer> {
+    built
+        .layers
+        .iter()
+        .find(|layer| matches!(&layer.contents, BuiltContents::Stored { blob, .. } if blob.path == path))
+}
+
+fn export_once(
     request: &ExportRequest<'_>,
     store: &dyn BlobStore,
     cancel: &Cancel,

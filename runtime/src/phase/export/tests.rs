@@ -1,4 +1,4 @@
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
@@ -21,6 +21,7 @@ use crate::phase::built::BuiltBuildpack;
 struct DirectoryStore {
     directory: PathBuf,
     created: Cell<usize>,
+    known: RefCell<BTreeMap<PathBuf, StoredBlob>>,
 }
 
 impl DirectoryStore {
@@ -31,9 +32,7 @@ impl DirectoryStore {
 
 impl BlobStore for DirectoryStore {
     fn find(&self, diff_id: &DiffId, encoder: &str) -> Option<StoredBlob> {
-        let path = self.path(diff_id, encoder);
-        let bytes = fs::read(&path).ok()?;
-        Some(StoredBlob { digest: Digest::of(&bytes), size: bytes.len() as u64, path })
+        self.known.borrow().get(&self.path(diff_id, encoder)).filter(|blob| blob.path.exists()).cloned()
     }
 
     fn create(&self) -> std::io::Result<NewBlob> {
@@ -52,7 +51,13 @@ impl BlobStore for DirectoryStore {
     ) -> std::io::Result<StoredBlob> {
         let path = self.path(diff_id, encoder);
         blob.persist(&path)?;
-        Ok(StoredBlob { digest: digest.clone(), size, path })
+        let stored = StoredBlob { digest: digest.clone(), size, path: path.clone() };
+        self.known.borrow_mut().insert(path, stored.clone());
+        Ok(stored)
+    }
+
+    fn discard(&self, path: &Path) {
+        fs::remove_file(path).unwrap();
     }
 }
 
@@ -105,7 +110,11 @@ impl Bench {
         };
         built.processes.add(&node().id, vec![web(&["server", "--x"])]);
         Self {
-            store: DirectoryStore { directory: root.path().join("store"), created: Cell::new(0) },
+            store: DirectoryStore {
+                directory: root.path().join("store"),
+                created: Cell::new(0),
+                known: RefCell::default(),
+            },
             root,
             built,
             run_image: RunImage { base: Base::Scratch(target), name: "scratch".into(), mirrors: vec![] },
@@ -674,6 +683,46 @@ fn a_stored_layer_is_not_read_and_gives_the_same_image() {
     assert_eq!(bench.store.created.get(), 0);
     let reused = |event: &&Event| matches!(event, Event::LayerExported { source: LayerSource::Reused, .. });
     assert_eq!(bench.events.iter().filter(reused).count(), 5);
+}
+
+fn damage(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn damaged_blobs_of_the_store_are_made_anew() {
+    let mut bench = Bench::new();
+    bench.write("app/x", "x");
+    let first = bench.export();
+    fs::remove_dir_all(bench.layout()).unwrap();
+    damage(&first.image.layers[0].blob);
+    fs::write(&first.image.layers[1].blob, "cut").unwrap();
+    let again = bench.export();
+    assert_eq!(again.digest, first.digest);
+    let warnings = bench.events.iter().filter(|event| matches!(event, Event::Warning { .. }));
+    assert_eq!(warnings.count(), 2);
+    fs::remove_dir_all(bench.layout()).unwrap();
+    assert_eq!(bench.export().digest, first.digest);
+}
+
+#[test]
+fn a_damaged_layer_of_the_last_build_is_forgotten_and_named() {
+    let mut bench = Bench::new();
+    bench.write("modules/bin/tool", "tool");
+    bench.fresh("modules");
+    let layer = bench.export().layers.remove(0);
+    fs::remove_dir_all(bench.layout()).unwrap();
+    damage(&layer.blob.path);
+    bench.built.layers.clear();
+    let ExportedLayer { diff_id, blob, features, .. } = layer;
+    bench.layer("modules", BuiltContents::Stored { diff_id, blob: blob.clone(), features });
+    let error = bench.try_export().unwrap_err();
+    assert_eq!(error.id(), "export.damaged_layer");
+    assert_eq!(error.to_string(), "the stored layer `modules` of buildpack `acme/node@1.2` is damaged");
+    assert!(!blob.path.exists());
 }
 
 #[test]
