@@ -8,7 +8,10 @@ pub mod executor;
 pub mod fault;
 pub mod grant;
 pub mod limits;
+pub mod oci;
+pub mod phase;
 pub mod text;
+pub mod tree;
 
 /// The wasmtime this crate is pinned to; part of the key of compiled code.
 pub(crate) const WASMTIME_VERSION: &str = "48.0.8";

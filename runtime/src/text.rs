@@ -28,6 +28,12 @@ pub fn harmless(text: &str) -> String {
     safe
 }
 
+/// [`harmless`], line by line: line ends stay.
+#[must_use]
+pub fn harmless_lines(text: &str) -> String {
+    text.split('\n').map(harmless).collect::<Vec<_>>().join("\n")
+}
+
 fn escape(text: &mut String, character: char) {
     // Writing to a string cannot fail.
     let _ = write!(text, "\\u{{{:x}}}", u32::from(character));

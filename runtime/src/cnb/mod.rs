@@ -5,8 +5,11 @@
 //! heard of Wasm.
 
 pub mod build_plan;
+pub mod env;
 pub mod id;
+pub mod labels;
 pub mod launch;
 pub mod layer;
 pub mod sbom;
+pub mod slice;
 pub mod target;

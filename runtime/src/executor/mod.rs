@@ -10,7 +10,6 @@ pub mod worker;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +45,9 @@ pub trait Executor {
 pub trait LogSink {
     /// One line of `buildpack`, without its line end.
     fn line(&mut self, buildpack: &BuildpackRef, line: &str);
+
+    /// A component is about to be compiled, which takes a moment.
+    fn compiling(&mut self, _buildpack: &BuildpackRef) {}
 }
 
 /// What a running `build` may ask the lifecycle for. Called on the side that
@@ -375,10 +377,4 @@ impl Diagnose for GuestFailure {
             _ => None,
         }
     }
-}
-
-/// How long a call may take, from the point of view of whoever waits for it.
-#[must_use]
-pub fn wall_deadline(call: &CallInputs) -> Duration {
-    call.limits.wall
 }

@@ -92,8 +92,6 @@ pub struct WorkerSettings {
 pub struct WorkerExecutor<'a> {
     settings: WorkerSettings,
     code_cache: &'a dyn CodeCache,
-    /// Told when a component is compiled, which takes a moment.
-    on_compile: Box<dyn FnMut(&BuildpackRef) + 'a>,
     worker: Option<Worker>,
     engine_key: Option<String>,
     /// Code that was loaded, in sealed memory files, by component digest.
@@ -122,20 +120,12 @@ impl<'a> WorkerExecutor<'a> {
         Self {
             settings,
             code_cache,
-            on_compile: Box::new(|_| ()),
             worker: None,
             engine_key: None,
             code: BTreeMap::new(),
             next_id: 0,
             disk_used: (0, 0),
         }
-    }
-
-    /// Calls `notice` before a component is compiled.
-    #[must_use]
-    pub fn on_compile(mut self, notice: impl FnMut(&BuildpackRef) + 'a) -> Self {
-        self.on_compile = Box::new(notice);
-        self
     }
 
     /// What holds the worker, starting one if there is none.
@@ -177,7 +167,12 @@ impl<'a> WorkerExecutor<'a> {
     }
 
     /// The code of a component, from memory, the cache or a compiler process.
-    fn code(&mut self, buildpack: &BuildpackRef, program: &Program) -> Result<OwnedFd, GuestFailure> {
+    fn code(
+        &mut self,
+        buildpack: &BuildpackRef,
+        program: &Program,
+        log: &mut dyn LogSink,
+    ) -> Result<OwnedFd, GuestFailure> {
         let unavailable =
             |message: String| GuestFailure::WorkerUnavailable { buildpack: buildpack.clone(), message };
         if !self.code.contains_key(&program.digest) {
@@ -185,7 +180,7 @@ impl<'a> WorkerExecutor<'a> {
             let code = match self.code_cache.load(&program.digest, &engine) {
                 Some(code) => code,
                 None => {
-                    (self.on_compile)(buildpack);
+                    log.compiling(buildpack);
                     let (code, _) = self.compile(buildpack, &program.path)?;
                     self.code_cache.keep(&program.digest, &engine, &code);
                     code
@@ -272,7 +267,7 @@ impl<'a> WorkerExecutor<'a> {
         let mut running: BTreeMap<u64, Running> = BTreeMap::new();
         while !(waiting.is_empty() && running.is_empty()) {
             while let Some(index) = waiting.pop_front() {
-                match self.send(&calls[index]) {
+                match self.send(&calls[index], &mut *host) {
                     Ok(id) => {
                         let deadline = Instant::now() + inputs(&calls[index]).limits.wall;
                         running.insert(id, Running { index, deadline, started: Instant::now(), log_bytes: 0 });
@@ -437,11 +432,11 @@ impl<'a> WorkerExecutor<'a> {
     }
 
     /// Sends a call with everything it may open.
-    fn send(&mut self, call: &Call) -> Result<u64, GuestFailure> {
+    fn send(&mut self, call: &Call, log: &mut dyn LogSink) -> Result<u64, GuestFailure> {
         let inputs = inputs(call);
         let unavailable =
             |message: String| GuestFailure::WorkerUnavailable { buildpack: inputs.buildpack.clone(), message };
-        let mut descriptors = vec![self.code(&inputs.buildpack, &inputs.program)?];
+        let mut descriptors = vec![self.code(&inputs.buildpack, &inputs.program, log)?];
         let mut shapes = Vec::with_capacity(inputs.mounts.len());
         let directory = |path: &Path| {
             open(path, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| unavailable(named(path, error)))
@@ -596,6 +591,10 @@ fn not_in_detect() -> Refusal {
 impl LogSink for DetectHost<'_> {
     fn line(&mut self, buildpack: &BuildpackRef, line: &str) {
         self.0.line(buildpack, line);
+    }
+
+    fn compiling(&mut self, buildpack: &BuildpackRef) {
+        self.0.compiling(buildpack);
     }
 }
 

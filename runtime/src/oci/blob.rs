@@ -1,0 +1,92 @@
+//! The seam to whoever keeps compressed layers between builds.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+
+use super::digest::{DiffId, Digest};
+
+/// A compressed layer in a file that does not change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredBlob {
+    /// Of the file.
+    pub digest: Digest,
+    /// Of the file, in bytes.
+    pub size: u64,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// Keeps compressed layers. An encoder's name is part of the key, so that a
+/// layer taken from here has the bytes a fresh one would have.
+pub trait BlobStore {
+    /// Looks up a layer by what it is uncompressed. What cannot be read is not there.
+    fn find(&self, diff_id: &DiffId, encoder: &str) -> Option<StoredBlob>;
+
+    /// A new, empty file on the store's file system.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn create(&self) -> io::Result<NewBlob>;
+
+    /// Takes a file that was filled over; `digest` and `size` are what was written to it.
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    fn commit(
+        &self,
+        blob: NewBlob,
+        diff_id: &DiffId,
+        encoder: &str,
+        digest: &Digest,
+        size: u64,
+    ) -> io::Result<StoredBlob>;
+
+    /// Forgets a blob whose file turned out to be damaged.
+    fn discard(&self, path: &Path);
+}
+
+/// A file that is being filled; it is removed when it is dropped.
+#[derive(Debug)]
+pub struct NewBlob {
+    file: File,
+    path: Option<PathBuf>,
+}
+
+impl NewBlob {
+    /// Takes over the file at `path`, which nobody else knows.
+    #[must_use]
+    pub fn new(file: File, path: PathBuf) -> Self {
+        Self { file, path: Some(path) }
+    }
+
+    /// To write to.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Writes everything to disk, then gives the file its final name.
+    ///
+    /// # Errors
+    /// When either fails; the file is removed.
+    pub fn persist(mut self, to: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        if let Some(path) = self.path.take() {
+            fs::rename(&path, to).inspect_err(|_| self.path = Some(path))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for NewBlob {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // Only a leftover in a directory of the store, which cleans itself.
+            let _ = fs::remove_file(path);
+        }
+    }
+}

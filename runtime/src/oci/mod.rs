@@ -1,0 +1,13 @@
+//! OCI images: digests, layers as tar and gzip, configuration and manifest, and
+//! the image layout on disk.
+//!
+//! Everything here is about bytes and the OCI image specification. It must not
+//! know what a buildpack is, who runs one, or where layers are kept between
+//! builds; whoever makes an image hands over entries, labels and files.
+
+pub mod blob;
+pub mod digest;
+pub mod gzip;
+pub mod image;
+pub mod layer;
+pub mod layout;

@@ -1,0 +1,124 @@
+//! Why no image was made.
+
+use std::io;
+
+use crate::cancel::Cancelled;
+use crate::cnb::id::{BuildpackId, BuildpackRef, LayerName, ProcessType};
+use crate::cnb::labels::MetadataError;
+use crate::cnb::slice::InvalidPattern;
+use crate::fault::{Diagnose, Fault};
+use crate::oci::layout::LayoutError;
+use crate::tree::TreeError;
+
+/// Why no image was made.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// Files that would remove others instead of being added.
+    #[error("{} would remove files from the image instead of adding one: {}", count(.names.len(), "file"), quoted(.names))]
+    ReservedNames {
+        /// In the image.
+        names: Vec<String>,
+    },
+    /// A buildpack sets a label that describes the image itself.
+    #[error("a buildpack may not set the label `{key}`")]
+    ReservedLabel { key: String },
+    /// Metadata that cannot be stored in a label.
+    #[error("the metadata of {subject} of buildpack `{buildpack}` cannot be stored")]
+    Metadata {
+        buildpack: BuildpackRef,
+        /// Such as `` layer `x` ``.
+        subject: String,
+        #[source]
+        cause: MetadataError,
+    },
+    /// A slice with a malformed pattern.
+    #[error("a slice of the app is not valid")]
+    Slice(#[from] InvalidPattern),
+    /// A link from the app into a layer that cannot be made.
+    #[error("buildpack `{buildpack}` cannot put a link at `{path}`: {reason}")]
+    AppLink { buildpack: BuildpackId, path: String, reason: &'static str },
+    /// No process of that type.
+    #[error("there is no process `{wanted}`")]
+    UnknownProcess { wanted: ProcessType, known: Vec<ProcessType> },
+    /// The image was to have no launcher.
+    #[error("the image needs a launcher: {}", .reasons.join("; "))]
+    NeedsLauncher { reasons: Vec<String> },
+    /// The kept layer of the last build is damaged. The store has forgotten it, so
+    /// building again makes a new one.
+    #[error("the stored layer `{name}` of buildpack `{buildpack}` is damaged")]
+    DamagedLayer {
+        buildpack: BuildpackRef,
+        name: LayerName,
+        #[source]
+        cause: Box<LayoutError>,
+    },
+    /// A layer cannot be written to the store.
+    #[error("cannot store layer `{layer}`")]
+    Store {
+        layer: String,
+        #[source]
+        cause: io::Error,
+    },
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+impl Diagnose for ExportError {
+    fn id(&self) -> &'static str {
+        match self {
+            Self::Tree(error) => error.id(),
+            Self::Layout(error) => error.id(),
+            Self::ReservedNames { .. } => "export.reserved_name",
+            Self::ReservedLabel { .. } => "export.reserved_label",
+            Self::Metadata { .. } => "export.metadata",
+            Self::Slice(_) => "export.slice",
+            Self::AppLink { .. } => "export.app_link",
+            Self::UnknownProcess { .. } => "export.unknown_process",
+            Self::NeedsLauncher { .. } => "export.needs_launcher",
+            Self::DamagedLayer { .. } => "export.damaged_layer",
+            Self::Store { .. } => "export.store",
+            Self::Cancelled(_) => "build.cancelled",
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Tree(error) => error.fault(),
+            Self::Layout(error) => error.fault(),
+            Self::ReservedNames { .. } => Fault::App,
+            Self::ReservedLabel { .. } | Self::Metadata { .. } | Self::Slice(_) | Self::AppLink { .. } => {
+                Fault::Buildpack
+            }
+            Self::UnknownProcess { .. } | Self::NeedsLauncher { .. } | Self::Cancelled(_) => Fault::Caller,
+            Self::Store { .. } | Self::DamagedLayer { .. } => Fault::Environment,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Tree(error) => error.hint(),
+            Self::Layout(error) => error.hint(),
+            Self::ReservedNames { .. } => Some(
+                "names that start with `.wh.` have a meaning in images; rename or exclude them".to_owned(),
+            ),
+            Self::UnknownProcess { known, .. } if !known.is_empty() => {
+                Some(format!("there is {}", quoted(known)))
+            }
+            Self::DamagedLayer { .. } => Some("build again; the layer is then made anew".to_owned()),
+            Self::NeedsLauncher { .. } => Some("leave out `--launcher never`".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+fn quoted(names: &[impl ToString]) -> String {
+    names.iter().map(|name| format!("`{}`", name.to_string())).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,138 @@
+//! The labels of the image.
+
+use std::collections::BTreeMap;
+
+use super::start::Start;
+use super::{Base, ExportError, ExportRequest, ExportedLayer, LAUNCHER_LABEL, RunImage};
+use crate::cnb::id::BuildpackRef;
+use crate::cnb::labels::{
+    self, BuildMetadata, BuildpackLayers, BuildpackRecord, LayerRecord, LifecycleMetadata, ProcessRecord,
+    RunImageRecord, StackRecord, StackRunImage, StoreRecord,
+};
+use crate::phase::built::{Built, BuiltLayer};
+
+pub(super) fn lifecycle_metadata(run_image: &RunImage) -> LifecycleMetadata {
+    let (top_layer, reference) = match &run_image.base {
+        Base::Scratch(_) => (String::new(), String::new()),
+        Base::Layout(base) => {
+            let top = base.image.layers.last().map(|layer| layer.diff_id.to_string());
+            (top.unwrap_or_default(), base.digest.to_string())
+        }
+    };
+    let (image, mirrors) = (run_image.name.clone(), run_image.mirrors.clone());
+    LifecycleMetadata {
+        run_image: RunImageRecord { top_layer, reference, image: image.clone(), mirrors: mirrors.clone() },
+        stack: StackRecord { run_image: StackRunImage { image, mirrors } },
+        ..LifecycleMetadata::default()
+    }
+}
+
+pub(super) fn buildpack_records(
+    built: &Built,
+    layers: &[&BuiltLayer],
+    exported: &[ExportedLayer],
+) -> Result<Vec<BuildpackLayers>, ExportError> {
+    let json = |buildpack: &BuildpackRef, subject: String, text: &str| {
+        labels::json_of_toml(text).map_err(|cause| ExportError::Metadata {
+            buildpack: buildpack.clone(),
+            subject,
+            cause,
+        })
+    };
+    built
+        .buildpacks
+        .iter()
+        .map(|buildpack| {
+            let reference = &buildpack.reference;
+            let mut records = BTreeMap::new();
+            for (layer, exported) in layers.iter().zip(exported) {
+                if layer.buildpack != *reference {
+                    continue;
+                }
+                let record = LayerRecord {
+                    sha: exported.diff_id.to_string(),
+                    data: json(reference, format!("layer `{}`", layer.name), &layer.metadata)?,
+                    build: layer.types.build,
+                    launch: layer.types.launch,
+                    cache: layer.types.cache,
+                };
+                records.insert(layer.name.to_string(), record);
+            }
+            let store = buildpack
+                .store
+                .as_deref()
+                .map(|text| json(reference, "the store".to_owned(), text))
+                .transpose()?
+                .map(|metadata| StoreRecord { metadata });
+            Ok(BuildpackLayers {
+                key: reference.id.to_string(),
+                version: reference.version.to_string(),
+                layers: records,
+                store,
+            })
+        })
+        .collect()
+}
+
+pub(super) fn set_labels(
+    request: &ExportRequest<'_>,
+    start: Start<'_>,
+    metadata: &LifecycleMetadata,
+    image_labels: &mut BTreeMap<String, String>,
+) -> Result<(), ExportError> {
+    let built = request.built;
+    let mut description = BuildMetadata {
+        buildpacks: built
+            .buildpacks
+            .iter()
+            .map(|buildpack| BuildpackRecord {
+                id: buildpack.reference.id.to_string(),
+                version: buildpack.reference.version.to_string(),
+                homepage: buildpack.homepage.clone(),
+                api: Some(buildpack.api.clone()),
+            })
+            .collect(),
+        processes: built
+            .processes
+            .iter()
+            .map(|(buildpack, process)| ProcessRecord {
+                process_type: process.process_type.to_string(),
+                command: process.command.clone(),
+                args: process.args.clone(),
+                direct: true,
+                buildpack_id: buildpack.to_string(),
+                working_directory: process.working_directory.clone(),
+                exec_env: process.exec_envs.iter().map(ToString::to_string).collect(),
+            })
+            .collect(),
+        default_process_type: built.processes.default_type().map(ToString::to_string),
+        ..BuildMetadata::default()
+    };
+    if start == Start::Launcher {
+        description.launcher.version.clone_from(&request.launcher.version);
+        image_labels.remove(LAUNCHER_LABEL);
+    } else {
+        image_labels.insert(LAUNCHER_LABEL.to_owned(), "none".to_owned());
+    }
+    let mut set = |name: &str, value: String| image_labels.insert(name.to_owned(), value);
+    set(labels::LIFECYCLE_METADATA, json_text(metadata));
+    set(labels::BUILD_METADATA, json_text(&description));
+    set(labels::PROJECT_METADATA, json_text(request.project));
+    set(labels::EXEC_ENV, request.exec_env.to_string());
+    if request.run_image.is_scratch() {
+        // There are no layers of a base that others could replace.
+        set(labels::REBASABLE, "false".to_owned());
+    }
+    for label in &built.labels {
+        // LCH-08: a rebase and the next build take this one at its word.
+        if label.key == labels::LIFECYCLE_METADATA {
+            return Err(ExportError::ReservedLabel { key: label.key.clone() });
+        }
+        set(&label.key, label.value.clone());
+    }
+    Ok(())
+}
+
+fn json_text(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("labels have string keys only")
+}
