@@ -593,15 +593,15 @@ mod tests {
     fn a_file_that_changed_or_was_replaced_is_not_opened() {
         let (root, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         write(root.path(), "dir/file", "before");
-        write(other.path(), "file", "secret");
         let tree = Tree::of(root.path());
         let entry = list(&tree).unwrap().entries.remove(1);
         fs::write(root.path().join("dir/file"), "after, longer").unwrap();
         assert_eq!(tree.reader().unwrap().open(&entry).unwrap_err().id(), "source.changed");
 
         let entry = list(&tree).unwrap().entries.remove(1);
-        fs::rename(root.path().join("dir"), root.path().join("old")).unwrap();
-        symlink(other.path(), root.path().join("dir")).unwrap();
+        // The very same file, but by way of a link.
+        fs::rename(root.path().join("dir"), other.path().join("dir")).unwrap();
+        symlink(other.path().join("dir"), root.path().join("dir")).unwrap();
         assert_eq!(tree.reader().unwrap().open(&entry).unwrap_err().id(), "source.changed");
     }
 
