@@ -8,3 +8,5 @@ pub mod executor;
 pub mod fault;
 pub mod grant;
 pub mod limits;
+pub mod store;
+mod tree;
