@@ -5,8 +5,10 @@
 //! heard of Wasm.
 
 pub mod build_plan;
+pub mod buildpack_toml;
 pub mod id;
 pub mod launch;
 pub mod layer;
+pub mod order;
 pub mod sbom;
 pub mod target;
