@@ -7,6 +7,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cnb::id::BuildpackRef;
+use crate::fault::{Diagnose, Fault};
+
 /// One thing a buildpack may be allowed beyond the empty cell.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Grant {
@@ -41,5 +44,142 @@ impl Grants {
     #[must_use]
     pub fn allows(&self, grant: &Grant) -> bool {
         self.0.contains(grant)
+    }
+}
+
+/// Text that names no grant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{value}` is not a grant: known are `app-write`, `clock`, `random` and `source=NAME`")]
+pub struct UnknownGrant {
+    /// The text, with control characters escaped.
+    pub value: String,
+}
+
+impl std::str::FromStr for Grant {
+    type Err = UnknownGrant;
+
+    /// Reads what [`Grant`] displays as.
+    fn from_str(text: &str) -> Result<Self, UnknownGrant> {
+        match text {
+            "app-write" => Ok(Self::AppWrite),
+            "clock" => Ok(Self::Clock),
+            "random" => Ok(Self::Random),
+            _ => match text.strip_prefix("source=") {
+                Some(name) if is_source_name(name) => Ok(Self::Source(name.to_owned())),
+                _ => Err(UnknownGrant { value: text.escape_default().to_string() }),
+            },
+        }
+    }
+}
+
+/// Whether `name` can name a source: `npm`, or with a scope `npm:@acme`.
+#[must_use]
+pub fn is_source_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '@');
+    name.len() <= 128 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(allowed)
+}
+
+/// A buildpack asks for more than it is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("buildpack `{buildpack}` asks for the grant `{grant}`, which is not allowed")]
+pub struct GrantRefused {
+    pub buildpack: BuildpackRef,
+    pub grant: Grant,
+    /// The policy file that would have to change; `None` when any would do.
+    pub ceiling: Option<String>,
+}
+
+impl Diagnose for GrantRefused {
+    fn id(&self) -> &'static str {
+        "grant.refused"
+    }
+
+    fn fault(&self) -> Fault {
+        Fault::Caller
+    }
+
+    fn hint(&self) -> Option<String> {
+        let line = format!("`allow = [\"{}\"]` under `[grants]`", self.grant);
+        Some(match &self.ceiling {
+            None => format!("allow it with `--grant {}`, or with {line} in `policy.toml`", self.grant),
+            Some(file) => format!("only the operator can allow it, with {line} in `{file}`"),
+        })
+    }
+}
+
+/// What a buildpack gets: all it asks for, or nothing. A buildpack that runs
+/// with less than it asked for would fail later and less clearly.
+///
+/// # Errors
+/// [`GrantRefused`] with the first grant that is asked for and not allowed.
+pub fn intersect(
+    buildpack: &BuildpackRef,
+    asked: &Grants,
+    allowed: &Grants,
+    ceiling: Option<&str>,
+) -> Result<Grants, GrantRefused> {
+    match asked.0.iter().find(|grant| !allowed.allows(grant)) {
+        None => Ok(asked.clone()),
+        Some(grant) => Err(GrantRefused {
+            buildpack: buildpack.clone(),
+            grant: grant.clone(),
+            ceiling: ceiling.map(str::to_owned),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants(texts: &[&str]) -> Grants {
+        Grants(texts.iter().map(|text| text.parse().unwrap()).collect())
+    }
+
+    fn buildpack() -> BuildpackRef {
+        BuildpackRef { id: "acme/node".parse().unwrap(), version: "1.2.0".parse().unwrap() }
+    }
+
+    #[test]
+    fn a_grant_reads_what_it_displays() {
+        for text in ["app-write", "clock", "random", "source=npm", "source=npm:@acme"] {
+            assert_eq!(text.parse::<Grant>().unwrap().to_string(), text);
+        }
+        for text in
+            ["", "network", "source", "source=", "source=a b", "source=../x", "App-Write", "source=--x"]
+        {
+            assert!(text.parse::<Grant>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_buildpack_gets_what_it_asks_for_and_no_more() {
+        let allowed = grants(&["app-write", "clock", "source=npm"]);
+        let asked = grants(&["clock"]);
+        assert_eq!(intersect(&buildpack(), &asked, &allowed, None).unwrap(), asked);
+        assert_eq!(intersect(&buildpack(), &Grants::default(), &allowed, None).unwrap(), Grants::default());
+    }
+
+    #[test]
+    fn a_refusal_names_buildpack_grant_and_remedy() {
+        let error = intersect(&buildpack(), &grants(&["source=npm"]), &grants(&["clock"]), None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "buildpack `acme/node@1.2.0` asks for the grant `source=npm`, which is not allowed"
+        );
+        assert_eq!(
+            error.hint().unwrap(),
+            "allow it with `--grant source=npm`, or with `allow = [\"source=npm\"]` under `[grants]` in `policy.toml`"
+        );
+        let system = intersect(
+            &buildpack(),
+            &grants(&["random"]),
+            &Grants::default(),
+            Some("/etc/wapack/policy.toml"),
+        );
+        assert_eq!(
+            system.unwrap_err().hint().unwrap(),
+            "only the operator can allow it, with `allow = [\"random\"]` under `[grants]` in `/etc/wapack/policy.toml`"
+        );
     }
 }

@@ -2,6 +2,7 @@
 //! WebAssembly components.
 
 pub mod cancel;
+pub mod catalog;
 pub mod cnb;
 pub mod event;
 pub mod executor;
@@ -10,8 +11,14 @@ pub mod grant;
 pub mod limits;
 pub mod oci;
 pub mod phase;
+pub mod plan;
+pub mod policy;
+pub mod source;
+pub mod store;
 pub mod text;
+pub mod toml_text;
 pub mod tree;
+mod walk;
 
 /// The wasmtime this crate is pinned to; part of the key of compiled code.
 pub(crate) const WASMTIME_VERSION: &str = "48.0.8";

@@ -6,10 +6,12 @@
 
 pub mod build_plan;
 pub mod env;
+pub mod buildpack_toml;
 pub mod id;
 pub mod labels;
 pub mod launch;
 pub mod layer;
+pub mod order;
 pub mod sbom;
 pub mod slice;
 pub mod target;

@@ -1,0 +1,356 @@
+//! `buildpack.toml`: what a buildpack says of itself.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::{BuildpackId, BuildpackRef, BuildpackVersion, ExecEnv, InvalidName};
+use super::order::{ExecEnvList, Order, OrderGroup};
+use super::target::TargetPattern;
+use crate::grant::{Grant, Grants};
+use crate::toml_text::{self, TomlError};
+
+/// A version of the Buildpack API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ApiVersion {
+    pub major: u64,
+    pub minor: u64,
+}
+
+impl ApiVersion {
+    /// Buildpack APIs this program runs (API-10).
+    pub const SUPPORTED_BUILDPACK_APIS: std::ops::RangeInclusive<Self> =
+        Self { major: 0, minor: 7 }..=Self { major: 0, minor: 12 };
+
+    /// Whether a buildpack of this API can be run.
+    #[must_use]
+    pub fn is_supported(self) -> bool {
+        Self::SUPPORTED_BUILDPACK_APIS.contains(&self)
+    }
+}
+
+impl FromStr for ApiVersion {
+    type Err = InvalidName;
+
+    /// API-01: `<major>.<minor>`, or `<major>` for `<major>.0`.
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let (major, minor) = text.split_once('.').unwrap_or((text, "0"));
+        let number = |digits: &str| {
+            // `parse` alone would take a sign.
+            digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+        };
+        match (number(major), number(minor)) {
+            (Some(major), Some(minor)) => Ok(Self { major, minor }),
+            _ => Err(InvalidName {
+                kind: "API version",
+                value: text.escape_default().to_string(),
+                rule: "it is written `<major>.<minor>`",
+            }),
+        }
+    }
+}
+
+impl TryFrom<String> for ApiVersion {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<ApiVersion> for String {
+    fn from(version: ApiVersion) -> String {
+        version.to_string()
+    }
+}
+
+impl fmt::Display for ApiVersion {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// A licence of a buildpack.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+pub struct License {
+    /// SPDX identifier.
+    #[serde(default, rename = "type")]
+    pub license_type: String,
+    #[serde(default)]
+    pub uri: String,
+}
+
+/// An entry of the old `[[stacks]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Stack {
+    pub id: String,
+    #[serde(default)]
+    pub mixins: Vec<String>,
+}
+
+/// Everything we read from `buildpack.toml`.
+///
+/// # Spec
+/// `buildpack.md` 0.12 "buildpack.toml"; BPT-01 to BPT-06. The top-level table
+/// `[grants]` is ours: what the buildpack asks for beyond the empty cell.
+/// Unknown keys are ignored, except there: a grant that is not understood
+/// must not be left out silently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildpackDescriptor {
+    pub api: ApiVersion,
+    pub reference: BuildpackRef,
+    /// For people; may be empty, like the next two.
+    pub name: String,
+    pub homepage: String,
+    pub description: String,
+    pub keywords: Vec<String>,
+    pub licenses: Vec<License>,
+    /// Whether it runs without the user's environment variables.
+    pub clear_env: bool,
+    /// Media types without parameters.
+    pub sbom_formats: Vec<String>,
+    /// Execution environments it is for; empty means all.
+    pub exec_envs: Vec<ExecEnv>,
+    /// What a composite buildpack consists of; empty for all others.
+    pub order: Vec<OrderGroup>,
+    pub targets: Vec<TargetPattern>,
+    pub stacks: Vec<Stack>,
+    /// The table `[metadata]` as TOML text; empty when there is none.
+    pub metadata: String,
+    /// What it asks for.
+    pub grants: Grants,
+    /// Oddities of published buildpacks that are put up with.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct DescriptorFile {
+    api: ApiVersion,
+    buildpack: BuildpackTable,
+    #[serde(default)]
+    order: Vec<OrderGroup>,
+    #[serde(default)]
+    targets: Vec<TargetPattern>,
+    #[serde(default)]
+    stacks: Vec<Stack>,
+    #[serde(default)]
+    metadata: toml::Table,
+    #[serde(default)]
+    grants: GrantsTable,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct BuildpackTable {
+    id: BuildpackId,
+    version: BuildpackVersion,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    homepage: String,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    keywords: Vec<String>,
+    #[serde(default)]
+    licenses: Vec<License>,
+    #[serde(default)]
+    clear_env: bool,
+    #[serde(default)]
+    sbom_formats: Vec<String>,
+    #[serde(default)]
+    exec_env: ExecEnvList,
+}
+
+/// # Shape
+/// ```toml
+/// [grants]
+/// sources = ["npm"]
+/// app-write = true
+/// clock = true
+/// random = true
+/// ```
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct GrantsTable {
+    sources: Vec<String>,
+    app_write: bool,
+    clock: bool,
+    random: bool,
+}
+
+impl BuildpackDescriptor {
+    /// Parses the text of a `buildpack.toml`.
+    ///
+    /// # Errors
+    /// With line and column.
+    pub fn parse(text: &str) -> Result<Self, TomlError> {
+        let file: DescriptorFile = toml_text::parse(text)?;
+        let at = |key: &str, message: &str| TomlError::at(text, text.find(key).unwrap_or(0), message);
+        if !file.order.is_empty() && !file.stacks.is_empty() {
+            return Err(at("[[stacks]]", "`[[stacks]]` and `[[order]]` exclude each other"));
+        }
+        let mut granted = BTreeSet::new();
+        for name in file.grants.sources {
+            if !crate::grant::is_source_name(&name) {
+                let message = format!("`{}` is not the name of a source", name.escape_default());
+                return Err(at("sources", &message));
+            }
+            granted.insert(Grant::Source(name));
+        }
+        let asked = [
+            (file.grants.app_write, Grant::AppWrite),
+            (file.grants.clock, Grant::Clock),
+            (file.grants.random, Grant::Random),
+        ];
+        granted.extend(asked.into_iter().filter(|(asked, _)| *asked).map(|(_, grant)| grant));
+
+        let BuildpackTable { id, version, .. } = &file.buildpack;
+        let mut warnings = Vec::new();
+        if !is_plain_version(version.as_str()) {
+            warnings.push(format!("buildpack `{id}` has version `{version}`, which is not `X.Y.Z`"));
+        }
+        let strip = |media_type: &String| media_type.split(';').next().unwrap_or_default().trim().to_owned();
+        Ok(Self {
+            api: file.api,
+            reference: BuildpackRef { id: id.clone(), version: version.clone() },
+            name: file.buildpack.name,
+            homepage: file.buildpack.homepage,
+            description: file.buildpack.description,
+            keywords: file.buildpack.keywords,
+            licenses: file.buildpack.licenses,
+            clear_env: file.buildpack.clear_env,
+            sbom_formats: file.buildpack.sbom_formats.iter().map(strip).collect(),
+            exec_envs: file.buildpack.exec_env.0,
+            order: file.order,
+            targets: file.targets,
+            stacks: file.stacks,
+            metadata: if file.metadata.is_empty() { String::new() } else { file.metadata.to_string() },
+            grants: Grants(granted),
+            warnings,
+        })
+    }
+
+    /// The order of a composite buildpack.
+    #[must_use]
+    pub fn order(&self) -> Order {
+        Order { groups: self.order.clone() }
+    }
+}
+
+/// BPT-02: `X.Y.Z` without leading zeros.
+fn is_plain_version(version: &str) -> bool {
+    let number = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|byte| byte.is_ascii_digit())
+            && (part == "0" || !part.starts_with('0'))
+    };
+    version.split('.').count() == 3 && version.split('.').all(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "api = \"0.10\"\n[buildpack]\nid = \"acme/node\"\nversion = \"1.2.0\"\n";
+
+    fn with(more: &str) -> Result<BuildpackDescriptor, TomlError> {
+        BuildpackDescriptor::parse(&format!("{MINIMAL}{more}"))
+    }
+
+    #[test]
+    fn bpt_01_all_keys_are_read() {
+        let descriptor = with(
+            r#"
+            name = "Node"
+            homepage = "https://example.com"
+            clear-env = true
+            description = "d"
+            keywords = ["k"]
+            sbom-formats = ["application/vnd.cyclonedx+json;version=1.5"]
+            exec-env = [{ name = "test" }]
+            future = "ignored"
+            [[buildpack.licenses]]
+            type = "MIT"
+            [[targets]]
+            os = "linux"
+            arch-variant = "v8"
+            [[stacks]]
+            id = "*"
+            [metadata]
+            n = 1
+            [metadata.deep]
+            when = 1979-05-27
+            [grants]
+            sources = ["npm", "npm:@acme"]
+            app-write = true
+            clock = false
+            "#,
+        )
+        .unwrap();
+        assert_eq!(descriptor.reference.to_string(), "acme/node@1.2.0");
+        assert_eq!(descriptor.api, ApiVersion { major: 0, minor: 10 });
+        assert!(descriptor.clear_env);
+        assert_eq!(descriptor.sbom_formats, ["application/vnd.cyclonedx+json"]);
+        assert_eq!(descriptor.exec_envs, ["test".parse().unwrap()]);
+        assert_eq!(descriptor.licenses[0].license_type, "MIT");
+        assert_eq!(descriptor.targets[0].variant, "v8");
+        let metadata: toml::Table = descriptor.metadata.parse().unwrap();
+        assert_eq!(metadata["n"].as_integer(), Some(1));
+        assert_eq!(metadata["deep"]["when"].as_datetime().unwrap().to_string(), "1979-05-27");
+        let asked: Vec<String> = descriptor.grants.0.iter().map(ToString::to_string).collect();
+        assert_eq!(asked, ["app-write", "source=npm", "source=npm:@acme"]);
+        assert!(descriptor.warnings.is_empty());
+    }
+
+    #[test]
+    fn bpt_02_reserved_or_strange_ids_are_refused_and_odd_versions_accepted() {
+        for id in ["app", "SBOM", "../x", "a b", ""] {
+            let text = MINIMAL.replace("acme/node", id);
+            assert_eq!(BuildpackDescriptor::parse(&text).unwrap_err().line, 3, "{id}");
+        }
+        let odd = BuildpackDescriptor::parse(&MINIMAL.replace("1.2.0", "v1.02")).unwrap();
+        assert_eq!(odd.warnings, ["buildpack `acme/node` has version `v1.02`, which is not `X.Y.Z`"]);
+    }
+
+    #[test]
+    fn bpt_03_an_order_excludes_stacks() {
+        let order = "[[order]]\n[[order.group]]\nid = \"a\"\nversion = \"1\"\n";
+        assert_eq!(with(order).unwrap().order().groups.len(), 1);
+        let error = with(&format!("{order}[[stacks]]\nid = \"*\"\n")).unwrap_err();
+        assert_eq!(error.line, 9, "{error}");
+    }
+
+    #[test]
+    fn bpt_04_both_spellings_of_exec_env() {
+        let names = with("exec-env = [\"test\", \"*\"]\n").unwrap().exec_envs;
+        let tables = with("[[buildpack.exec-env]]\nname = \"test\"\n[[buildpack.exec-env]]\nname = \"*\"\n");
+        assert_eq!(names, tables.unwrap().exec_envs);
+    }
+
+    #[test]
+    fn unknown_grants_are_refused_with_their_place() {
+        let error = with("[grants]\nnetwork = true\n").unwrap_err();
+        assert_eq!(error.line, 6, "{error}");
+        assert!(error.message.contains("network"), "{error}");
+        for sources in ["[\"\"]", "[\"a/b\"]", "[\"-x\"]", "[\"a\\nb\"]"] {
+            assert_eq!(with(&format!("[grants]\nsources = {sources}\n")).unwrap_err().line, 6, "{sources}");
+        }
+    }
+
+    #[test]
+    fn api_01_versions_are_one_or_two_numbers() {
+        let parse = |text: &str| text.parse::<ApiVersion>();
+        assert_eq!(parse("0.12").unwrap(), ApiVersion { major: 0, minor: 12 });
+        assert_eq!(parse("1").unwrap(), ApiVersion { major: 1, minor: 0 });
+        for text in ["", "a", "0.1.2", "0.", ".1", "-1.0", "0.+1", "0.99999999999999999999"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        assert!(parse("0.7").unwrap().is_supported() && parse("0.12").unwrap().is_supported());
+        assert!(!parse("0.6").unwrap().is_supported() && !parse("0.13").unwrap().is_supported());
+        assert!(!parse("1.0").unwrap().is_supported());
+    }
+}

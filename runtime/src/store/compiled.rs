@@ -1,0 +1,324 @@
+//! Precompiled components. A planted one would be native code in our process,
+//! so each carries a MAC under a key that only the host can read (G24).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hmac::{Hmac, KeyInit, Mac};
+use rustix::fs::FileType;
+use sha2::Sha256;
+
+use super::files::{self, hash_of};
+use super::{Store, StoreError};
+use crate::walk::{self, Status};
+
+const MAC_BYTES: usize = 32;
+
+/// Larger than any output a compile limit lets through.
+const MAX_COMPILED_BYTES: u64 = 4 << 30;
+
+/// How long a component that could not be compiled is not tried again.
+const REMEMBER_FAILURE: Duration = Duration::from_hours(24);
+
+/// What a precompiled component was made from, and for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompiledKey {
+    component_digest: String,
+    engine: String,
+}
+
+impl CompiledKey {
+    /// A component by the digest of its bytes, and everything of the engine
+    /// that its native code depends on: version, settings, CPU features.
+    pub fn new(component_digest: &str, engine: &str) -> Self {
+        Self { component_digest: component_digest.to_owned(), engine: engine.to_owned() }
+    }
+
+    fn file_name(&self, kind: Kind) -> String {
+        format!("compiled/{}{}", hash_of(&[&self.component_digest, &self.engine]), kind.suffix())
+    }
+}
+
+/// What a file in `compiled/` says of its component.
+#[derive(Clone, Copy)]
+enum Kind {
+    Code,
+    Failure,
+}
+
+impl Kind {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Code => "",
+            Self::Failure => ".failure",
+        }
+    }
+}
+
+impl Store {
+    /// The native code of a component. `None` unless every byte is one that
+    /// [`Store::put_compiled`] wrote for exactly this key in this store.
+    pub fn compiled(&self, key: &CompiledKey) -> Option<Vec<u8>> {
+        self.read_authentic(key, Kind::Code)
+    }
+
+    /// Keeps the native code of a component.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be written.
+    pub fn put_compiled(&self, key: &CompiledKey, code: &[u8]) -> Result<(), StoreError> {
+        self.write_authentic(key, Kind::Code, code)
+    }
+
+    /// Why the component could not be compiled, if that was tried within the last day.
+    pub fn compile_failure(&self, key: &CompiledKey) -> Option<String> {
+        self.compile_failure_at(key, SystemTime::now())
+    }
+
+    fn compile_failure_at(&self, key: &CompiledKey, now: SystemTime) -> Option<String> {
+        let bytes = self.read_authentic(key, Kind::Failure)?;
+        let (seconds, message) = bytes.split_first_chunk::<8>()?;
+        let written = UNIX_EPOCH.checked_add(Duration::from_secs(u64::from_le_bytes(*seconds)))?;
+        // A time from the future says that a clock jumped; then it is tried again.
+        let age = now.duration_since(written).ok()?;
+        (age < REMEMBER_FAILURE).then(|| String::from_utf8_lossy(message).into_owned())
+    }
+
+    /// Remembers for a day that the component cannot be compiled within the limits.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be written.
+    pub fn put_compile_failure(&self, key: &CompiledKey, message: &str) -> Result<(), StoreError> {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let bytes = [&seconds.to_le_bytes(), message.as_bytes()].concat();
+        self.write_authentic(key, Kind::Failure, &bytes)
+    }
+
+    fn write_authentic(&self, key: &CompiledKey, kind: Kind, bytes: &[u8]) -> Result<(), StoreError> {
+        let secret = self.secret_or_new()?;
+        let mac = mac_of(&secret, key, kind, bytes).finalize().into_bytes();
+        self.write_whole(&key.file_name(kind), &[&mac, bytes])
+    }
+
+    fn read_authentic(&self, key: &CompiledKey, kind: Kind) -> Option<Vec<u8>> {
+        let path = self.root().join(key.file_name(kind));
+        let mut bytes = match files::read_file(&path, MAX_COMPILED_BYTES) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(_) => {
+                self.discard(&path);
+                return None;
+            }
+        };
+        let authentic = self.secret().is_some_and(|secret| {
+            bytes.split_first_chunk::<MAC_BYTES>().is_some_and(|(mac, bytes)| {
+                // Compares in constant time.
+                mac_of(&secret, key, kind, bytes).verify(mac.into()).is_ok()
+            })
+        });
+        if !authentic {
+            self.discard(&path);
+            return None;
+        }
+        bytes.drain(..MAC_BYTES);
+        Some(bytes)
+    }
+
+    /// The key, if it is there and nobody else could have read or written it.
+    fn secret(&self) -> Option<[u8; 32]> {
+        let path = self.root().join("key");
+        let status = Status::of(&path).ok()?;
+        let ours = status.kind == FileType::RegularFile
+            && matches!(status.mode, 0o400 | 0o600)
+            && status.owner == rustix::process::geteuid().as_raw()
+            && status.links == 1;
+        if !ours {
+            return None;
+        }
+        files::read_file(&path, 32).ok()?.try_into().ok()
+    }
+
+    fn secret_or_new(&self) -> Result<[u8; 32], StoreError> {
+        if let Some(secret) = self.secret() {
+            return Ok(secret);
+        }
+        let path = self.root().join("key");
+        if Status::of(&path).is_ok() {
+            // Everything under the old key is a miss from now on.
+            self.discard(&path);
+        }
+        let failed = |error| StoreError::io("write", &path, error);
+        self.with_scratch_path(|temporary| {
+            let write = || -> std::io::Result<()> {
+                let mut file = files::create_file(temporary)?;
+                std::io::Write::write_all(&mut file, &walk::random_bytes::<32>())?;
+                file.sync_all()
+            };
+            write().map_err(failed)?;
+            // Of two processes that start at once, the second takes the first one's key.
+            let renamed = rustix::fs::renameat_with(
+                rustix::fs::CWD,
+                temporary,
+                rustix::fs::CWD,
+                &path,
+                rustix::fs::RenameFlags::NOREPLACE,
+            );
+            match renamed {
+                Ok(()) => files::sync_directory(self.root()).map_err(failed),
+                Err(rustix::io::Errno::EXIST) => Ok(()),
+                Err(error) => Err(failed(error.into())),
+            }
+        })?;
+        self.secret().ok_or_else(|| {
+            failed(std::io::Error::new(std::io::ErrorKind::InvalidData, "it changes while it is made"))
+        })
+    }
+}
+
+/// The MAC over everything that decides what the bytes are good for.
+fn mac_of(secret: &[u8; 32], key: &CompiledKey, kind: Kind, bytes: &[u8]) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("invariant: HMAC takes keys of any length");
+    for field in ["wapack compiled 1", kind.suffix(), &key.component_digest, &key.engine] {
+        mac.update(&(field.len() as u64).to_le_bytes());
+        mac.update(field.as_bytes());
+    }
+    mac.update(bytes);
+    mac
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
+
+    fn key(component: &str) -> CompiledKey {
+        CompiledKey::new(component, "wasmtime 48.0.8 x86_64 avx2")
+    }
+
+    fn path(store: &Store, key: &CompiledKey) -> PathBuf {
+        store.root().join(key.file_name(Kind::Code))
+    }
+
+    #[test]
+    fn code_comes_back_under_its_own_key_only() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(temp.path()).unwrap();
+        assert_eq!(store.compiled(&key("a")), None);
+        store.put_compiled(&key("a"), b"native code").unwrap();
+        assert_eq!(store.compiled(&key("a")).unwrap(), b"native code");
+        assert_eq!(store.compiled(&key("b")), None);
+        assert_eq!(store.compiled(&CompiledKey::new("a", "wasmtime 48.0.9")), None);
+        let (again, _) = Store::open(temp.path()).unwrap();
+        assert_eq!(again.compiled(&key("a")).unwrap(), b"native code");
+        assert!(again.take_warnings().is_empty());
+    }
+
+    #[test]
+    fn g24_a_flip_of_any_byte_is_a_miss_and_the_file_is_replaced() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(temp.path()).unwrap();
+        let code: Vec<u8> = (0..1000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        store.put_compiled(&key("a"), &code).unwrap();
+        let path = path(&store, &key("a"));
+        let good = std::fs::read(&path).unwrap();
+        for index in 0..good.len() {
+            let mut bad = good.clone();
+            bad[index] ^= 1 << (index % 8);
+            std::fs::write(&path, bad).unwrap();
+            assert_eq!(store.compiled(&key("a")), None, "byte {index}");
+            assert!(!path.exists(), "byte {index}");
+        }
+        store.put_compiled(&key("a"), &code).unwrap();
+        assert_eq!(store.compiled(&key("a")).unwrap(), code);
+    }
+
+    #[test]
+    fn g24_swapped_replayed_or_planted_entries_are_misses() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(temp.path()).unwrap();
+        let (a, b) = (key("a"), key("b"));
+        let swap: [fn(&Store, &CompiledKey, &CompiledKey); 5] = [
+            |store, a, b| {
+                let middle = store.root().join("middle");
+                std::fs::rename(path(store, a), &middle).unwrap();
+                std::fs::rename(path(store, b), path(store, a)).unwrap();
+                std::fs::rename(&middle, path(store, b)).unwrap();
+            },
+            // Code for an older engine, put where the newer one looks.
+            |store, a, b| {
+                for key in [a, b] {
+                    let older = CompiledKey::new(&key.component_digest, "wasmtime 48.0.7");
+                    store.put_compiled(&older, b"hole").unwrap();
+                    std::fs::rename(path(store, &older), path(store, key)).unwrap();
+                }
+            },
+            // A failure's text, put where code is looked for.
+            |store, a, b| {
+                for key in [a, b] {
+                    store.put_compile_failure(key, "too big").unwrap();
+                    std::fs::rename(store.root().join(key.file_name(Kind::Failure)), path(store, key))
+                        .unwrap();
+                }
+            },
+            |store, a, b| {
+                for key in [a, b] {
+                    std::fs::write(path(store, key), [0; 64]).unwrap();
+                }
+            },
+            |store, a, b| {
+                for key in [a, b] {
+                    // Even a link to the right bytes: its target is somebody else's.
+                    let real = store.root().join(format!("real-{}", key.component_digest));
+                    std::fs::rename(path(store, key), &real).unwrap();
+                    symlink(&real, path(store, key)).unwrap();
+                }
+            },
+        ];
+        for (index, swap) in swap.iter().enumerate() {
+            store.put_compiled(&a, b"code a").unwrap();
+            store.put_compiled(&b, b"code b").unwrap();
+            swap(&store, &a, &b);
+            assert_eq!((store.compiled(&a), store.compiled(&b)), (None, None), "attack {index}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_lost_damaged_or_readable_makes_everything_a_miss() {
+        type Damage = fn(&std::path::Path);
+        let damages: [(&str, Damage); 5] = [
+            ("lost", |key| std::fs::remove_file(key).unwrap()),
+            ("short", |key| std::fs::write(key, [0; 31]).unwrap()),
+            ("other", |key| std::fs::write(key, [0; 32]).unwrap()),
+            ("readable", |key| {
+                std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o644)).unwrap();
+            }),
+            ("a directory", |key| {
+                std::fs::remove_file(key).unwrap();
+                std::fs::create_dir(key).unwrap();
+            }),
+        ];
+        for (what, damage) in damages {
+            let temp = tempfile::tempdir().unwrap();
+            let (store, _) = Store::open(temp.path()).unwrap();
+            store.put_compiled(&key("a"), b"code").unwrap();
+            damage(&temp.path().join("key"));
+            assert_eq!(store.compiled(&key("a")), None, "{what}");
+            store.put_compiled(&key("a"), b"code").unwrap();
+            assert_eq!(store.compiled(&key("a")).unwrap(), b"code", "{what}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_remembered_for_a_day_and_never_in_a_clock_of_the_past() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(temp.path()).unwrap();
+        store.put_compile_failure(&key("a"), "took too long").unwrap();
+        assert_eq!(store.compile_failure(&key("a")).unwrap(), "took too long");
+        assert_eq!(store.compile_failure(&key("b")), None);
+        let day = Duration::from_hours(24);
+        let now = SystemTime::now();
+        assert!(store.compile_failure_at(&key("a"), now + day / 2).is_some());
+        assert_eq!(store.compile_failure_at(&key("a"), now + day), None);
+        assert_eq!(store.compile_failure_at(&key("a"), now - day), None);
+    }
+}

@@ -1,0 +1,379 @@
+//! The one store: everything a build keeps for the next one.
+//!
+//! It knows files, digests and seals. It must not know what an executor or a
+//! phase is, and nothing in it is ever needed for a correct build: whatever is
+//! missing, damaged or strange is a *miss* with one warning, and is made again.
+//!
+//! # Shape
+//! ```text
+//! version                      format of the store
+//! key                          secret of the precompiled components, 0600
+//! blobs/sha256/<hex>           compressed layers and documents, 0444
+//! index/<hash>                 layer and encoder -> blob
+//! layers/<tenant>/<image>/     what the last build of an image left: record, trees/<random>/tree
+//! compiled/<hash>              precompiled components, each with its MAC
+//! builders/<hash>/             unpacked builders
+//! digests/<hash>               digests of files elsewhere, by seal
+//! work/<random>/               directories of running builds
+//! ```
+//! All directories are 0700. Records are JSON behind a checksum that also
+//! covers where they stand. Everything appears by rename: written beside,
+//! flushed, renamed, directory flushed, and only then mentioned in a record.
+
+mod blobs;
+mod builders;
+mod compiled;
+mod files;
+mod images;
+mod work;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::fault::{Diagnose, Fault};
+use crate::walk::{self, Status};
+
+pub use blobs::{BlobFile, StoredBlob};
+pub use compiled::CompiledKey;
+pub use images::{
+    BuildpackRecords, CachedLayer, ImageCache, ImageRecords, LayerRecord, SealedTree, TreeSource,
+};
+pub use work::WorkDir;
+
+/// Format this program writes.
+const FORMAT: u32 = 1;
+
+/// Where records and damage are kept apart from each other.
+const DIRECTORIES: [&str; 7] = ["blobs/sha256", "index", "layers", "compiled", "builders", "digests", "work"];
+
+/// Why the store could not do what was asked. Damage is never among the reasons.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file operation failed.
+    #[error("cannot {action} `{}`", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// No space, no inodes, or no quota left.
+    #[error("no space left for `{}`", path.display())]
+    DiskFull { path: PathBuf, source: io::Error },
+    /// The store can be read but not written.
+    #[error("the store cannot be written at `{}`", path.display())]
+    ReadOnly { path: PathBuf, source: io::Error },
+    /// A newer program made the store.
+    #[error("the store `{}` has format {found}; this program knows format {FORMAT}", root.display())]
+    Newer { root: PathBuf, found: u32 },
+    /// Somebody else could plant files in the store.
+    #[error("the store `{}` belongs to user {owner}, not to user {us}", root.display())]
+    Foreign { root: PathBuf, owner: u32, us: u32 },
+    /// A layer's tree could not be taken over.
+    #[error("cannot keep the layer tree `{}`: {what}", path.display())]
+    Tree { path: PathBuf, what: String },
+}
+
+impl StoreError {
+    fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match Errno::from_io_error(&source) {
+            Some(Errno::NOSPC | Errno::DQUOT) => Self::DiskFull { path, source },
+            Some(Errno::ROFS | Errno::ACCESS | Errno::PERM) => Self::ReadOnly { path, source },
+            _ => Self::Io { action, path, source },
+        }
+    }
+}
+
+impl Diagnose for StoreError {
+    fn id(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "store.io",
+            Self::DiskFull { .. } => "host.disk_full",
+            Self::ReadOnly { .. } => "store.read_only",
+            Self::Newer { .. } => "store.newer_format",
+            Self::Foreign { .. } => "store.foreign",
+            Self::Tree { .. } => "store.tree",
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Newer { .. } | Self::Foreign { .. } => Fault::Caller,
+            _ => Fault::Environment,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::DiskFull { .. } => Some("free some space, or name another place with `--cache-dir`".into()),
+            Self::ReadOnly { .. } | Self::Foreign { .. } => {
+                Some("name a directory of your own with `--cache-dir`".into())
+            }
+            Self::Newer { .. } => {
+                Some("use the newer program, or name another place with `--cache-dir`".into())
+            }
+            Self::Io { .. } | Self::Tree { .. } => None,
+        }
+    }
+}
+
+/// The store of one user on one machine. Any number of processes may have it open.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    /// Damaged pieces met so far, relative to the root.
+    damaged: Mutex<Vec<String>>,
+    /// Where files are written before they are renamed; made when first needed.
+    scratch: Mutex<Option<WorkDir>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Version {
+    format: u32,
+}
+
+impl Store {
+    /// Opens the store at `root`, making it if need be, and removes what dead
+    /// builds left behind. Returns warnings for the user beside it.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`] and [`StoreError::Foreign`] need another root; the
+    /// others are trouble of the machine. A store that can only be read opens.
+    pub fn open(root: &Path) -> Result<(Self, Vec<String>), StoreError> {
+        if let Err(error) = files::create_private_all(root)
+            && !root.is_dir()
+        {
+            return Err(StoreError::io("make the directory", root, error));
+        }
+        // From here on no link leads anywhere else.
+        let root =
+            fs_err::canonicalize(root).map_err(|error| StoreError::io("find the store", root, error))?;
+        let status = Status::of(&root).map_err(|error| StoreError::io("look at the store", &root, error))?;
+        let us = rustix::process::geteuid().as_raw();
+        if status.owner != us {
+            return Err(StoreError::Foreign { root, owner: status.owner, us });
+        }
+        let store = Self { root, damaged: Mutex::default(), scratch: Mutex::default() };
+        store.check_version()?;
+        let mut warnings = store.prepare(&status)?;
+        warnings.extend(store.take_warnings());
+        Ok((store, warnings))
+    }
+
+    /// Where the store is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What the user should know of damage that was met since the last call: at
+    /// most one warning, however much there was.
+    pub fn take_warnings(&self) -> Vec<String> {
+        let damaged = std::mem::take(&mut *lock(&self.damaged));
+        let Some(first) = damaged.first() else { return Vec::new() };
+        let more = match damaged.len() - 1 {
+            0 => String::new(),
+            1 => " and 1 other file".to_owned(),
+            more => format!(" and {more} other files"),
+        };
+        vec![format!("`{first}`{more} in the store was damaged and is made again")]
+    }
+
+    /// Notes that `path` was not what the store had left there.
+    fn note_damage(&self, path: &Path) {
+        let path = path.strip_prefix(&self.root).unwrap_or(path).display().to_string();
+        let mut damaged = lock(&self.damaged);
+        if !damaged.contains(&path) {
+            damaged.push(path);
+        }
+    }
+
+    /// Notes damage and gets it out of the way. On a store that cannot be
+    /// written it stays, and stays a miss.
+    fn discard(&self, path: &Path) {
+        self.note_damage(path);
+        let _ = walk::remove(path);
+    }
+
+    /// A newer format is refused; an unreadable version is damage like any other.
+    fn check_version(&self) -> Result<(), StoreError> {
+        match self.read_record::<Version>("version") {
+            Some(version) if version.format > FORMAT => {
+                Err(StoreError::Newer { root: self.root.clone(), found: version.format })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes what is missing, puts right what can be, and sweeps.
+    fn prepare(&self, root: &Status) -> Result<Vec<String>, StoreError> {
+        let mut warnings = Vec::new();
+        if root.mode & 0o077 != 0 {
+            warnings.push(format!("`{}` was open to other users and is not any more", self.root.display()));
+            if files::make_private(&self.root).is_err() {
+                return Ok(vec!["the store cannot be written; nothing of this build is kept".to_owned()]);
+            }
+        }
+        for name in DIRECTORIES {
+            let mut path = self.root.clone();
+            for part in name.split('/') {
+                path.push(part);
+                match self.prepare_directory(&path) {
+                    Ok(()) => {}
+                    Err(error @ StoreError::ReadOnly { .. }) => {
+                        let cause = std::error::Error::source(&error).map(ToString::to_string);
+                        warnings.push(format!("{error}: {}", cause.unwrap_or_default()));
+                        return Ok(warnings);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if self.read_record::<Version>("version").is_none() {
+            match self.write_record("version", &Version { format: FORMAT }) {
+                Err(StoreError::ReadOnly { .. }) | Ok(()) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        work::sweep(&self.root.join("work"));
+        Ok(warnings)
+    }
+
+    /// Makes sure that `path` is a private directory of our own.
+    fn prepare_directory(&self, path: &Path) -> Result<(), StoreError> {
+        match Status::of(path) {
+            Ok(found) if found.kind == FileType::Directory => {
+                if found.mode & 0o077 != 0 || found.mode & 0o700 != 0o700 {
+                    files::make_private(path)
+                        .map_err(|error| StoreError::io("change the mode of", path, error))?;
+                }
+                return Ok(());
+            }
+            Ok(_) => self.discard(path),
+            Err(_) => {}
+        }
+        match files::create_private(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            result => result.map_err(|error| StoreError::io("make the directory", path, error)),
+        }
+    }
+
+    /// Runs `act` with the path of a file that does not exist yet and is
+    /// removed with this process, on the store's own file system.
+    fn with_scratch_path<T>(
+        &self,
+        act: impl FnOnce(&Path) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let path = {
+            let mut scratch = lock(&self.scratch);
+            let directory = match scratch.take() {
+                Some(directory) => directory,
+                None => self.work_dir()?,
+            };
+            let path = directory.path().join(walk::random_name());
+            *scratch = Some(directory);
+            path
+        };
+        act(&path)
+    }
+}
+
+/// What a poisoned lock protects here is still whole: each change is one push or one swap.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    #[test]
+    fn everything_is_private_to_its_owner() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("a/b/wapack");
+        let (store, warnings) = Store::open(&root).unwrap();
+        assert_eq!(warnings, Vec::<String>::new());
+        store.put_compiled(&CompiledKey::new("sha256:00", "engine"), b"code").unwrap();
+        for path in
+            ["", "blobs", "blobs/sha256", "index", "layers", "compiled", "builders", "digests", "work"]
+        {
+            let mode = std::fs::metadata(root.join(path)).unwrap().mode();
+            assert_eq!(mode & 0o7777, 0o700, "{path}");
+        }
+        assert_eq!(std::fs::metadata(root.join("key")).unwrap().mode() & 0o7777, 0o600);
+    }
+
+    #[test]
+    fn k8_a_newer_format_is_refused_and_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(temp.path()).unwrap();
+        store.write_record("version", &Version { format: 2 }).unwrap();
+        let before = std::fs::read(temp.path().join("version")).unwrap();
+        let error = Store::open(temp.path()).unwrap_err();
+        assert_eq!(error.id(), "store.newer_format");
+        assert!(error.to_string().ends_with("has format 2; this program knows format 1"), "{error}");
+        assert_eq!(std::fs::read(temp.path().join("version")).unwrap(), before);
+    }
+
+    /// K4 for the file every start reads first: no flip of a bit looks like a newer format.
+    #[test]
+    fn k4_a_damaged_version_is_written_again_with_one_warning() {
+        let temp = tempfile::tempdir().unwrap();
+        drop(Store::open(temp.path()).unwrap());
+        let path = temp.path().join("version");
+        let good = std::fs::read(&path).unwrap();
+        for index in 0..good.len() {
+            let mut bad = good.clone();
+            bad[index] ^= 1 << (index % 8);
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, bad).unwrap();
+            let (_, warnings) = Store::open(temp.path()).unwrap();
+            assert_eq!(warnings, ["`version` in the store was damaged and is made again"]);
+            assert_eq!(std::fs::read(&path).unwrap(), good);
+        }
+        let (_, warnings) = Store::open(temp.path()).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    #[test]
+    fn k4_directories_replaced_by_files_or_links_are_made_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let outside = temp.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("precious"), "x").unwrap();
+        let root = temp.path().join("store");
+        drop(Store::open(&root).unwrap());
+        for name in ["index", "work", "layers", "compiled", "blobs"] {
+            std::fs::remove_dir_all(root.join(name)).unwrap();
+            if name == "index" {
+                std::fs::write(root.join(name), "file").unwrap();
+            } else {
+                symlink(&outside, root.join(name)).unwrap();
+            }
+        }
+        let (_, warnings) = Store::open(&root).unwrap();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        for name in DIRECTORIES {
+            assert!(std::fs::symlink_metadata(root.join(name)).unwrap().is_dir(), "{name}");
+        }
+        assert!(outside.join("precious").exists());
+    }
+
+    #[test]
+    fn a_store_open_to_others_is_closed_with_a_warning() {
+        let temp = tempfile::tempdir().unwrap();
+        drop(Store::open(temp.path()).unwrap());
+        std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let (_, warnings) = Store::open(temp.path()).unwrap();
+        assert_eq!(warnings.len(), 1);
+        assert_eq!(std::fs::metadata(temp.path()).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_full_disk_has_its_own_id() {
+        let error = StoreError::io("write", Path::new("/x"), Errno::NOSPC.into());
+        assert_eq!(error.id(), "host.disk_full");
+        assert_eq!(error.to_string(), "no space left for `/x`");
+    }
+}
