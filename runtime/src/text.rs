@@ -15,7 +15,11 @@ pub fn harmless(text: &str) -> String {
     for character in text.chars() {
         match character {
             '\t' => safe.push('\t'),
-            '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
+            '\u{061c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{feff}' => {
                 escape(&mut safe, character);
             }
             character if character.is_control() => escape(&mut safe, character),

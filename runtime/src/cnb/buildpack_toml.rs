@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{BuildpackId, BuildpackRef, BuildpackVersion, ExecEnv, InvalidName};
 use super::order::{ExecEnvList, Order, OrderGroup};
-use super::target::TargetPattern;
+use super::target::{Target, TargetPattern};
 use crate::grant::{Grant, Grants};
 use crate::toml_text::{self, TomlError};
 
@@ -183,6 +183,19 @@ struct GrantsTable {
 }
 
 impl BuildpackDescriptor {
+    /// Whether it can build for `target`.
+    ///
+    /// # Spec
+    /// TGT-02, TGT-06 and TGT-07: without `[[targets]]` a buildpack is for any
+    /// Linux. Other stack ids than `*` say nothing of a target (TGT-09).
+    #[must_use]
+    pub fn matches(&self, target: &Target) -> bool {
+        if self.targets.is_empty() {
+            return target.os == "linux";
+        }
+        self.targets.iter().any(|pattern| pattern.matches(target))
+    }
+
     /// Parses the text of a `buildpack.toml`.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::env::LayerRoots;
 use super::id::ProcessType;
 
 /// What a layer is for. All eight combinations are valid.
@@ -52,4 +53,15 @@ pub struct EnvironmentChange {
     pub value: String,
     /// Between old and new value for `Append` and `Prepend`; may be empty.
     pub delimiter: String,
+}
+
+/// What has to be known of a layer's contents without reading them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LayerFeatures {
+    /// Directories that become part of path variables.
+    pub roots: LayerRoots,
+    /// Programs that the launcher runs before the process.
+    pub has_exec_d: bool,
+    /// Scripts that the launcher sources before a shell process.
+    pub has_profile_d: bool,
 }

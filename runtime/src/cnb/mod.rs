@@ -5,8 +5,8 @@
 //! heard of Wasm.
 
 pub mod build_plan;
-pub mod env;
 pub mod buildpack_toml;
+pub mod env;
 pub mod id;
 pub mod labels;
 pub mod launch;

@@ -1,11 +1,8 @@
 //! What building made: the value between `build` and `export`.
 
-use serde::{Deserialize, Serialize};
-
-use crate::cnb::env::LayerRoots;
 use crate::cnb::id::{BuildpackId, BuildpackRef, LayerName};
 use crate::cnb::launch::{Label, ProcessTable, Slice};
-use crate::cnb::layer::{EnvironmentChange, LayerTypes};
+use crate::cnb::layer::{EnvironmentChange, LayerFeatures, LayerTypes};
 use crate::cnb::sbom::Sbom;
 use crate::executor::AppLink;
 use crate::oci::blob::StoredBlob;
@@ -67,33 +64,20 @@ pub enum BuiltContents {
     Fresh(Tree),
 }
 
-/// What has to be known of a layer's contents without reading them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct LayerFeatures {
-    /// Directories that become part of path variables.
-    pub roots: LayerRoots,
-    /// Programs that the launcher runs before the process.
-    pub has_exec_d: bool,
-    /// Scripts that the launcher sources before a shell process.
-    pub has_profile_d: bool,
-}
-
-impl LayerFeatures {
-    /// Reads them off a layer's listing.
-    #[must_use]
-    pub fn of(listing: &Listing) -> Self {
-        let mut features = Self::default();
-        for entry in listing.entries.iter().filter(|entry| entry.kind == EntryKind::Directory) {
-            match entry.path.as_slice() {
-                b"bin" => features.roots.bin = true,
-                b"lib" => features.roots.lib = true,
-                b"include" => features.roots.include = true,
-                b"pkgconfig" => features.roots.pkgconfig = true,
-                b"exec.d" => features.has_exec_d = true,
-                b"profile.d" => features.has_profile_d = true,
-                _ => {}
-            }
+/// Reads off a layer's listing what has to be known of its contents later.
+#[must_use]
+pub fn features_of(listing: &Listing) -> LayerFeatures {
+    let mut features = LayerFeatures::default();
+    for entry in listing.entries.iter().filter(|entry| entry.kind == EntryKind::Directory) {
+        match entry.path.as_slice() {
+            b"bin" => features.roots.bin = true,
+            b"lib" => features.roots.lib = true,
+            b"include" => features.roots.include = true,
+            b"pkgconfig" => features.roots.pkgconfig = true,
+            b"exec.d" => features.has_exec_d = true,
+            b"profile.d" => features.has_profile_d = true,
+            _ => {}
         }
-        features
     }
+    features
 }

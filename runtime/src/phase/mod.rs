@@ -4,5 +4,9 @@
 //! They apply the rules of the specification; what runs a buildpack and where
 //! things are kept is behind seams.
 
+pub mod build;
 pub mod built;
+pub mod detect;
 pub mod export;
+pub mod keep;
+pub mod restore;

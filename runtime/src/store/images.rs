@@ -16,10 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use super::blobs::SealedBlob;
 use super::files::{self, Seal, hash_of};
-use super::{Store, StoreError, StoredBlob, work};
+use super::{Store, StoreError, work};
 use crate::cnb::id::{BuildpackId, LayerName};
-use crate::cnb::layer::{EnvironmentChange, LayerTypes};
+use crate::cnb::layer::{EnvironmentChange, LayerFeatures, LayerTypes};
 use crate::cnb::sbom::{Sbom, SbomFormat};
+use crate::oci::blob::{BlobStore as _, StoredBlob};
+use crate::oci::digest::{DiffId, Digest};
 use crate::walk::{self, Status};
 
 /// Attempts at a record whose trees vanish while it is read; each needs a commit in between.
@@ -42,14 +44,22 @@ pub struct CachedLayer {
     pub metadata: String,
     pub environment: Vec<EnvironmentChange>,
     pub sboms: Vec<Sbom>,
-    /// `sha256:<hex>` of the layer's tar; `None` when it was never exported.
-    pub diff_id: Option<String>,
-    /// What compressed `blob`.
-    pub encoder: Option<String>,
-    /// The compressed layer, if it is still there and sound.
-    pub blob: Option<StoredBlob>,
+    /// As it was exported, with its blob; `None` when it never was or when the
+    /// blob is no longer there and sound.
+    pub exported: Option<(ExportedAs, StoredBlob)>,
     /// The contents, read-only and leased for as long as the [`ImageCache`] lives.
     pub tree: Option<SealedTree>,
+}
+
+/// What became of a layer in an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedAs {
+    /// Of the layer's tar.
+    pub diff_id: DiffId,
+    /// What compressed it.
+    pub encoder: String,
+    /// What is in it.
+    pub features: LayerFeatures,
 }
 
 /// The contents of a cached layer.
@@ -87,9 +97,8 @@ pub struct LayerRecord {
     pub metadata: String,
     pub environment: Vec<EnvironmentChange>,
     pub sboms: Vec<Sbom>,
-    pub diff_id: Option<String>,
-    pub encoder: Option<String>,
-    pub blob: Option<StoredBlob>,
+    /// What became of it in the image, if it got there.
+    pub exported: Option<ExportedAs>,
     pub tree: TreeSource,
 }
 
@@ -141,9 +150,7 @@ struct StoredLayer {
     metadata: String,
     environment: Vec<EnvironmentChange>,
     sboms: Vec<(SbomFormat, SealedBlob)>,
-    diff_id: Option<String>,
-    encoder: Option<String>,
-    blob: Option<SealedBlob>,
+    exported: Option<ExportedAs>,
     tree: Option<StoredTree>,
 }
 
@@ -235,7 +242,9 @@ impl ImageCache<'_> {
             let content = String::from_utf8(self.store.read_document(document)?).ok()?;
             sboms.push(Sbom { format: *format, content });
         }
-        let blob = layer.blob.as_ref().and_then(|blob| self.store.check_blob(blob));
+        let exported = layer.exported.as_ref().and_then(|exported| {
+            Some((exported.clone(), self.store.find(&exported.diff_id, &exported.encoder)?))
+        });
         let tree = layer.tree.as_ref().and_then(|tree| self.leases.get(&tree.name));
         Some(CachedLayer {
             name: name.clone(),
@@ -244,11 +253,14 @@ impl ImageCache<'_> {
             metadata: layer.metadata.clone(),
             environment: layer.environment.clone(),
             sboms,
-            diff_id: layer.diff_id.clone(),
-            encoder: layer.encoder.clone(),
-            blob,
+            exported,
             tree: tree.map(|lease| lease.tree.clone()),
         })
+    }
+
+    /// Every tree this build may read, leased for as long as this value lives.
+    pub fn leased_trees(&self) -> Vec<PathBuf> {
+        self.leases.values().map(|lease| lease.tree.path.clone()).collect()
     }
 
     /// What a buildpack left in `store.toml`, as TOML text.
@@ -335,11 +347,14 @@ impl ImageCache<'_> {
         let mut sboms = Vec::with_capacity(layer.sboms.len());
         for sbom in layer.sboms {
             // An unchanged document is not read again, let alone written.
-            let digest = digest_of_text(&sbom.content);
+            let digest = Digest::of(sbom.content.as_bytes());
             let known = old.and_then(|old| old.sboms.iter().find(|(_, known)| known.digest == digest));
             let document = match known.and_then(|(_, known)| self.store.check_blob(known)) {
-                Some(blob) => SealedBlob::from(&blob),
-                None => self.store.put_document(sbom.content.as_bytes())?,
+                Some(blob) => blob,
+                None => self
+                    .store
+                    .put_document(sbom.content.as_bytes())
+                    .map_err(|error| StoreError::io("write", self.store.root(), error))?,
             };
             sboms.push((sbom.format, document));
         }
@@ -349,9 +364,7 @@ impl ImageCache<'_> {
             metadata: layer.metadata,
             environment: layer.environment,
             sboms,
-            diff_id: layer.diff_id,
-            encoder: layer.encoder,
-            blob: layer.blob.as_ref().map(SealedBlob::from),
+            exported: layer.exported,
             tree,
         };
         Ok((layer.name, stored))
@@ -454,9 +467,7 @@ mod tests {
             metadata: "a = 1\n".into(),
             environment: vec![],
             sboms: vec![],
-            diff_id: None,
-            encoder: None,
-            blob: None,
+            exported: None,
             tree,
         }
     }
@@ -496,15 +507,15 @@ mod tests {
         assert!(store.image(TENANT, IMAGE).layers(&id()).is_empty());
 
         let (_work, path) = written(&store, "one");
-        let mut file = store.create_blob().unwrap();
-        file.write_all(b"hello\n").unwrap();
+        let new = store.create().unwrap();
+        new.file().write_all(b"hello\n").unwrap();
         let digest = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
-        let blob = store.commit_blob(file, "sha256:diff", "gzip", digest, 6).unwrap();
+        let diff_id = DiffId(Digest::of(b"some layer"));
+        let blob = store.commit(new, &diff_id, "gzip", &digest.parse().unwrap(), 6).unwrap();
+        let exported = ExportedAs { diff_id, encoder: "gzip".into(), features: LayerFeatures::default() };
         let sbom = Sbom { format: SbomFormat::CycloneDx, content: "{}".into() };
         let record = LayerRecord {
-            diff_id: Some("sha256:diff".into()),
-            encoder: Some("gzip".into()),
-            blob: Some(blob.clone()),
+            exported: Some(exported.clone()),
             sboms: vec![sbom.clone()],
             ..layer("node", TreeSource::Move(path.clone()))
         };
@@ -515,7 +526,7 @@ mod tests {
         let cache = again.image(TENANT, IMAGE);
         let layers = cache.layers(&id());
         assert_eq!(layers.len(), 1);
-        assert_eq!(layers[0].blob.as_ref(), Some(&blob));
+        assert_eq!(layers[0].exported, Some((exported, blob)));
         assert_eq!(layers[0].sboms, [sbom]);
         assert_eq!(layers[0].metadata, "a = 1\n");
         assert_eq!(contents(&cache), "one");

@@ -38,10 +38,9 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{Diagnose, Fault};
 use crate::walk::{self, Status};
 
-pub use blobs::{BlobFile, StoredBlob};
 pub use compiled::CompiledKey;
 pub use images::{
-    BuildpackRecords, CachedLayer, ImageCache, ImageRecords, LayerRecord, SealedTree, TreeSource,
+    BuildpackRecords, CachedLayer, ExportedAs, ImageCache, ImageRecords, LayerRecord, SealedTree, TreeSource,
 };
 pub use work::WorkDir;
 

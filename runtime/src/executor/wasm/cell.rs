@@ -17,7 +17,8 @@ use super::{convert, sandbox};
 use crate::cnb::id::{BuildpackRef, LayerName};
 use crate::cnb::layer::LayerTypes;
 use crate::executor::{
-    ArtifactRequest, BuildInputs, BuildOutputs, CallInputs, DetectInputs, DetectOutputs, GuestFailure, Refusal,
+    ArtifactRequest, BuildInputs, BuildOutputs, CallInputs, DetectInputs, DetectOutputs, GuestFailure,
+    Refusal,
 };
 use crate::limits::{CallLimits, LimitKind};
 
@@ -167,10 +168,8 @@ impl Cells {
         let mut store = Store::new(&self.engine, cell);
         limit(&mut store, &call.limits);
         let ticking = self.ticker.start(&self.engine);
-        let unavailable = |message: String| GuestFailure::WorkerUnavailable {
-            buildpack: call.buildpack.clone(),
-            message,
-        };
+        let unavailable =
+            |message: String| GuestFailure::WorkerUnavailable { buildpack: call.buildpack.clone(), message };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()

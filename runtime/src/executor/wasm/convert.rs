@@ -89,7 +89,8 @@ fn directories(call: &CallInputs, layers: &str) -> types::Directories {
 }
 
 fn user_env(call: &CallInputs) -> Vec<types::Variable> {
-    let variable = |(name, value): (&String, &String)| types::Variable { name: name.clone(), value: value.clone() };
+    let variable =
+        |(name, value): (&String, &String)| types::Variable { name: name.clone(), value: value.clone() };
     call.user_env.iter().map(variable).collect()
 }
 
@@ -159,7 +160,9 @@ impl Checker<'_> {
 
     fn plain(&self, what: &str, text: &str) -> Result<(), GuestFailure> {
         if text.is_empty() || text.chars().any(char::is_control) {
-            return Err(self.bad(format!("{what} `{}` is empty or has control characters", text.escape_default())));
+            return Err(
+                self.bad(format!("{what} `{}` is empty or has control characters", text.escape_default()))
+            );
         }
         Ok(())
     }
@@ -169,7 +172,9 @@ impl Checker<'_> {
         let names: Vec<&str> = path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
         let escapes = path.starts_with('/') || names.contains(&"..") || path.chars().any(char::is_control);
         if escapes || names.is_empty() && !may_be_empty {
-            return Err(self.bad(format!("{what} `{}` is not a path below its directory", path.escape_default())));
+            return Err(
+                self.bad(format!("{what} `{}` is not a path below its directory", path.escape_default()))
+            );
         }
         Ok(names.join("/"))
     }
@@ -177,7 +182,10 @@ impl Checker<'_> {
     fn size(&self, call: &CallInputs, bytes: usize) -> Result<(), GuestFailure> {
         let (allowed, reached) = (call.limits.limits.result_bytes, bytes as u64);
         if reached > allowed {
-            return Err(over_limit(self.buildpack, LimitReached { limit: LimitKind::Result, allowed, reached }));
+            return Err(over_limit(
+                self.buildpack,
+                LimitReached { limit: LimitKind::Result, allowed, reached },
+            ));
         }
         Ok(())
     }
@@ -331,8 +339,13 @@ fn environment_change(
             change.name.escape_default()
         )));
     }
-    if change.value.contains('\0') || change.delimiter.contains('\0') || change.value.len() > MAX_VARIABLE_BYTES {
-        return Err(check.bad(format!("the value of `{}` in layer `{layer}` has a NUL or is too long", change.name)));
+    if change.value.contains('\0')
+        || change.delimiter.contains('\0')
+        || change.value.len() > MAX_VARIABLE_BYTES
+    {
+        return Err(
+            check.bad(format!("the value of `{}` in layer `{layer}` has a NUL or is too long", change.name))
+        );
     }
     Ok(EnvironmentChange {
         scope: match change.scope {
@@ -409,7 +422,10 @@ fn app_link(
 ) -> Result<AppLink, GuestFailure> {
     let layer: LayerName = check.name(&link.layer)?;
     if !layers.contains(&layer) {
-        return Err(check.bad(format!("the app link `{}` points into layer `{layer}`, which is not returned", link.path.escape_default())));
+        return Err(check.bad(format!(
+            "the app link `{}` points into layer `{layer}`, which is not returned",
+            link.path.escape_default()
+        )));
     }
     Ok(AppLink {
         path: check.relative_path("the app link", &link.path, false)?,
@@ -433,7 +449,10 @@ fn sboms(check: &Checker<'_>, call: &CallInputs, sboms: Vec<types::Sbom>) -> Res
             }
             let (allowed, reached) = (call.limits.limits.sbom_bytes, sbom.content.len() as u64);
             if reached > allowed {
-                return Err(over_limit(check.buildpack, LimitReached { limit: LimitKind::Result, allowed, reached }));
+                return Err(over_limit(
+                    check.buildpack,
+                    LimitReached { limit: LimitKind::Result, allowed, reached },
+                ));
             }
             Ok(Sbom { format, content: sbom.content })
         })

@@ -34,8 +34,12 @@ const WASI: [&str; 18] = [
     "wasi:random/random",
 ];
 const WASI_RANDOM: [&str; 2] = ["wasi:random/insecure", "wasi:random/insecure-seed"];
-const OURS: [&str; 4] =
-    ["wapack:buildpack/downloads", "wapack:buildpack/files", "wapack:buildpack/layers", "wapack:buildpack/types"];
+const OURS: [&str; 4] = [
+    "wapack:buildpack/downloads",
+    "wapack:buildpack/files",
+    "wapack:buildpack/layers",
+    "wapack:buildpack/types",
+];
 /// The newest WASI we offer; a component may have been built against an older 0.2.
 const WASI_VERSION: (u64, u64, u64) = (0, 2, 12);
 /// The contract we offer.
@@ -117,7 +121,11 @@ fn refused(id: &str, message: String, hint: Option<String>) -> NotLoadable {
 ///
 /// # Errors
 /// [`NotLoadable`] when the bytes are no component, or one that cannot be a buildpack.
-pub(crate) fn compile(engine: &Engine, bytes: &[u8], limits: &Limits) -> Result<(Vec<u8>, Interface), NotLoadable> {
+pub(crate) fn compile(
+    engine: &Engine,
+    bytes: &[u8],
+    limits: &Limits,
+) -> Result<(Vec<u8>, Interface), NotLoadable> {
     if bytes.len() as u64 > limits.component_bytes {
         return Err(refused(
             "buildpack.compile_limit",
@@ -126,12 +134,19 @@ pub(crate) fn compile(engine: &Engine, bytes: &[u8], limits: &Limits) -> Result<
                 crate::limits::show_bytes(bytes.len() as u64),
                 crate::limits::show_bytes(limits.component_bytes)
             ),
-            Some("the operator raises it with `component_bytes` under `[limits]` in the policy file".to_owned()),
+            Some(
+                "the operator raises it with `component_bytes` under `[limits]` in the policy file"
+                    .to_owned(),
+            ),
         ));
     }
     check_preamble(bytes)?;
     let invalid = |error: wasmtime::Error| {
-        refused("buildpack.not_a_component", format!("it is not a valid component: {}", error.root_cause()), None)
+        refused(
+            "buildpack.not_a_component",
+            format!("it is not a valid component: {}", error.root_cause()),
+            None,
+        )
     };
     let component = CodeBuilder::new(engine)
         .wasm_binary(bytes, None)
@@ -144,7 +159,10 @@ pub(crate) fn compile(engine: &Engine, bytes: &[u8], limits: &Limits) -> Result<
         return Err(refused(
             "buildpack.compile_limit",
             format!("the component compiles to {}", crate::limits::show_bytes(code.len() as u64)),
-            Some("the operator raises it with `compile_output_bytes` under `[limits]` in the policy file".to_owned()),
+            Some(
+                "the operator raises it with `compile_output_bytes` under `[limits]` in the policy file"
+                    .to_owned(),
+            ),
         ));
     }
     Ok((code, interface))
@@ -219,7 +237,11 @@ fn unsupported_import(import: &str, name: &str) -> NotLoadable {
     } else {
         "a buildpack may import `wasi:cli`, `wasi:clocks`, `wasi:filesystem`, `wasi:io`, `wasi:random` and `wapack:buildpack`"
     };
-    refused("buildpack.unsupported_import", format!("it imports `{import}`, which is not granted"), Some(hint.to_owned()))
+    refused(
+        "buildpack.unsupported_import",
+        format!("it imports `{import}`, which is not granted"),
+        Some(hint.to_owned()),
+    )
 }
 
 fn parse_version(version: &str) -> Option<(u64, u64, u64)> {
@@ -242,12 +264,17 @@ mod tests {
 
     #[test]
     fn g21_imports_outside_the_world_are_named() {
-        assert_eq!(check(&["wasi:io/poll@0.2.3", "wapack:buildpack/files@0.1.0"], &["build", "detect"]), Ok(()));
+        assert_eq!(
+            check(&["wasi:io/poll@0.2.3", "wapack:buildpack/files@0.1.0"], &["build", "detect"]),
+            Ok(())
+        );
         assert_eq!(
             check(&["wasi:sockets/tcp@0.2.6"], &["build", "detect"]).unwrap_err(),
             "buildpack.unsupported_import: it imports `wasi:sockets/tcp@0.2.6`, which is not granted"
         );
-        for import in ["wasi:io/poll@0.3.0", "wasi:io/poll@0.2.99", "wasi:io/poll", "wapack:buildpack/files@0.2.0"] {
+        for import in
+            ["wasi:io/poll@0.3.0", "wasi:io/poll@0.2.99", "wasi:io/poll", "wapack:buildpack/files@0.2.0"]
+        {
             assert_eq!(
                 check(&[import], &["build", "detect"]).unwrap_err(),
                 format!("buildpack.unsupported_import: it imports `{import}`")

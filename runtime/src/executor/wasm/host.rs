@@ -123,7 +123,10 @@ impl Cell {
         let mut copied = Unpacked::default();
         for (path, kind) in self.walk(&from)? {
             let below = path.below(from.as_str()).ok_or(Errno::INVAL)?;
-            let target = below.split('/').filter(|name| !name.is_empty()).try_fold(to.clone(), |to, name| to.join(name))?;
+            let target = below
+                .split('/')
+                .filter(|name| !name.is_empty())
+                .try_fold(to.clone(), |to, name| to.join(name))?;
             match kind {
                 NodeKind::Directory => self.files.create_directory(&target)?,
                 NodeKind::Symlink => {
@@ -182,7 +185,12 @@ impl Cell {
     }
 
     /// Unpacks `archive` into the directory `destination`, made when missing.
-    fn unpack_into(&mut self, archive: &OpenFile, destination: &str, strip: u32) -> Result<Unpacked, types::HostError> {
+    fn unpack_into(
+        &mut self,
+        archive: &OpenFile,
+        destination: &str,
+        strip: u32,
+    ) -> Result<Unpacked, types::HostError> {
         let failed = |error| file_error("unpack into", destination, error);
         let directory = self.absolute(destination, true).map_err(failed)?;
         match self.files.kind(&directory).map_err(failed)? {
@@ -190,7 +198,8 @@ impl Cell {
             Some(NodeKind::Directory) => {}
             Some(_) => return Err(failed(Errno::NOTDIR)),
         }
-        unpack(&mut self.files, archive, &directory, strip).map_err(|error| host_error(error.id(), error.to_string()))
+        unpack(&mut self.files, archive, &directory, strip)
+            .map_err(|error| host_error(error.id(), error.to_string()))
     }
 
     /// Reads a file the host fetched, outside of the guest's tree.
@@ -221,7 +230,10 @@ impl Cell {
     }
 }
 
-fn for_each_chunk(file: &OpenFile, mut work: impl FnMut(&[u8], u64) -> Result<(), Errno>) -> Result<(), Errno> {
+fn for_each_chunk(
+    file: &OpenFile,
+    mut work: impl FnMut(&[u8], u64) -> Result<(), Errno>,
+) -> Result<(), Errno> {
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut offset = 0;
     loop {
@@ -309,7 +321,12 @@ impl layers::Host for Cell {
             }
             OpenedDirectory::Kept => (layers::LayerState::Kept, LayerContents::Kept),
             OpenedDirectory::Empty(directory) => {
-                self.files.mount(MountSpec { guest_path, lower: None, upper: Some(directory), hidden: vec![] });
+                self.files.mount(MountSpec {
+                    guest_path,
+                    lower: None,
+                    upper: Some(directory),
+                    hidden: vec![],
+                });
                 (layers::LayerState::Empty, LayerContents::Written)
             }
         };
@@ -318,10 +335,13 @@ impl layers::Host for Cell {
     }
 
     fn update(&mut self, name: String) -> HostResult<()> {
-        let not_restored = |name: &str| host_error("layers.not_restored", format!("layer `{name}` is not a restored one"));
+        let not_restored =
+            |name: &str| host_error("layers.not_restored", format!("layer `{name}` is not a restored one"));
         let Ok(name) = name.parse::<LayerName>() else { return Ok(Err(not_restored(&name))) };
         let path = self.layers.path(&name);
-        let Some(layer) = self.layers.opened.get_mut(&name) else { return Ok(Err(not_restored(name.as_str()))) };
+        let Some(layer) = self.layers.opened.get_mut(&name) else {
+            return Ok(Err(not_restored(name.as_str())));
+        };
         match layer.contents {
             LayerContents::Restored => {}
             LayerContents::Written | LayerContents::Updated { .. } => return Ok(Ok(())),

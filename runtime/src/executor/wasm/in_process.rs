@@ -64,7 +64,8 @@ impl InProcessExecutor {
         let bytes = fs_err::read(&call.program.path).map_err(|error| not_a_component(error.to_string()))?;
         let (code, _) = compile(&self.engine, &bytes, &self.limits)
             .map_err(|error| unloadable(error.id, error.message, error.hint))?;
-        let component = deserialize(&self.engine, &code).map_err(|error| not_a_component(error.to_string()))?;
+        let component =
+            deserialize(&self.engine, &code).map_err(|error| not_a_component(error.to_string()))?;
         let loaded = self.cells.load(&component).map_err(|error| not_a_component(format!("{error:#}")))?;
         let loaded = Arc::new(loaded);
         self.components.insert(call.program.digest.clone(), Arc::clone(&loaded));
@@ -94,7 +95,10 @@ impl InProcessExecutor {
             let guest = scope.spawn(move || work(&cells, &component, parts));
             answer(&questions, call, host);
             guest.join().unwrap_or_else(|_| {
-                Err(GuestFailure::WorkerCrashed { buildpack: call.buildpack.clone(), how: "a panic of the host".into() })
+                Err(GuestFailure::WorkerCrashed {
+                    buildpack: call.buildpack.clone(),
+                    how: "a panic of the host".into(),
+                })
             })
         })
     }
@@ -112,7 +116,9 @@ fn answer(questions: &Receiver<Question>, call: &CallInputs, host: &mut dyn Buil
         // A guest that does not wait any more needs no answer.
         match question {
             Question::Line(line) => host.line(&call.buildpack, &harmless(&line)),
-            Question::OpenLayer(name, types, key, sender) => drop(sender.send(host.open_layer(&name, types, &key))),
+            Question::OpenLayer(name, types, key, sender) => {
+                drop(sender.send(host.open_layer(&name, types, &key)))
+            }
             Question::UpdateLayer(name, sender) => drop(sender.send(host.update_layer(&name))),
             Question::Fetch(artifact, sender) => drop(sender.send(host.fetch(&artifact))),
         }
@@ -166,12 +172,18 @@ impl Executor for InProcessExecutor {
         calls
             .iter()
             .map(|inputs| {
-                self.run(&inputs.call, &mut host, |cells, component, parts| cells.detect(component, inputs, parts))
+                self.run(&inputs.call, &mut host, |cells, component, parts| {
+                    cells.detect(component, inputs, parts)
+                })
             })
             .collect()
     }
 
-    fn build(&mut self, inputs: &BuildInputs, host: &mut dyn BuildHost) -> Result<BuildOutputs, GuestFailure> {
+    fn build(
+        &mut self,
+        inputs: &BuildInputs,
+        host: &mut dyn BuildHost,
+    ) -> Result<BuildOutputs, GuestFailure> {
         self.run(&inputs.call, host, |cells, component, parts| cells.build(component, inputs, parts))
     }
 }
@@ -211,7 +223,8 @@ impl CellCalls for Asker {
         types: LayerTypes,
         cache_key: &str,
     ) -> Result<OpenedDirectory, Refusal> {
-        let opened = self.ask(|sender| Question::OpenLayer(name.clone(), types, cache_key.to_owned(), sender))?;
+        let opened =
+            self.ask(|sender| Question::OpenLayer(name.clone(), types, cache_key.to_owned(), sender))?;
         Ok(match opened {
             OpenedLayer::Restored { tree } => OpenedDirectory::Restored(open(&tree)?),
             OpenedLayer::Kept => OpenedDirectory::Kept,

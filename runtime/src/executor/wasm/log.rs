@@ -152,10 +152,9 @@ mod tests {
     #[test]
     fn g14_long_lines_are_cut_and_long_logs_are_clipped() {
         let limits = Limits { log_line_bytes: 3, log_bytes: 12, ..Limits::default() };
-        assert_eq!(lines(&limits, &[b"abcd", b"ef\nxyz\n", b"1234567", b"more\n"]), [
-            "abc [line cut]",
-            "xyz",
-            "[log clipped: 12 B]"
-        ]);
+        assert_eq!(
+            lines(&limits, &[b"abcd", b"ef\nxyz\n", b"1234567", b"more\n"]),
+            ["abc [line cut]", "xyz", "[log clipped: 12 B]"]
+        );
     }
 }

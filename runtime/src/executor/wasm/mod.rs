@@ -20,5 +20,5 @@ mod wasi;
 pub(crate) use cell::{CellCalls, CellParts, Cells, LoadedComponent, OpenedDirectory};
 pub use engine::{Interface, NotLoadable};
 pub(crate) use engine::{compile, engine_key, new_engine};
-pub use in_process::InProcessExecutor;
 pub(crate) use filesystem::{MountSpec, Quota};
+pub use in_process::InProcessExecutor;

@@ -113,7 +113,8 @@ fn unpack_tar(
         let bad_path = || UnpackError::BadPath { number, name: name.clone() };
         let Some(relative) = clean(&raw, strip).ok_or_else(bad_path)? else { continue };
         let write = |error| UnpackError::Write { number, name: name.clone(), error };
-        let path = relative.iter().try_fold(destination.clone(), |path, part| path.join(part)).map_err(write)?;
+        let path =
+            relative.iter().try_fold(destination.clone(), |path, part| path.join(part)).map_err(write)?;
         let kind = entry.header().entry_type();
         let repeats = !seen.insert(path.clone());
         if repeats && kind != EntryType::Directory {

@@ -69,7 +69,12 @@ impl Cell {
     }
 
     /// Resolves a path that a guest gave with a directory of its own.
-    fn resolve(&self, directory: &Resource<Descriptor>, path: &str, follow: bool) -> Result<GuestPath, Errno> {
+    fn resolve(
+        &self,
+        directory: &Resource<Descriptor>,
+        path: &str,
+        follow: bool,
+    ) -> Result<GuestPath, Errno> {
         resolve(&self.files, self.descriptor(directory)?.directory()?, path, follow)
     }
 }
@@ -87,7 +92,10 @@ impl types::Host for Cell {
         Ok(error_code(error))
     }
 
-    fn filesystem_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
+    fn filesystem_error_code(
+        &mut self,
+        error: Resource<wasmtime::Error>,
+    ) -> wasmtime::Result<Option<ErrorCode>> {
         Ok(self.table.get(&error)?.downcast_ref::<Errno>().map(|error| error_code(*error)))
     }
 }
@@ -204,7 +212,9 @@ impl types::HostDescriptor for Cell {
     fn stat(&mut self, descriptor: Resource<Descriptor>) -> Result<DescriptorStat, Errno> {
         match &self.descriptor(&descriptor)?.kind {
             DescriptorKind::Directory => Ok(stat_of(NodeKind::Directory)),
-            DescriptorKind::File(file) => Ok(stat_of(NodeKind::File { size: file.size()?, executable: false })),
+            DescriptorKind::File(file) => {
+                Ok(stat_of(NodeKind::File { size: file.size()?, executable: false }))
+            }
         }
     }
 
@@ -263,7 +273,9 @@ impl types::HostDescriptor for Cell {
             directory: open.contains(OpenFlags::DIRECTORY),
         };
         let (kind, writable) = match self.files.open(&path, how)? {
-            Opened::Directory => (DescriptorKind::Directory, wanted.contains(DescriptorFlags::MUTATE_DIRECTORY)),
+            Opened::Directory => {
+                (DescriptorKind::Directory, wanted.contains(DescriptorFlags::MUTATE_DIRECTORY))
+            }
             Opened::File(file) => (DescriptorKind::File(Arc::new(file)), how.write),
         };
         self.table.push(Descriptor { path, kind, writable }).map_err(|_| Errno::MFILE)
@@ -301,7 +313,12 @@ impl types::HostDescriptor for Cell {
         self.files.rename(&from, &to)
     }
 
-    fn symlink_at(&mut self, directory: Resource<Descriptor>, target: String, path: String) -> Result<(), Errno> {
+    fn symlink_at(
+        &mut self,
+        directory: Resource<Descriptor>,
+        target: String,
+        path: String,
+    ) -> Result<(), Errno> {
         let path = self.resolve(&directory, &path, false)?;
         self.files.create_symlink(&path, &target)
     }

@@ -109,8 +109,11 @@ pub(super) fn limit_compiler(limits: &Limits) -> std::io::Result<()> {
 /// # Errors
 /// Only what must not fail: dropping the user id, and a filter that does not build.
 pub(super) fn confine(confinement: &Confinement, roots: &[BorrowedFd<'_>]) -> std::io::Result<Isolation> {
-    let mut isolation =
-        Isolation { network_namespace_missing: leave_network(), user: confinement.user, ..Isolation::default() };
+    let mut isolation = Isolation {
+        network_namespace_missing: leave_network(),
+        user: confinement.user,
+        ..Isolation::default()
+    };
     if let Some(user) = confinement.user {
         become_user(user)?;
     }
@@ -287,7 +290,8 @@ fn filter_system_calls() -> Result<(), String> {
     // Threads only: a process that can fork can outlive the limits of this one.
     let threads = (libc::CLONE_VM | libc::CLONE_THREAD) as u64;
     let only_threads =
-        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(threads), threads).map_err(text)?;
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(threads), threads)
+            .map_err(text)?;
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![only_threads]).map_err(text)?]);
     // Threads are named; nothing else of prctl is needed.
     let names = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, libc::PR_SET_NAME as u64)
@@ -301,16 +305,11 @@ fn filter_system_calls() -> Result<(), String> {
         vec![SeccompRule::new(vec![names]).map_err(text)?, SeccompRule::new(vec![privileges]).map_err(text)?],
     );
     // Reading limits, as starting a thread does; never raising one.
-    let read_only =
-        SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0).map_err(text)?;
+    let read_only = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0).map_err(text)?;
     rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![read_only]).map_err(text)?]);
-    let allow_list = SeccompFilter::new(
-        rules,
-        SeccompAction::Errno(libc::EPERM as u32),
-        SeccompAction::Allow,
-        arch,
-    )
-    .map_err(text)?;
+    let allow_list =
+        SeccompFilter::new(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow, arch)
+            .map_err(text)?;
     // The flags of clone3 are in memory, out of a filter's sight; the C library
     // falls back to clone when it seems missing.
     let no_clone3 = SeccompFilter::new(

@@ -159,7 +159,10 @@ impl<'a> WorkerExecutor<'a> {
             let worker = Worker::start(&self.settings, Role::Guests).map_err(|error| error.to_string())?;
             let missing = worker.isolation.missing();
             if self.settings.isolation_required && !missing.is_empty() {
-                return Err(format!("the policy requires isolation that this machine lacks: {}", missing.join(", ")));
+                return Err(format!(
+                    "the policy requires isolation that this machine lacks: {}",
+                    missing.join(", ")
+                ));
             }
             self.worker = Some(worker);
         }
@@ -211,7 +214,8 @@ impl<'a> WorkerExecutor<'a> {
         buildpack: &BuildpackRef,
         component: &Path,
     ) -> Result<(Vec<u8>, Interface), GuestFailure> {
-        let failed = |message: String| GuestFailure::WorkerUnavailable { buildpack: buildpack.clone(), message };
+        let failed =
+            |message: String| GuestFailure::WorkerUnavailable { buildpack: buildpack.clone(), message };
         let unloadable = |error: NotLoadable| GuestFailure::Unloadable {
             buildpack: buildpack.clone(),
             id: error.id,
@@ -270,7 +274,8 @@ impl<'a> WorkerExecutor<'a> {
                 match self.send(&calls[index], &mut *host) {
                     Ok(id) => {
                         let deadline = Instant::now() + inputs(&calls[index]).limits.wall;
-                        running.insert(id, Running { index, deadline, started: Instant::now(), log_bytes: 0 });
+                        running
+                            .insert(id, Running { index, deadline, started: Instant::now(), log_bytes: 0 });
                     }
                     Err(failure) => results[index] = Some(Err(failure)),
                 }
@@ -338,7 +343,10 @@ impl<'a> WorkerExecutor<'a> {
             Err(error) => {
                 self.worker = None;
                 let how = format!("it broke the protocol: {error}");
-                running.iter().map(|(id, call)| (*id, Err(crashed(inputs(&calls[call.index]), &how)))).collect()
+                running
+                    .iter()
+                    .map(|(id, call)| (*id, Err(crashed(inputs(&calls[call.index]), &how))))
+                    .collect()
             }
         }
     }
@@ -401,20 +409,28 @@ impl<'a> WorkerExecutor<'a> {
             Report::OpenLayer { name, types, cache_key, .. } => {
                 self.answer_layer(host.open_layer(&name, types, &cache_key))
             }
-            Report::UpdateLayer { name, .. } => host.update_layer(&name).and_then(|path| self.grant_new(&path)),
-            Report::Fetch { artifact, .. } => host.fetch(&artifact).and_then(|path| granted(&path, OFlags::RDONLY)),
+            Report::UpdateLayer { name, .. } => {
+                host.update_layer(&name).and_then(|path| self.grant_new(&path))
+            }
+            Report::Fetch { artifact, .. } => {
+                host.fetch(&artifact).and_then(|path| granted(&path, OFlags::RDONLY))
+            }
             Report::Ready(_) | Report::Compiled(_) | Report::Probed(_) => return vec![],
         };
         let (answer, descriptor) = answer.unwrap_or_else(|refusal| (Answer::Refused(refusal), None));
         let descriptors: Vec<BorrowedFd<'_>> = descriptor.iter().map(AsFd::as_fd).collect();
         if let Some(worker) = &self.worker {
             // A worker that cannot be answered is noticed by the next receive.
-            let _ = worker.channel.send(&Request::Answer { id, answer }, &descriptors, Instant::now() + PATIENCE);
+            let _ =
+                worker.channel.send(&Request::Answer { id, answer }, &descriptors, Instant::now() + PATIENCE);
         }
         vec![]
     }
 
-    fn answer_layer(&self, opened: Result<OpenedLayer, Refusal>) -> Result<(Answer, Option<OwnedFd>), Refusal> {
+    fn answer_layer(
+        &self,
+        opened: Result<OpenedLayer, Refusal>,
+    ) -> Result<(Answer, Option<OwnedFd>), Refusal> {
         match opened? {
             OpenedLayer::Kept => Ok((Answer::Kept, None)),
             OpenedLayer::Restored { tree } => {
@@ -434,8 +450,10 @@ impl<'a> WorkerExecutor<'a> {
     /// Sends a call with everything it may open.
     fn send(&mut self, call: &Call, log: &mut dyn LogSink) -> Result<u64, GuestFailure> {
         let inputs = inputs(call);
-        let unavailable =
-            |message: String| GuestFailure::WorkerUnavailable { buildpack: inputs.buildpack.clone(), message };
+        let unavailable = |message: String| GuestFailure::WorkerUnavailable {
+            buildpack: inputs.buildpack.clone(),
+            message,
+        };
         let mut descriptors = vec![self.code(&inputs.buildpack, &inputs.program, log)?];
         let mut shapes = Vec::with_capacity(inputs.mounts.len());
         let directory = |path: &Path| {
@@ -538,8 +556,7 @@ impl Worker {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let mut worker =
-            Self { channel: ParentChannel::new(ours), child, isolation: Isolation::default() };
+        let mut worker = Self { channel: ParentChannel::new(ours), child, isolation: Isolation::default() };
         let deadline = Instant::now() + PATIENCE;
         let roots = match role {
             Role::Compiler => &[][..],
@@ -676,7 +693,13 @@ fn named(path: &Path, error: rustix::io::Errno) -> String {
 fn give(directory: &Path, user: Option<u32>) -> rustix::io::Result<()> {
     let Some(user) = user else { return Ok(()) };
     let (user, group) = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(user));
-    rustix::fs::chownat(rustix::fs::CWD, directory, Some(user), Some(group), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+    rustix::fs::chownat(
+        rustix::fs::CWD,
+        directory,
+        Some(user),
+        Some(group),
+        rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+    )
 }
 
 fn granted(path: &Path, flags: OFlags) -> Result<(Answer, Option<OwnedFd>), Refusal> {
@@ -686,7 +709,11 @@ fn granted(path: &Path, flags: OFlags) -> Result<(Answer, Option<OwnedFd>), Refu
 
 /// A failure of ours while answering; the guest is not told our paths.
 fn host_failed(_: &Path, error: rustix::io::Errno) -> Refusal {
-    Refusal { id: "host.failed".to_owned(), message: format!("the host could not prepare it: {error}"), hint: None }
+    Refusal {
+        id: "host.failed".to_owned(),
+        message: format!("the host could not prepare it: {error}"),
+        hint: None,
+    }
 }
 
 /// Puts code into memory that nobody can change any more.

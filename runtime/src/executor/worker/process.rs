@@ -241,7 +241,8 @@ impl Guest {
         };
         let mut bytes = Vec::new();
         File::from(code).read_to_end(&mut bytes).map_err(|error| unloadable(error.to_string()))?;
-        let component = deserialize(&self.shared.engine, &bytes).map_err(|error| unloadable(error.to_string()))?;
+        let component =
+            deserialize(&self.shared.engine, &bytes).map_err(|error| unloadable(error.to_string()))?;
         let loaded = self.shared.cells.load(&component).map_err(|error| {
             // Names are checked when compiling; what is left are types that differ.
             unloadable(error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": "))
@@ -317,4 +318,3 @@ impl CellCalls for Calls {
         self.descriptor(&Report::Fetch { id: self.id, artifact: artifact.clone() })
     }
 }
-

@@ -14,8 +14,8 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recv, recvmsg, send, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recv, recvmsg, send, sendmsg,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -241,7 +241,10 @@ impl ParentChannel {
         while !rest.is_empty() {
             let first = rest.len() == frame.len();
             let mut ancillary = SendAncillaryBuffer::new(&mut space);
-            if first && !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            if first
+                && !descriptors.is_empty()
+                && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors))
+            {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many directories for one call"));
             }
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;

@@ -23,6 +23,7 @@ use crate::cancel::Cancel;
 use crate::cnb::id::{BuildpackId, ExecEnv, LayerName, ProcessType};
 use crate::cnb::labels::{LayerSha, LifecycleMetadata, ProjectMetadata};
 use crate::cnb::launch::{LaunchBuildpack, metadata_toml};
+use crate::cnb::layer::LayerFeatures;
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink, LayerSource};
 use crate::oci::blob::{BlobStore, StoredBlob};
@@ -32,7 +33,7 @@ use crate::oci::image::{
 };
 use crate::oci::layer::{MODIFIED_SECONDS, Owner};
 use crate::oci::layout::{ImageLayout, LayoutError, LayoutImage};
-use crate::phase::built::{Built, BuiltContents, BuiltLayer, LayerFeatures};
+use crate::phase::built::{Built, BuiltContents, BuiltLayer, features_of};
 use crate::tree::{Listing, Tree, TreeError, TreeLimits};
 
 /// Where layers are in an image.
@@ -295,7 +296,7 @@ fn list(
 fn features(layer: &BuiltLayer, listing: Option<&Listing>) -> LayerFeatures {
     match &layer.contents {
         BuiltContents::Stored { features, .. } => *features,
-        BuiltContents::Fresh(_) => listing.map(LayerFeatures::of).unwrap_or_default(),
+        BuiltContents::Fresh(_) => listing.map(features_of).unwrap_or_default(),
     }
 }
 

@@ -5,8 +5,9 @@ use super::{APP_DIRECTORY, ExportError, ExportRequest, LAYERS_DIRECTORY, Launche
 use crate::cnb::env::{Environment, LayerEnvironment, apply_launch};
 use crate::cnb::id::ProcessType;
 use crate::cnb::launch::Process;
+use crate::cnb::layer::LayerFeatures;
 use crate::oci::image::RunConfiguration;
-use crate::phase::built::{Built, BuiltLayer, LayerFeatures};
+use crate::phase::built::{Built, BuiltLayer};
 
 /// How the image starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -182,7 +182,8 @@ impl MountTable {
         let place = self.place(path).ok_or(Errno::INVAL)?;
         let mount = self.mount_at(place.mount)?;
         let (side, _) = mount.find(place.relative)?.ok_or(Errno::NOENT)?;
-        let link = open_beneath(mount.side(side)?, place.relative, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
+        let link =
+            open_beneath(mount.side(side)?, place.relative, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
         let target = fs::readlinkat(&link, "", Vec::new())?;
         target.into_string().map_err(|_| Errno::ILSEQ)
     }
@@ -339,7 +340,9 @@ impl MountTable {
         let target_kind = self.kind(to)?;
         let (source, target) = match (self.place(from), self.place(to)) {
             (Some(source), Some(target)) if source.mount == target.mount => (source, target),
-            (Some(source), Some(_)) if self.mount_at(source.mount)?.upper.is_some() => return Err(Errno::XDEV),
+            (Some(source), Some(_)) if self.mount_at(source.mount)?.upper.is_some() => {
+                return Err(Errno::XDEV);
+            }
             _ => return Err(Errno::ROFS),
         };
         if source.relative.is_empty() || target.relative.is_empty() {
@@ -542,7 +545,8 @@ impl Mount {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
                 let mut source = File::from(open_beneath(lower, relative, flags, Mode::empty())?);
                 let mode = if executable { DIRECTORY_MODE } else { FILE_MODE };
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let flags =
+                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut copy = File::from(fs::openat(&directory, name, flags, mode)?);
                 copy_exactly(&mut source, &mut copy, size)
             }
@@ -596,7 +600,12 @@ fn kernel_path(relative: &str) -> &str {
     if relative.is_empty() { "." } else { relative }
 }
 
-fn open_beneath(directory: BorrowedFd<'_>, relative: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+fn open_beneath(
+    directory: BorrowedFd<'_>,
+    relative: &str,
+    flags: OFlags,
+    mode: Mode,
+) -> Result<OwnedFd, Errno> {
     loop {
         match fs::openat2(directory, kernel_path(relative), flags | OFlags::CLOEXEC, mode, BENEATH) {
             // The kernel gives up when something on the path is renamed meanwhile.
@@ -805,7 +814,14 @@ mod tests {
     #[test]
     fn g3_a_fifo_is_never_opened() {
         let mut fixture = fixture();
-        rustix::fs::mknodat(rustix::fs::CWD, fixture.lower.join("pipe"), rustix::fs::FileType::Fifo, FILE_MODE, 0).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            fixture.lower.join("pipe"),
+            rustix::fs::FileType::Fifo,
+            FILE_MODE,
+            0,
+        )
+        .unwrap();
         assert_eq!(read(&mut fixture.table, "/app/pipe"), Err(Errno::PERM));
     }
 

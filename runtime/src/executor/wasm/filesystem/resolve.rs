@@ -103,7 +103,12 @@ impl fmt::Display for GuestPath {
 /// # Errors
 /// `EPERM` above `/`, `ELOOP` after 40 links, `ENOENT` or `ENOTDIR` when a
 /// directory on the way is missing or is none.
-pub(crate) fn resolve(table: &MountTable, base: &GuestPath, path: &str, follow: bool) -> Result<GuestPath, Errno> {
+pub(crate) fn resolve(
+    table: &MountTable,
+    base: &GuestPath,
+    path: &str,
+    follow: bool,
+) -> Result<GuestPath, Errno> {
     if path.is_empty() {
         return Err(Errno::NOENT);
     }
@@ -155,7 +160,12 @@ fn resolve_without_links(
     }
 }
 
-fn resolve_step_by_step(table: &MountTable, base: &GuestPath, path: &str, follow: bool) -> Result<GuestPath, Errno> {
+fn resolve_step_by_step(
+    table: &MountTable,
+    base: &GuestPath,
+    path: &str,
+    follow: bool,
+) -> Result<GuestPath, Errno> {
     let mut current = base.clone();
     // What is still to walk, next name last.
     let mut pending: Vec<String> = names_reversed(path);

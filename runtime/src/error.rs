@@ -1,0 +1,82 @@
+//! Everything a build can fail with: one arm for each phase.
+
+use std::io;
+
+use crate::cancel::Cancelled;
+use crate::fault::{Diagnose, Fault};
+use crate::phase::build::BuildError;
+use crate::phase::detect::DetectError;
+use crate::phase::export::ExportError;
+use crate::source::SourceError;
+use crate::store::StoreError;
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The app's directory.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The directories of the build.
+    #[error("cannot prepare the build")]
+    Prepare(#[source] io::Error),
+    /// A worker process cannot be started or confined as the policy wants.
+    #[error("cannot start a worker process: {0}")]
+    Worker(String),
+    /// Detection.
+    #[error(transparent)]
+    Detect(#[from] DetectError),
+    /// The buildpacks.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The image.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// Cancelled between two phases.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+impl Error {
+    fn inner(&self) -> Option<&dyn Diagnose> {
+        match self {
+            Self::Source(error) => Some(error),
+            Self::Store(error) => Some(error),
+            Self::Detect(error) => Some(error),
+            Self::Build(error) => Some(error),
+            Self::Export(error) => Some(error),
+            Self::Prepare(_) | Self::Worker(_) | Self::Cancelled(_) => None,
+        }
+    }
+}
+
+impl Diagnose for Error {
+    fn id(&self) -> &'static str {
+        match (self.inner(), self) {
+            (Some(error), _) => error.id(),
+            (None, Self::Cancelled(_)) => "build.cancelled",
+            (None, Self::Worker(_)) => "worker.unavailable",
+            (None, _) => "host.io",
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match (self.inner(), self) {
+            (Some(error), _) => error.fault(),
+            (None, Self::Cancelled(_)) => Fault::Caller,
+            (None, _) => Fault::Environment,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match (self.inner(), self) {
+            (Some(error), _) => error.hint(),
+            (None, Self::Worker(_)) => {
+                Some("`wapack inspect --host` shows what isolation this machine offers".to_owned())
+            }
+            (None, _) => None,
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The phases in order, and nothing else.
+//!
+//! ```text
+//!  order ──────┐
+//!  source dir ─┼─▶ detect ─Detected─▶ restore ─Restored─▶ build ─Outcome─▶ export ─Exported─▶ keep
+//!  buildpacks ─┘      │                  │                  │               │               │
+//!                  executor            store             executor          oci            store
+//! ```
+//!
+//! Hermetic and synchronous: everything it needs is on this machine when it
+//! starts, and nothing in here talks to a network.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::cancel::Cancel;
+use crate::catalog::Builder;
+use crate::cnb::id::{ExecEnv, ProcessType};
+use crate::cnb::labels::ProjectMetadata;
+use crate::cnb::target::Target;
+use crate::error::Error;
+use crate::event::{Event, EventSink, Phase};
+use crate::executor::worker::{CodeCache, Root, WorkerCommand, WorkerExecutor, WorkerSettings};
+use crate::oci::layer::Owner;
+use crate::phase::build::{BuildPhaseRequest, build as build_group};
+use crate::phase::detect::{DetectRequest, Detected, detect as detect_group};
+use crate::phase::export::{ExportRequest, Exported, Launcher, LauncherMode, RunImage, export};
+use crate::phase::keep::keep;
+use crate::phase::restore::restore;
+use crate::policy::{Isolation, Policy};
+use crate::source::Source;
+use crate::sources::Sources;
+use crate::store::{CompiledKey, ImageCache, Store, WorkDir};
+use crate::tree::{Tree, TreeLimits};
+use crate::workspace::Workspace;
+
+/// First of the user ids that workers run under when we are root. Nobody is
+/// given ids as high as this; adding the process id keeps builds apart.
+const FIRST_WORKER_USER: u32 = 0x7000_0000;
+
+/// What detecting takes.
+#[derive(Debug, Clone, Copy)]
+pub struct AppRequest<'a> {
+    /// The app's directory; never written.
+    pub source: &'a Path,
+    pub builder: &'a Builder,
+    pub store: &'a Store,
+    pub policy: &'a Policy,
+    pub target: &'a Target,
+    pub exec_env: &'a ExecEnv,
+    /// Variables of the user; the names are file names.
+    pub user_env: &'a BTreeMap<String, String>,
+    pub worker: &'a WorkerCommand,
+    /// Leave the directories that buildpacks saw where they are.
+    pub keep_work_dir: bool,
+    pub cancel: &'a Cancel,
+}
+
+/// What building an image takes.
+#[derive(Debug, Clone, Copy)]
+pub struct BuildRequest<'a> {
+    pub app: AppRequest<'a>,
+    /// Who builds; cached layers of one tenant are never seen by another.
+    pub tenant: &'a str,
+    /// Name of the image; what was cached for it is used again.
+    pub image: &'a str,
+    pub sources: &'a Sources,
+    pub run_image: &'a RunImage,
+    pub launcher: &'a Launcher,
+    pub launcher_mode: LauncherMode,
+    pub user: Option<Owner>,
+    pub process_type: Option<&'a ProcessType>,
+    pub project: &'a ProjectMetadata,
+    /// Directory of the OCI layout the image goes to.
+    pub output: &'a Path,
+}
+
+/// Finds out who would take part, and runs no `build`.
+///
+/// # Errors
+/// [`Error`].
+pub fn detect<'a>(request: &AppRequest<'a>, events: &mut dyn EventSink) -> Result<Detected<'a>, Error> {
+    let mut site = Site::prepare(request, events)?;
+    let code = Code(request.store);
+    let mut executor = WorkerExecutor::new(site.settings(request, None), &code);
+    say_isolation(&mut executor, events)?;
+    let result = timed(Phase::Detect, events, |events| {
+        detect_group(&site.detect_request(request), &mut site.workspace, &mut executor, events)
+    });
+    drop(executor);
+    site.close(request, events);
+    Ok(result?)
+}
+
+/// Builds an image.
+///
+/// # Errors
+/// [`Error`]; the output layout is as it was before, and nothing has to be cleaned up.
+pub fn build(request: &BuildRequest<'_>, events: &mut dyn EventSink) -> Result<Exported, Error> {
+    let app = &request.app;
+    let (mut site, cache) = timed(Phase::Analyze, events, |events| -> Result<_, Error> {
+        let site = Site::prepare(app, events)?;
+        Ok((site, app.store.image(request.tenant, request.image)))
+    })?;
+    let result = phases(request, &mut site, cache, events);
+    site.close(app, events);
+    for message in app.store.take_warnings() {
+        events.event(Event::Warning { message });
+    }
+    result
+}
+
+fn phases(
+    request: &BuildRequest<'_>,
+    site: &mut Site,
+    cache: ImageCache<'_>,
+    events: &mut dyn EventSink,
+) -> Result<Exported, Error> {
+    let app = &request.app;
+    let code = Code(app.store);
+    let mut executor = WorkerExecutor::new(site.settings(app, Some(&cache)), &code);
+    say_isolation(&mut executor, events)?;
+    let detected = timed(Phase::Detect, events, |events| {
+        detect_group(&site.detect_request(app), &mut site.workspace, &mut executor, events)
+    })?;
+    let restored = timed(Phase::Restore, events, |events| -> Result<_, Error> {
+        Ok(restore(&detected.group, &cache, events))
+    })?;
+    let outcome = timed(Phase::Build, events, |events| {
+        let phase = BuildPhaseRequest {
+            policy: app.policy,
+            limits: &app.policy.limits,
+            target: app.target,
+            exec_env: app.exec_env,
+            user_env: app.user_env,
+            sources: request.sources,
+            cancel: app.cancel,
+        };
+        build_group(
+            &phase,
+            &detected.group,
+            &detected.plan,
+            restored,
+            &mut site.workspace,
+            &mut executor,
+            events,
+        )
+    })?;
+    // No guest is left when what they wrote is looked at.
+    drop(executor);
+    let exported = timed(Phase::Export, events, |events| -> Result<_, Error> {
+        let export_request = ExportRequest {
+            built: &outcome.built,
+            run_image: request.run_image,
+            launcher: request.launcher,
+            launcher_mode: request.launcher_mode,
+            user: request.user,
+            process_type: request.process_type,
+            exec_env: app.exec_env,
+            project: request.project,
+            created: None,
+            limits: TreeLimits::default(),
+            output: request.output,
+            reference: request.image,
+        };
+        site.source.recheck()?;
+        let exported = export(&export_request, app.store, app.cancel, events)?;
+        if let Err(error) = keep(outcome, &exported.layers, cache) {
+            let message = format!("the next build of this image will not find its layers: {error}");
+            events.event(Event::Warning { message });
+        }
+        Ok(exported)
+    })?;
+    events.event(Event::ImageWritten {
+        reference: request.image.to_owned(),
+        digest: exported.digest.to_string(),
+        bytes: exported.bytes,
+    });
+    Ok(exported)
+}
+
+fn timed<T, E>(
+    phase: Phase,
+    events: &mut dyn EventSink,
+    work: impl FnOnce(&mut dyn EventSink) -> Result<T, E>,
+) -> Result<T, E> {
+    events.event(Event::PhaseStarted { phase });
+    let started = Instant::now();
+    let result = work(events)?;
+    events.event(Event::PhaseFinished { phase, elapsed: started.elapsed() });
+    Ok(result)
+}
+
+/// Less isolation is said aloud.
+fn say_isolation(executor: &mut WorkerExecutor<'_>, events: &mut dyn EventSink) -> Result<(), Error> {
+    let missing = executor.isolation().map_err(Error::Worker)?.missing();
+    if !missing.is_empty() {
+        let message = format!("buildpacks run with less isolation on this machine: {}", missing.join(", "));
+        events.event(Event::Warning { message });
+    }
+    Ok(())
+}
+
+/// The directories of one build, and what cleans them up.
+struct Site {
+    source: Source,
+    workspace: Workspace,
+    work: WorkDir,
+    worker_user: Option<u32>,
+}
+
+impl Site {
+    fn prepare(request: &AppRequest<'_>, events: &mut dyn EventSink) -> Result<Self, Error> {
+        let source = Source::scan(request.source)?;
+        for message in &source.warnings {
+            events.event(Event::Warning { message: message.clone() });
+        }
+        let work = request.store.work_dir()?;
+        let worker_user =
+            rustix::process::geteuid().is_root().then(|| FIRST_WORKER_USER + std::process::id());
+        let app = if worker_user.is_some() && !source.world_readable {
+            // The worker's user could not read it in place.
+            let copy = work.path().join("source");
+            source.copy_to(&copy)?;
+            Tree::of(copy)
+        } else {
+            Tree { lower: Some(source.root.clone()), upper: None, hidden: source.hidden.clone() }
+        };
+        let workspace = Workspace::new(work.path(), app, request.user_env).map_err(Error::Prepare)?;
+        Ok(Self { source, workspace, work, worker_user })
+    }
+
+    fn detect_request<'a>(&self, request: &AppRequest<'a>) -> DetectRequest<'a> {
+        DetectRequest {
+            builder: request.builder,
+            policy: request.policy,
+            limits: &request.policy.limits,
+            target: request.target,
+            exec_env: request.exec_env,
+            user_env: request.user_env,
+        }
+    }
+
+    fn settings(&self, request: &AppRequest<'_>, cache: Option<&ImageCache<'_>>) -> WorkerSettings {
+        let read_only = |path: PathBuf| Root { path, writable: false };
+        let mut roots = vec![Root { path: self.work.path().to_owned(), writable: true }];
+        roots.extend(self.workspace.app.lower.clone().map(read_only));
+        roots.extend(request.builder.catalog.iter().map(|buildpack| read_only(buildpack.directory.clone())));
+        roots.extend(cache.into_iter().flat_map(ImageCache::leased_trees).map(read_only));
+        WorkerSettings {
+            command: request.worker.clone(),
+            limits: request.policy.limits.clone(),
+            roots,
+            user: self.worker_user,
+            isolation_required: request.policy.isolation == Isolation::Required,
+            cancel: request.cancel.clone(),
+        }
+    }
+
+    fn close(self, request: &AppRequest<'_>, events: &mut dyn EventSink) {
+        if request.keep_work_dir {
+            match self.work.keep() {
+                Ok(path) => {
+                    let message = format!("the directories of the build are in `{}`", path.display());
+                    events.event(Event::Note { message });
+                }
+                Err(error) => events.event(Event::Warning { message: error.to_string() }),
+            }
+        }
+    }
+}
+
+/// Compiled components, in the store.
+pub struct Code<'a>(pub &'a Store);
+
+impl CodeCache for Code<'_> {
+    fn load(&self, component: &str, engine: &str) -> Option<Vec<u8>> {
+        self.0.compiled(&CompiledKey::new(component, engine))
+    }
+
+    fn keep(&self, component: &str, engine: &str, code: &[u8]) {
+        // Without it the next build compiles again; the store has noted why.
+        let _ = self.0.put_compiled(&CompiledKey::new(component, engine), code);
+    }
+}

@@ -1,0 +1,514 @@
+//! Runs the buildpacks of the group, one after the other: group × plan × app → [`Built`].
+//!
+//! Decides what a layer's directory holds when it is opened, and turns what a
+//! buildpack returned into layers for the export. Everything a guest wrote is
+//! looked at only after its call has ended, through descriptors and never
+//! through a link.
+
+mod layer_files;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use self::layer_files::{BadLayer, merge, write_environment};
+use crate::cancel::{Cancel, Cancelled};
+use crate::catalog::{Buildpack, BuildpackKind};
+use crate::cnb::build_plan::BuildPlan;
+use crate::cnb::env::{Environment, LayerEnvironment, LayerRoots, apply_build};
+use crate::cnb::id::{BuildpackRef, ExecEnv, LayerName};
+use crate::cnb::layer::LayerTypes;
+use crate::cnb::target::Target;
+use crate::event::{Event, EventSink};
+use crate::executor::{
+    ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, Executor, GuestFailure, LayerContents,
+    LayerOutput, LogSink, Mount, OpenedLayer, PlanEntry, Program, Refusal, RestoredLayer,
+};
+use crate::fault::{Diagnose, Fault};
+use crate::grant::{Grant, GrantRefused};
+use crate::limits::Limits;
+use crate::phase::built::{Built, BuiltBuildpack, BuiltContents, BuiltLayer};
+use crate::phase::restore::Restored;
+use crate::policy::Policy;
+use crate::sources::Sources;
+use crate::store::CachedLayer;
+use crate::tree::Tree;
+use crate::workspace::{Workspace, layer_directory, layers_directory};
+
+/// What building depends on besides the group.
+#[derive(Debug, Clone, Copy)]
+pub struct BuildPhaseRequest<'a> {
+    pub policy: &'a Policy,
+    pub limits: &'a Limits,
+    pub target: &'a Target,
+    pub exec_env: &'a ExecEnv,
+    pub user_env: &'a BTreeMap<String, String>,
+    pub sources: &'a Sources,
+    pub cancel: &'a Cancel,
+}
+
+/// Why the build stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A buildpack did not end well.
+    #[error(transparent)]
+    Guest(#[from] GuestFailure),
+    /// A buildpack asks for what the policy does not allow.
+    #[error("buildpack `{}` cannot be run", .0.buildpack)]
+    Grant(#[source] GrantRefused),
+    /// A buildpack is of a kind that cannot be run.
+    #[error("buildpack `{buildpack}` cannot be run by this version of wapack")]
+    NotRunnable { buildpack: BuildpackRef },
+    /// A directory could not be made or read.
+    #[error("cannot prepare the build of buildpack `{buildpack}`")]
+    Io { buildpack: BuildpackRef, source: io::Error },
+    /// The build was cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+impl Diagnose for BuildError {
+    fn id(&self) -> &'static str {
+        match self {
+            Self::Guest(failure) => failure.id(),
+            Self::Grant(error) => error.id(),
+            Self::NotRunnable { .. } => "buildpack.not_runnable",
+            Self::Io { .. } => "host.io",
+            Self::Cancelled(_) => "build.cancelled",
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Guest(failure) => failure.fault(),
+            Self::Grant(error) => error.fault(),
+            Self::NotRunnable { .. } => Fault::Buildpack,
+            Self::Io { .. } => Fault::Environment,
+            Self::Cancelled(_) => Fault::Caller,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Guest(failure) => failure.hint(),
+            Self::Grant(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// What was built, and what of it the next build may use.
+#[derive(Debug)]
+pub struct Outcome {
+    pub built: Built,
+    /// Facts about each layer of `built.layers`, in the same order, that only the store wants.
+    pub kept: Vec<KeptLayer>,
+}
+
+/// A layer as the store is to keep it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptLayer {
+    pub cache_key: String,
+    pub sboms: Vec<crate::cnb::sbom::Sbom>,
+    pub contents: KeptContents,
+}
+
+/// Where the contents of a layer to be kept are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeptContents {
+    /// In the store already.
+    Unchanged,
+    /// In a directory of this build.
+    Fresh(PathBuf),
+    /// Nowhere; only its blob stays.
+    Nothing,
+}
+
+/// Runs `build` of every buildpack in `group`.
+///
+/// # Errors
+/// [`BuildError`]; later buildpacks do not run (BLD-02).
+///
+/// # Spec
+/// `platform.md` 0.15 "Phase: Build"; BLD-01, BLD-02, BLD-07, UNM-01 to UNM-05.
+pub fn build(
+    request: &BuildPhaseRequest<'_>,
+    group: &[&Buildpack],
+    plan: &BuildPlan,
+    mut restored: Restored,
+    workspace: &mut Workspace,
+    executor: &mut dyn Executor,
+    events: &mut dyn EventSink,
+) -> Result<Outcome, BuildError> {
+    let mut progress = Progress {
+        environment: Environment::new(),
+        visible: Vec::new(),
+        met: BTreeSet::new(),
+        outcome: Outcome { built: Built::default(), kept: Vec::new() },
+    };
+    for buildpack in group {
+        request.cancel.check()?;
+        events.event(Event::BuildpackStarted { buildpack: buildpack.reference.clone() });
+        build_one(request, buildpack, plan, &mut restored, workspace, executor, events, &mut progress)?;
+    }
+    progress.outcome.built.app = workspace.app.clone();
+    Ok(progress.outcome)
+}
+
+/// What earlier buildpacks leave to later ones.
+struct Progress {
+    environment: Environment,
+    /// Build layers of earlier buildpacks, at their paths.
+    visible: Vec<Mount>,
+    /// Names of the plan that are satisfied.
+    met: BTreeSet<String>,
+    outcome: Outcome,
+}
+
+#[expect(clippy::too_many_arguments, reason = "each is one of the values the phase takes or carries on")]
+fn build_one(
+    request: &BuildPhaseRequest<'_>,
+    buildpack: &Buildpack,
+    plan: &BuildPlan,
+    restored: &mut Restored,
+    workspace: &mut Workspace,
+    executor: &mut dyn Executor,
+    events: &mut dyn EventSink,
+    progress: &mut Progress,
+) -> Result<(), BuildError> {
+    let reference = &buildpack.reference;
+    let failed = |source| BuildError::Io { buildpack: reference.clone(), source };
+    let BuildpackKind::Component { path, digest } = &buildpack.kind else {
+        return Err(BuildError::NotRunnable { buildpack: reference.clone() });
+    };
+    let grants = request.policy.grant(reference, &buildpack.descriptor.grants).map_err(BuildError::Grant)?;
+    let app_write = grants.allows(&Grant::AppWrite);
+    let layers_work_directory = workspace.layers_of(&reference.id).map_err(failed)?;
+    let cached = restored.take(&reference.id);
+    let mut mounts = workspace.mounts(buildpack, app_write).map_err(failed)?;
+    mounts.extend(progress.visible.iter().cloned());
+    let mut environment = Workspace::environment(
+        buildpack,
+        request.target,
+        request.exec_env,
+        request.user_env,
+        &progress.environment,
+    );
+    environment.insert("CNB_LAYERS_DIR".to_owned(), layers_directory(&reference.id));
+    let inputs = BuildInputs {
+        call: CallInputs {
+            buildpack: reference.clone(),
+            program: Program { digest: digest.clone(), path: path.clone() },
+            mounts,
+            environment,
+            target: request.target.clone(),
+            exec_env: request.exec_env.clone(),
+            user_env: request.user_env.clone(),
+            metadata: buildpack.descriptor.metadata.clone(),
+            grants: grants.clone(),
+            limits: request.limits.for_build(),
+        },
+        layers_directory: layers_directory(&reference.id),
+        plan: plan_for(reference, plan, &progress.met),
+        restored: cached.layers.iter().map(restored_layer).collect(),
+        restorable_trees: cached
+            .layers
+            .iter()
+            .filter_map(|layer| Some(layer.tree.as_ref()?.path.clone()))
+            .collect(),
+        layers_work_directory: layers_work_directory.clone(),
+        store: cached.store.clone(),
+    };
+    let mut host = Host {
+        events,
+        directory: &layers_work_directory,
+        cached: &cached.layers,
+        sources: request.sources,
+        grants: &grants,
+        buildpack: reference,
+    };
+    let outputs = executor.build(&inputs, &mut host)?;
+    take_outputs(request, buildpack, &inputs, outputs, &cached.layers, workspace, progress)
+}
+
+/// UNM-01 to UNM-03: the entries this buildpack provides and nobody met before.
+fn plan_for(buildpack: &BuildpackRef, plan: &BuildPlan, met: &BTreeSet<String>) -> Vec<PlanEntry> {
+    plan.entries
+        .iter()
+        .filter(|entry| entry.providers.iter().any(|provider| provider.id == buildpack.id))
+        .filter(|entry| !met.contains(&entry.name))
+        .flat_map(|entry| &entry.requires)
+        .map(|requirement| PlanEntry {
+            name: requirement.name.clone(),
+            metadata: requirement.metadata.clone(),
+        })
+        .collect()
+}
+
+fn restored_layer(layer: &CachedLayer) -> RestoredLayer {
+    RestoredLayer {
+        name: layer.name.clone(),
+        types: layer.types,
+        cache_key: layer.cache_key.clone(),
+        metadata: layer.metadata.clone(),
+    }
+}
+
+/// Answers a running buildpack.
+struct Host<'a> {
+    events: &'a mut dyn EventSink,
+    /// Host directory its layers are made in.
+    directory: &'a Path,
+    cached: &'a [CachedLayer],
+    sources: &'a Sources,
+    grants: &'a crate::grant::Grants,
+    buildpack: &'a BuildpackRef,
+}
+
+impl LogSink for Host<'_> {
+    fn line(&mut self, buildpack: &BuildpackRef, line: &str) {
+        self.events.event(Event::Output { buildpack: buildpack.clone(), line: line.to_owned() });
+    }
+
+    fn compiling(&mut self, buildpack: &BuildpackRef) {
+        self.events.event(Event::Compiling { buildpack: buildpack.clone() });
+    }
+}
+
+impl BuildHost for Host<'_> {
+    fn open_layer(
+        &mut self,
+        name: &LayerName,
+        types: LayerTypes,
+        cache_key: &str,
+    ) -> Result<OpenedLayer, Refusal> {
+        let same = |layer: &&CachedLayer| {
+            layer.name == *name && layer.types == types && layer.cache_key == cache_key
+        };
+        if let Some(layer) = self.cached.iter().find(same) {
+            match &layer.tree {
+                Some(tree) => return Ok(OpenedLayer::Restored { tree: tree.path.clone() }),
+                // LYR-13: of a cached layer, contents and metadata are restored both or not at all.
+                None if !types.cache && types.launch && stored(layer).is_some() => {
+                    return Ok(OpenedLayer::Kept);
+                }
+                None => {}
+            }
+        }
+        self.fresh(name.as_str()).map(|directory| OpenedLayer::Empty { directory })
+    }
+
+    fn update_layer(&mut self, name: &LayerName) -> Result<PathBuf, Refusal> {
+        // Not a layer name: those have no slash, and no layer is called like this.
+        self.fresh(&format!("{name}{CHANGES}"))
+    }
+
+    fn fetch(&mut self, artifact: &ArtifactRequest) -> Result<PathBuf, Refusal> {
+        self.sources.fetch(self.buildpack, self.grants, artifact)
+    }
+}
+
+/// Ends the name of the directory that takes what is written over a restored
+/// layer. A line feed cannot be in a layer's name.
+const CHANGES: &str = "\nchanges";
+
+impl Host<'_> {
+    fn fresh(&self, name: &str) -> Result<PathBuf, Refusal> {
+        let directory = self.directory.join(name);
+        match fs::create_dir(&directory) {
+            Ok(()) => Ok(directory),
+            Err(error) => Err(Refusal {
+                id: "host.failed".to_owned(),
+                message: format!("the host could not make the layer's directory: {}", error.kind()),
+                hint: None,
+            }),
+        }
+    }
+}
+
+/// The layer as it is in the store, if the image can take it over as it is.
+fn stored(layer: &CachedLayer) -> Option<BuiltContents> {
+    let (exported, blob) = layer.exported.as_ref()?;
+    Some(BuiltContents::Stored {
+        diff_id: exported.diff_id.clone(),
+        blob: blob.clone(),
+        features: exported.features,
+    })
+}
+
+/// BLD-07: after each success, layers first, then environment, then the rest.
+fn take_outputs(
+    request: &BuildPhaseRequest<'_>,
+    buildpack: &Buildpack,
+    inputs: &BuildInputs,
+    outputs: BuildOutputs,
+    cached: &[CachedLayer],
+    workspace: &mut Workspace,
+    progress: &mut Progress,
+) -> Result<(), BuildError> {
+    let reference = &buildpack.reference;
+    let mut environments = Vec::new();
+    for layer in outputs.layers {
+        if layer.types == LayerTypes::default() {
+            continue;
+        }
+        let (contents, kept) = layer_contents(request, reference, inputs, &layer, cached)?;
+        if layer.types.build {
+            let directory = host_directory(&contents, &layer, cached);
+            if let Some(directory) = directory {
+                let roots = roots_of(&directory);
+                environments.push((layer.name.clone(), roots, layer.environment.clone()));
+                progress.visible.push(Mount {
+                    guest_path: layer_directory(&reference.id, &layer.name),
+                    lower: Some(directory),
+                    upper: None,
+                    hidden: Vec::new(),
+                });
+            }
+        }
+        let built = &mut progress.outcome.built;
+        built.launch_sboms.extend(
+            layer
+                .sboms
+                .iter()
+                .filter(|_| layer.types.launch)
+                .map(|sbom| (reference.id.clone(), Some(layer.name.clone()), sbom.clone())),
+        );
+        progress.outcome.kept.push(KeptLayer {
+            cache_key: layer.cache_key.clone(),
+            sboms: layer.sboms.clone(),
+            contents: kept,
+        });
+        built.layers.push(BuiltLayer {
+            buildpack: reference.clone(),
+            name: layer.name,
+            types: layer.types,
+            metadata: layer.metadata,
+            environment: layer.environment,
+            contents,
+        });
+    }
+    let environments: Vec<LayerEnvironment<'_>> = environments
+        .iter()
+        .map(|(name, roots, changes)| LayerEnvironment {
+            directory: layer_directory(&reference.id, name),
+            roots: *roots,
+            changes,
+        })
+        .collect();
+    apply_build(&mut progress.environment, &environments);
+    let unmet: BTreeSet<&String> = outputs.unmet.iter().collect();
+    progress
+        .met
+        .extend(inputs.plan.iter().map(|entry| &entry.name).filter(|name| !unmet.contains(name)).cloned());
+    workspace.app.hidden.extend(outputs.app_hidden.into_iter().map(PathBuf::from));
+
+    let built = &mut progress.outcome.built;
+    built.processes.add(&reference.id, outputs.processes);
+    built.slices.extend(outputs.slices);
+    built.labels.extend(outputs.labels);
+    built
+        .launch_sboms
+        .extend(outputs.launch_sboms.into_iter().map(|sbom| (reference.id.clone(), None, sbom)));
+    built.app_links.extend(outputs.app_links.into_iter().map(|link| (reference.id.clone(), link)));
+    built.buildpacks.push(BuiltBuildpack {
+        reference: reference.clone(),
+        api: buildpack.descriptor.api.to_string(),
+        homepage: Some(buildpack.descriptor.homepage.clone()).filter(|homepage| !homepage.is_empty()),
+        // STO-04: a buildpack that says nothing keeps what it had.
+        store: outputs.store.or_else(|| inputs.store.clone()),
+    });
+    Ok(())
+}
+
+/// Finds out what is in a layer, and brings its environment files up to date.
+fn layer_contents(
+    request: &BuildPhaseRequest<'_>,
+    buildpack: &BuildpackRef,
+    inputs: &BuildInputs,
+    layer: &LayerOutput,
+    cached: &[CachedLayer],
+) -> Result<(BuiltContents, KeptContents), BuildError> {
+    let known = cached.iter().find(|known| known.name == layer.name);
+    let directory = inputs.layers_work_directory.join(layer.name.as_str());
+    let changes = inputs.layers_work_directory.join(format!("{}{CHANGES}", layer.name));
+    let same_environment = known.is_some_and(|known| known.environment == layer.environment);
+    let bad = |error: BadLayer| match error {
+        BadLayer::Io(source) => BuildError::Io { buildpack: buildpack.clone(), source },
+        BadLayer::Cancelled(cancelled) => BuildError::Cancelled(cancelled),
+        BadLayer::Refused(message) => BuildError::Guest(GuestFailure::BadOutput {
+            buildpack: buildpack.clone(),
+            message: format!("layer `{}` {message}", layer.name),
+        }),
+    };
+    let tree = known.and_then(|known| known.tree.as_ref()).map(|tree| tree.path.clone());
+    let untouched = match &layer.contents {
+        LayerContents::Restored => true,
+        // Asked for, but nothing was written in the end.
+        LayerContents::Updated { hidden } => hidden.is_empty() && is_empty(&changes),
+        LayerContents::Written | LayerContents::Kept => false,
+    };
+    match &layer.contents {
+        LayerContents::Kept => {
+            let contents = known.and_then(stored).ok_or_else(|| {
+                bad(BadLayer::Refused("is to be kept, but the last image does not have it".to_owned()))
+            })?;
+            if !same_environment {
+                return Err(bad(BadLayer::Refused(
+                    "is kept without its contents, so its environment cannot change".to_owned(),
+                )));
+            }
+            Ok((contents, KeptContents::Nothing))
+        }
+        LayerContents::Written => {
+            write_environment(&directory, &layer.environment).map_err(bad)?;
+            Ok((fresh(&directory), KeptContents::Fresh(directory)))
+        }
+        LayerContents::Restored | LayerContents::Updated { .. } if untouched && same_environment => {
+            let contents = known
+                .and_then(stored)
+                .or_else(|| tree.map(|tree| fresh(&tree)))
+                .ok_or_else(|| bad(BadLayer::Refused("was restored, but is gone".to_owned())))?;
+            Ok((contents, KeptContents::Unchanged))
+        }
+        LayerContents::Restored | LayerContents::Updated { .. } => {
+            let hidden = match &layer.contents {
+                LayerContents::Updated { hidden } => hidden.iter().map(PathBuf::from).collect(),
+                _ => BTreeSet::new(),
+            };
+            let upper = changes.exists().then_some(changes);
+            merge(&Tree { lower: tree, upper, hidden }, &directory, request.cancel).map_err(bad)?;
+            write_environment(&directory, &layer.environment).map_err(bad)?;
+            Ok((fresh(&directory), KeptContents::Fresh(directory)))
+        }
+    }
+}
+
+fn fresh(directory: &Path) -> BuiltContents {
+    BuiltContents::Fresh(Tree::of(directory))
+}
+
+fn is_empty(directory: &Path) -> bool {
+    match fs::read_dir(directory) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(_) => true,
+    }
+}
+
+/// Where later buildpacks find a build layer on the host.
+fn host_directory(contents: &BuiltContents, layer: &LayerOutput, cached: &[CachedLayer]) -> Option<PathBuf> {
+    match contents {
+        BuiltContents::Fresh(tree) => tree.lower.clone(),
+        BuiltContents::Stored { .. } => {
+            let known = cached.iter().find(|known| known.name == layer.name)?;
+            Some(known.tree.as_ref()?.path.clone())
+        }
+    }
+}
+
+fn roots_of(directory: &Path) -> LayerRoots {
+    let has = |name: &str| fs::symlink_metadata(directory.join(name)).is_ok_and(|metadata| metadata.is_dir());
+    LayerRoots { bin: has("bin"), lib: has("lib"), include: has("include"), pkgconfig: has("pkgconfig") }
+}

@@ -1,0 +1,167 @@
+//! The directories of one build, and which of them a buildpack's call sees.
+//!
+//! # Shape
+//! ```text
+//! <work>/app/        what buildpacks wrote to the app
+//! <work>/source/     a private copy of the source, only where it has to be one
+//! <work>/layers/<id>/<layer>/   layers made in this build
+//! <work>/changes/<id>/<layer>/  what `update` wrote over a restored layer
+//! <work>/platform/env/<NAME>
+//! <work>/tmp/<n>/    one per call
+//! ```
+//!
+//! Guests know only the paths of the specification. Nothing here runs anything.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use crate::catalog::Buildpack;
+use crate::cnb::env::Environment;
+use crate::cnb::id::{BuildpackId, BuildpackRef, ExecEnv, LayerName};
+use crate::cnb::target::Target;
+use crate::executor::Mount;
+use crate::tree::Tree;
+
+/// The app, as guests see it.
+pub const APP: &str = "/workspace";
+/// The platform directory, as guests see it.
+const PLATFORM: &str = "/platform";
+/// All layers, as guests see them.
+const LAYERS: &str = "/layers";
+/// Variables whose user value is put in front instead of replacing (ENV-09).
+const PATH_VARIABLES: [&str; 5] = ["CPATH", "LD_LIBRARY_PATH", "LIBRARY_PATH", "PATH", "PKG_CONFIG_PATH"];
+
+/// The directories of a build, and the app as far as it has come.
+#[derive(Debug)]
+pub struct Workspace {
+    root: PathBuf,
+    /// The app: source, what was written over it, what is hidden of it.
+    pub app: Tree,
+    calls: u32,
+}
+
+/// Guest path of a buildpack's layers directory.
+pub fn layers_directory(buildpack: &BuildpackId) -> String {
+    format!("{LAYERS}/{}", buildpack.directory_name())
+}
+
+/// Guest path of a layer.
+pub fn layer_directory(buildpack: &BuildpackId, layer: &LayerName) -> String {
+    format!("{}/{layer}", layers_directory(buildpack))
+}
+
+/// Guest path of a buildpack's own files.
+pub fn buildpack_directory(buildpack: &BuildpackRef) -> String {
+    format!("/cnb/buildpacks/{}/{}", buildpack.id.directory_name(), buildpack.version)
+}
+
+impl Workspace {
+    /// Lays out the directories of a build below `root`, which is empty.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn new(root: &Path, app: Tree, user_env: &BTreeMap<String, String>) -> io::Result<Self> {
+        let environment = root.join("platform/env");
+        fs::create_dir_all(&environment)?;
+        for (name, value) in user_env {
+            fs::write(environment.join(name), value)?;
+        }
+        for directory in ["app", "changes", "layers", "tmp"] {
+            fs::create_dir(root.join(directory))?;
+        }
+        Ok(Self { root: root.to_owned(), app, calls: 0 })
+    }
+
+    /// Where this build's directories are.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Host directory that one buildpack's new layers are made in.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn layers_of(&self, buildpack: &BuildpackId) -> io::Result<PathBuf> {
+        let directory = self.root.join("layers").join(buildpack.directory_name());
+        fs::create_dir_all(&directory)?;
+        Ok(directory)
+    }
+
+    /// What every call of `buildpack` sees: the app, its own files, the
+    /// platform directory and an empty `/tmp`.
+    ///
+    /// # Errors
+    /// When a directory cannot be made.
+    pub fn mounts(&mut self, buildpack: &Buildpack, app_write: bool) -> io::Result<Vec<Mount>> {
+        self.calls += 1;
+        let scratch = self.root.join("tmp").join(self.calls.to_string());
+        fs::create_dir(&scratch)?;
+        if app_write {
+            self.app.upper.get_or_insert_with(|| self.root.join("app"));
+        }
+        let read_only = |guest_path: String, path: &Path| Mount {
+            guest_path,
+            lower: Some(path.to_owned()),
+            upper: None,
+            hidden: Vec::new(),
+        };
+        Ok(vec![
+            self.app_mount(app_write),
+            read_only(buildpack_directory(&buildpack.reference), &buildpack.directory),
+            read_only(PLATFORM.to_owned(), &self.root.join("platform")),
+            Mount { guest_path: "/tmp".to_owned(), lower: None, upper: Some(scratch), hidden: Vec::new() },
+        ])
+    }
+
+    fn app_mount(&self, writable: bool) -> Mount {
+        let hidden = self.app.hidden.iter().filter_map(|path| path.to_str().map(str::to_owned)).collect();
+        Mount {
+            guest_path: APP.to_owned(),
+            lower: self.app.lower.clone(),
+            upper: self.app.upper.clone().filter(|_| writable),
+            hidden,
+        }
+    }
+
+    /// The user's variables as they reach a buildpack's process, and those of
+    /// the specification. Nothing of the host is among them.
+    ///
+    /// # Spec
+    /// ENV-09, ENV-10 and the table of section 4.4.
+    pub fn environment(
+        buildpack: &Buildpack,
+        target: &Target,
+        exec_env: &ExecEnv,
+        user_env: &BTreeMap<String, String>,
+        from_layers: &Environment,
+    ) -> Environment {
+        let mut environment = from_layers.clone();
+        if !buildpack.descriptor.clear_env {
+            for (name, value) in user_env {
+                let current = environment.get(name).filter(|current| !current.is_empty());
+                let value = match current {
+                    Some(current) if PATH_VARIABLES.contains(&name.as_str()) => format!("{value}:{current}"),
+                    _ => value.clone(),
+                };
+                environment.insert(name.clone(), value);
+            }
+        }
+        let mut set = |name: &str, value: &str| environment.insert(name.to_owned(), value.to_owned());
+        set("CNB_BUILDPACK_DIR", &buildpack_directory(&buildpack.reference));
+        set("CNB_PLATFORM_DIR", PLATFORM);
+        set("CNB_TARGET_OS", &target.os);
+        set("CNB_TARGET_ARCH", &target.arch);
+        if let Some(variant) = &target.variant {
+            set("CNB_TARGET_ARCH_VARIANT", variant);
+        }
+        if let Some(distro) = &target.distro {
+            set("CNB_TARGET_DISTRO_NAME", &distro.name);
+            set("CNB_TARGET_DISTRO_VERSION", &distro.version);
+        }
+        set("CNB_EXEC_ENV", exec_env.as_str());
+        environment
+    }
+}
