@@ -1,5 +1,7 @@
 //! Layers over several builds, on the native host.
 
+#![expect(clippy::unwrap_used, reason = "a failure is a failed test")]
+
 use std::cell::Cell;
 
 use wapack_sdk::testing::Project;

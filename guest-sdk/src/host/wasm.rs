@@ -15,7 +15,14 @@ use crate::layer::{EnvironmentChange, Layer, LayerState, LayerTypes, Operation, 
 use bindings::wapack::buildpack::{downloads, files, layers, types};
 
 /// What `wit-bindgen` makes of `wit/`.
-#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::allow_attributes_without_reason, unreachable_pub, reason = "generated")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    unreachable_pub,
+    reason = "generated"
+)]
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../wit",
