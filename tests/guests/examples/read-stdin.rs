@@ -1,0 +1,15 @@
+//! G2: reads standard input to its end.
+
+use std::io::Read;
+
+use wapack_sdk::{BuildContext, Built, Error};
+use wapack_test_guests::say;
+
+fn build(_: &BuildContext) -> Result<Built, Error> {
+    let mut input = Vec::new();
+    std::io::stdin().read_to_end(&mut input)?;
+    say(format_args!("stdin: {} bytes", input.len()));
+    Ok(Built::new())
+}
+
+wapack_test_guests::in_build!(build);

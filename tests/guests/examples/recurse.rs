@@ -1,0 +1,18 @@
+//! G6: recursion without end.
+
+use std::hint::black_box;
+
+use wapack_sdk::{BuildContext, Built, Error};
+use wapack_test_guests::say;
+
+#[expect(unconditional_recursion, reason = "that is what it is for")]
+fn deeper(depth: u64) -> u64 {
+    black_box(deeper(black_box(depth + 1))) + 1
+}
+
+fn build(_: &BuildContext) -> Result<Built, Error> {
+    say(deeper(0));
+    Ok(Built::new())
+}
+
+wapack_test_guests::in_build!(build);
