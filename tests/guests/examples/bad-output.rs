@@ -1,6 +1,11 @@
 //! Returns what the SDK would not: one wrong thing, chosen by `KIND`.
 #![cfg(target_family = "wasm")]
-#![expect(unsafe_code, clippy::print_stdout, reason = "generated bindings; a guest's log")]
+#![expect(
+    unsafe_code,
+    clippy::print_stdout,
+    clippy::same_length_and_capacity,
+    reason = "generated bindings; a guest's log"
+)]
 
 use bindings::wapack::buildpack::layers;
 use bindings::wapack::buildpack::types::{
@@ -90,7 +95,7 @@ impl bindings::Guest for Guest {
             "process-empty" => out.processes.push(process("web", &[], false)),
             "process-nul" => out.processes.push(process("web", &["a\0b"], false)),
             "process-twice" => {
-                out.processes.extend([process("web", &["a"], false), process("web", &["b"], false)])
+                out.processes.extend([process("web", &["a"], false), process("web", &["b"], false)]);
             }
             "two-defaults" => out.processes.extend([process("a", &["a"], true), process("b", &["b"], true)]),
             "link-path" => {
@@ -111,7 +116,7 @@ impl bindings::Guest for Guest {
             "unmet-unknown" => out.unmet.push("never asked for".into()),
             "store" => out.store = Some("= =".into()),
             "sbom" => {
-                out.launch_sboms.push(Sbom { format: SbomFormat::Cyclonedx, content: "not json".into() })
+                out.launch_sboms.push(Sbom { format: SbomFormat::Cyclonedx, content: "not json".into() });
             }
             other => println!("unknown kind `{other}`"),
         }

@@ -3,13 +3,11 @@
 
 use std::net::TcpStream;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{report, text};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let address = text(context, "ADDRESS", "127.0.0.1:80");
     report("connect", &TcpStream::connect(address).map_err(|error| error.kind()));
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -3,10 +3,10 @@
 
 use std::fs;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{number, report, say, scratch_layer};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     let count = number(context, "COUNT", 100_000);
 
@@ -26,6 +26,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
     }
     say(format_args!("reached depth {count}"));
     Ok(Built::new().layer(layer))
-}
-
-wapack_test_guests::in_build!(build);
+});

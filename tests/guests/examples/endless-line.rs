@@ -2,10 +2,10 @@
 
 use std::io::Write;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::number;
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let block = b"no end \0 in sight ".repeat(1024);
     let mut written = 0;
     while written < number(context, "BYTES", 1_000_000_000) {
@@ -13,6 +13,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
         written += block.len() as u64;
     }
     Ok(Built::new().label("after-the-line", "reached"))
-}
-
-wapack_test_guests::in_build!(build);
+});

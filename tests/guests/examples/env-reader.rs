@@ -1,10 +1,9 @@
 //! Prints everything a process is given: variables, arguments, context.
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::say;
 
-#[expect(clippy::unnecessary_wraps, reason = "the signature of `build`")]
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     for (name, value) in std::env::vars() {
         say(format_args!("env {name}={value}"));
     }
@@ -19,6 +18,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
         say(format_args!("plan {}", entry.name));
     }
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

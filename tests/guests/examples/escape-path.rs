@@ -4,10 +4,10 @@
 use std::fs;
 use std::path::Path;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{report, scratch_layer};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     let wanted = context.user_env.get("PATH_TO_TRY").cloned();
     let outside =
@@ -30,6 +30,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
         );
     }
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -3,10 +3,10 @@
 
 use std::fs::{self, File};
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{number, report, say, scratch_layer, symlink, text};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     let (deep, swap, link) =
         (layer.path().join("a/b/c/d"), layer.path().join("swap"), layer.path().join("link"));
@@ -29,6 +29,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
     }
     say(format_args!("escaped {escaped} times"));
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

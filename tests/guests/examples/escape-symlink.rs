@@ -3,10 +3,10 @@
 
 use std::fs;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{report, scratch_layer, symlink, text};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     let absolute = text(context, "PATH_TO_TRY", "/etc/hostname");
     let relative = format!("../../../../../../../..{absolute}");
@@ -35,6 +35,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
         );
     }
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -4,10 +4,10 @@
 use std::fs::File;
 use std::io::Write;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{number, say, scratch_layer, text};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     let layer_directory = layer.path().display().to_string();
     let path = format!("{}/filler", text(context, "DIRECTORY", &layer_directory));
@@ -23,6 +23,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
     }
     say(format_args!("wrote {written} bytes"));
     Ok(Built::new().layer(layer))
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -1,12 +1,12 @@
 //! G4: takes memory, a MiB at a time, until there is no more or `BYTES` are
 //! reached, and touches it.
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{number, say};
 
 const MIB: usize = 1024 * 1024;
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let wanted = number(context, "BYTES", u64::MAX);
     let mut held: Vec<Vec<u8>> = Vec::new();
     while (held.len() * MIB) as u64 <= wanted {
@@ -20,6 +20,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
     }
     say(format_args!("got {} MiB", held.len()));
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

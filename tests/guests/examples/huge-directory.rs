@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{number, report, say, scratch_layer};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     for index in 0..number(context, "COUNT", 1_000_000) {
         let made = fs::write(layer.path().join(format!("{index:0>200}")), "");
@@ -16,6 +16,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
     }
     say(format_args!("listed {}", fs::read_dir(layer.path())?.count()));
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -3,10 +3,10 @@
 
 use std::fs;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{report, scratch_layer};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     for length in [255, 256, 65_536] {
         let made = fs::write(layer.path().join("n".repeat(length)), "");
@@ -19,6 +19,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
         report(format_args!("{name:?}"), &made.map_err(|error| error.kind()));
     }
     Ok(Built::new().layer(layer))
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -6,10 +6,10 @@ use std::fmt::Write;
 use std::hash::BuildHasher;
 use std::time::{Instant, SystemTime};
 
-use wapack_sdk::{BuildContext, Built, Error, files, fs};
+use wapack_sdk::{Built, files, fs};
 use wapack_test_guests::{say, scratch_layer};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     let mut seen = String::new();
     let start = Instant::now();
@@ -18,7 +18,13 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
     for entry in std::fs::read_dir(&context.app)? {
         let entry = entry?;
         let metadata = entry.metadata()?;
-        let _ = writeln!(seen, "{:?} {:?} {}", entry.file_name(), metadata.modified().ok(), metadata.len());
+        let _ = writeln!(
+            seen,
+            "{:?} {:?} {}",
+            entry.file_name().to_string_lossy(),
+            metadata.modified().ok(),
+            metadata.len()
+        );
     }
     let _ = writeln!(seen, "app {}", files::hash_tree(&context.app)?);
     let _ = writeln!(seen, "{:?}", std::env::vars().collect::<Vec<_>>());
@@ -34,6 +40,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
     say(&seen);
     fs::write(layer.path().join("seen"), seen)?;
     Ok(Built::new().layer(layer))
-}
-
-wapack_test_guests::in_build!(build);
+});

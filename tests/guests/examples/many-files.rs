@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{number, say, scratch_layer};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     for index in 0..number(context, "COUNT", 10_000_000) {
         let directory = layer.path().join((index / 1000).to_string());
@@ -18,6 +18,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
     }
     say("made them all");
     Ok(Built::new().layer(layer))
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -2,10 +2,10 @@
 
 use std::fs::File;
 
-use wapack_sdk::{BuildContext, Built, Error, fs};
+use wapack_sdk::{Built, fs};
 use wapack_test_guests::{number, say, scratch_layer};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     let path = layer.path().join("file");
     fs::write(&path, "x")?;
@@ -21,6 +21,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
     }
     say(format_args!("opened {}", held.len()));
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -2,12 +2,8 @@
 
 use std::time::Duration;
 
-use wapack_sdk::{BuildContext, Built, Error};
-
-fn build(_: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|_| {
     loop {
         std::thread::sleep(Duration::from_millis(1));
     }
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{say, text};
 
 fn look(path: &Path, depth: u32) {
@@ -17,19 +17,16 @@ fn look(path: &Path, depth: u32) {
         }
         Err(_) => match fs::read(path) {
             Ok(contents) => {
-                say(format_args!("read {}: {}", path.display(), String::from_utf8_lossy(&contents)))
+                say(format_args!("read {}: {}", path.display(), String::from_utf8_lossy(&contents)));
             }
             Err(error) => say(format_args!("see {}: refused: {:?}", path.display(), error.kind())),
         },
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the signature of `build`")]
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     for path in text(context, "PATHS", "/:/layers:/workspace:/cnb:/platform:/tmp").split(':') {
         look(Path::new(path), 0);
     }
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -1,7 +1,7 @@
 //! G12: leaves links to `CANARY`, a path outside, wherever a host might look
 //! for a buildpack's output.
 
-use wapack_sdk::{BuildContext, Built, Error, Operation, Sbom, Scope, fs};
+use wapack_sdk::{Built, Operation, Sbom, Scope, fs};
 use wapack_test_guests::{report, scratch_layer, symlink, text};
 
 /// Relative to the layers directory; the layer is called `scratch`.
@@ -24,7 +24,7 @@ const PLACES: &[&str] = &[
     "scratch/file",
 ];
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     let canary = text(context, "CANARY", "/etc/hostname");
     for place in PLACES {
@@ -36,6 +36,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
     // The host writes its own files where the links are.
     let layer = layer.env(Scope::All, "CANARY", Operation::Override, "ours").sbom(Sbom::cyclonedx("{}"));
     Built::new().layer(layer).store(&std::collections::BTreeMap::from([("runs", 1)]))
-}
-
-wapack_test_guests::in_build!(build);
+});

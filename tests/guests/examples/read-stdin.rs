@@ -2,14 +2,12 @@
 
 use std::io::Read;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::say;
 
-fn build(_: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|_| {
     let mut input = Vec::new();
     std::io::stdin().read_to_end(&mut input)?;
     say(format_args!("stdin: {} bytes", input.len()));
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

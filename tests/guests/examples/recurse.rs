@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::say;
 
 #[expect(unconditional_recursion, reason = "that is what it is for")]
@@ -10,9 +10,7 @@ fn deeper(depth: u64) -> u64 {
     black_box(deeper(black_box(depth + 1))) + 1
 }
 
-fn build(_: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|_| {
     say(deeper(0));
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -2,14 +2,12 @@
 
 use std::net::UdpSocket;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{report, text};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let sent = UdpSocket::bind("0.0.0.0:0")
         .and_then(|socket| socket.send_to(b"canary", text(context, "ADDRESS", "canary.example:53")));
     report("send", &sent.map_err(|error| error.kind()));
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -1,12 +1,12 @@
 //! G20: gives a file times that no clock shows.
 #![cfg(target_family = "wasm")]
 
-use wapack_sdk::{BuildContext, Built, Error, fs};
+use wapack_sdk::{Built, fs};
 use wapack_test_guests::{report, say, scratch_layer};
 use wasip2::filesystem::preopens::get_directories;
 use wasip2::filesystem::types::{Datetime, NewTimestamp, PathFlags};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     let path = layer.path().join("file").display().to_string();
     fs::write(&path, "x")?;
@@ -29,6 +29,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
         }
     }
     Ok(Built::new().layer(layer))
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{number, say};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     std::thread::sleep(Duration::from_secs(number(context, "SECONDS", 500 * 365 * 24 * 3600)));
     say("awake");
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{number, report, scratch_layer};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     let bytes = number(context, "BYTES", 8 << 40);
     let mut file = File::create(layer.path().join("by-length"))?;
@@ -16,6 +16,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
     report("write far out", &written.map_err(|error| error.kind()));
     report("write", &file.write_all(b"x").map_err(|error| error.kind()));
     Ok(Built::new().layer(layer))
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -1,7 +1,7 @@
 //! G15: prints what terminals and CI systems act on, and puts the same into
 //! names and messages.
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::{Built, Error};
 use wapack_test_guests::{say, text};
 
 const TRICKS: &[&str] = &[
@@ -36,7 +36,7 @@ const TRICKS: &[&str] = &[
     "größe 😀 stays",
 ];
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     for trick in TRICKS {
         say(trick);
     }
@@ -44,6 +44,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
         return Ok(Built::new().label("tricks", "printed"));
     }
     Err(Error::app(format!("message {}", TRICKS.join(" "))).hint("hint \u{1b}[31m\r::error::fake"))
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 use std::io::Write;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{number, say, scratch_layer};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     let block = vec![7; 1024 * 1024];
     let mut held = Vec::new();
@@ -27,6 +27,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
     }
     say(format_args!("wrote {written} bytes"));
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

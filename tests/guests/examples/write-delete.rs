@@ -3,10 +3,10 @@
 
 use std::fs;
 
-use wapack_sdk::{BuildContext, Built, Error};
+use wapack_sdk::Built;
 use wapack_test_guests::{number, say, scratch_layer};
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     let path = layer.path().join("file");
     let contents = vec![7; usize::try_from(number(context, "BYTES", 64 << 20)).unwrap_or(usize::MAX)];
@@ -18,6 +18,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
     }
     say("all rounds done");
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
-use wapack_sdk::{BuildContext, Built, Error, files};
+use wapack_sdk::{Built, files};
 use wapack_test_guests::{report, scratch_layer, symlink};
 
 type Attempt<'a> = (&'a str, Box<dyn FnOnce() -> io::Result<()> + 'a>);
@@ -52,7 +52,7 @@ fn attempts<'a>(root: &'a Path, layer: &'a Path) -> Vec<Attempt<'a>> {
     ]
 }
 
-fn build(context: &BuildContext) -> Result<Built, Error> {
+wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
     for (place, root) in [("app", &context.app), ("buildpack", &context.buildpack)] {
         for (what, attempt) in attempts(root, layer.path()) {
@@ -62,6 +62,4 @@ fn build(context: &BuildContext) -> Result<Built, Error> {
         report(format_args!("{place}: copy into"), &files::copy_tree(root.join("victim"), root.join("copy")));
     }
     Ok(Built::new())
-}
-
-wapack_test_guests::in_build!(build);
+});

@@ -15,10 +15,10 @@ use std::path::Path;
 
 use wapack_sdk::{BuildContext, DetectContext, Error, Layer, LayerTypes};
 
-/// Makes a guest of a function that runs in `build`; its `detect` passes.
+/// Makes a guest of what it does in `build`; its `detect` passes.
 #[macro_export]
 macro_rules! in_build {
-    ($build:path) => {
+    (|$context:pat_param| $build:block) => {
         struct Guest;
 
         impl wapack_sdk::Buildpack for Guest {
@@ -26,8 +26,8 @@ macro_rules! in_build {
                 Ok(wapack_sdk::Detected::pass())
             }
 
-            fn build(context: &wapack_sdk::BuildContext) -> Result<wapack_sdk::Built, wapack_sdk::Error> {
-                $build(context)
+            fn build($context: &wapack_sdk::BuildContext) -> Result<wapack_sdk::Built, wapack_sdk::Error> {
+                $build
             }
         }
 
