@@ -22,17 +22,20 @@ const PLACES: &[&str] = &[
     "scratch/profile.d",
     "scratch/bin",
     "scratch/file",
+    "scratch/nested/PATH.append",
 ];
 
 wapack_test_guests::in_build!(|context| {
     let layer = scratch_layer(context)?;
+    fs::create_dir(layer.path().join("nested"))?;
     let canary = text(context, "CANARY", "/etc/hostname");
+    // An absolute link may be refused where a relative one is not, and leads to the same.
+    let relative = format!("../../../../../../../../../../..{canary}");
     for place in PLACES {
-        let made = symlink(canary, context.layers.join(place));
+        let link = context.layers.join(place);
+        let made = symlink(canary, &link).or_else(|_| symlink(&relative, &link));
         report(place, &made.map_err(|error| error.kind()));
     }
-    fs::create_dir(layer.path().join("nested"))?;
-    symlink(canary, layer.path().join("nested/PATH.append"))?;
     // The host writes its own files where the links are.
     let layer = layer.env(Scope::All, "CANARY", Operation::Override, "ours").sbom(Sbom::cyclonedx("{}"));
     Built::new().layer(layer).store(&std::collections::BTreeMap::from([("runs", 1)]))
