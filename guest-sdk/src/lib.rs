@@ -127,3 +127,8 @@ macro_rules! export {
 pub mod __private {
     pub use crate::host::{Adapter, bindings};
 }
+
+/// The examples of the guide compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/writing-a-buildpack.md")]
+mod guide {}

@@ -1,4 +1,4 @@
-//! G20: gives a file times that no clock shows.
+//! G20: gives a file times that no clock shows. (WASI has none before 1970.)
 #![cfg(target_family = "wasm")]
 
 use wapack_sdk::{Built, fs};
