@@ -1,5 +1,7 @@
 //! The real launcher against a layers directory, as a container would start it.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests; clippy.toml reaches only the tests themselves")]
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
