@@ -27,7 +27,9 @@ pub(crate) fn guests() -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
-    embed::build_components(&packages.iter().map(String::as_str).collect::<Vec<_>>())
+    let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+    // One behaviour each: an example is a component of its own without a crate of its own.
+    embed::build_components(&packages, &["--bins", "--examples"])
 }
 
 fn guest_packages() -> Result<Vec<String>> {

@@ -43,7 +43,8 @@ use crate::workspace::{self, lookup, read_toml, text};
 pub(crate) fn run() -> Result<()> {
     setup::for_builds()?;
     let buildpacks = find_buildpacks()?;
-    build_components(&buildpacks.iter().map(|buildpack| buildpack.package.as_str()).collect::<Vec<_>>())?;
+    let packages: Vec<&str> = buildpacks.iter().map(|buildpack| buildpack.package.as_str()).collect();
+    build_components(&packages, &["--lib"])?;
     for asset in buildpacks.iter().flat_map(|buildpack| &buildpack.assets) {
         for architecture in &ARCHITECTURES {
             step(&format!("building {} for {}", asset.bin, architecture.target));
@@ -62,13 +63,14 @@ pub(crate) fn run() -> Result<()> {
     assemble(&buildpacks)
 }
 
-/// Components of `packages`, with everything in them that is one.
-pub(crate) fn build_components(packages: &[&str]) -> Result<()> {
+/// Components of `packages`, from the kinds of targets that cargo is told to build.
+pub(crate) fn build_components(packages: &[&str], kinds: &[&str]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
     step(&format!("building components: {}", packages.join(", ")));
     let mut command = cargo(&["build", "--quiet", "--target", WASM_TARGET, "--profile", "guest"]);
+    command.args(kinds);
     for package in packages {
         command.args(["--package", package]);
     }
