@@ -50,7 +50,7 @@ pub(crate) fn pack(folder: &Path) -> Result<Vec<u8>> {
 }
 
 /// Everything under a folder, parents before children, in byte order.
-fn walk(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+pub(crate) fn walk(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut open = vec![folder.to_path_buf()];
     while let Some(directory) = open.pop() {

@@ -83,15 +83,14 @@ fn dependencies() -> Result<()> {
     }
     step("cargo deny");
     let manifests = locked_manifests()?;
+    // The rules are found in the current directory, whichever manifest it is.
     let deny = |manifest: &Path, arguments: &[&str]| {
         let mut command = cargo(&["deny", "--log-level", "error", "--manifest-path"]);
         command.arg(manifest).args(arguments);
         command
     };
-    let rules = workspace::root().join("deny.toml");
     for manifest in &manifests {
-        let mut command = deny(manifest, &["check", "--config"]);
-        run(command.arg(&rules).args(["bans", "licenses", "sources"]))?;
+        run(&mut deny(manifest, &["check", "bans", "licenses", "sources"]))?;
     }
     let fetched = deny(&manifests[0], &["fetch", "db"]).stderr(Stdio::null()).status();
     if !fetched.is_ok_and(|status| status.success()) {
@@ -99,8 +98,7 @@ fn dependencies() -> Result<()> {
         return Ok(());
     }
     for manifest in &manifests {
-        let mut command = deny(manifest, &["check", "--disable-fetch", "--config"]);
-        run(command.arg(&rules).arg("advisories"))?;
+        run(&mut deny(manifest, &["--offline", "check", "advisories"]))?;
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ use toml::{Table, Value};
 
 use crate::Result;
 use crate::archive::{self, FIXED_TIME, write_if_changed};
-use crate::command::{cargo, run as run_command, step};
+use crate::command::{capture, cargo, run as run_command, step};
 use crate::setup::{self, ARCHITECTURES, Architecture, WASM_TARGET};
 use crate::workspace::{self, lookup, read_toml, text};
 
@@ -47,16 +47,7 @@ pub(crate) fn run() -> Result<()> {
     build_components(&packages, &["--lib"])?;
     for asset in buildpacks.iter().flat_map(|buildpack| &buildpack.assets) {
         for architecture in &ARCHITECTURES {
-            step(&format!("building {} for {}", asset.bin, architecture.target));
-            let manifest = asset.directory.join("Cargo.toml");
-            let mut command = static_build(architecture, &asset.profile);
-            command.arg("--manifest-path").arg(manifest).args([
-                "--package",
-                &asset.package,
-                "--bin",
-                &asset.bin,
-            ]);
-            run_command(&mut command)?;
+            build_asset(asset, architecture)?;
         }
     }
     build_launchers()?;
@@ -157,6 +148,47 @@ fn listed_assets(extras: &Table, buildpack: &Path) -> Result<Vec<Asset>> {
         });
     }
     Ok(found)
+}
+
+/// Builds a program for one architecture, unless nothing it is made of has changed.
+///
+/// Cargo would see that by itself, but for dependencies whose build scripts look
+/// different to it every time; the web server has one, and takes a minute.
+fn build_asset(asset: &Asset, architecture: &Architecture) -> Result<()> {
+    let stamp =
+        workspace::target().join("embed/stamps").join(format!("{}-{}", asset.package, architecture.target));
+    let inputs = asset_inputs(asset, architecture)?;
+    if let Some(inputs) = &inputs
+        && fs::read_to_string(&stamp).is_ok_and(|built| built == *inputs)
+        && program(architecture, &asset.profile, &asset.bin).is_file()
+    {
+        return Ok(());
+    }
+    step(&format!("building {} for {}", asset.bin, architecture.target));
+    let mut command = static_build(architecture, &asset.profile);
+    command.arg("--manifest-path").arg(asset.directory.join("Cargo.toml"));
+    command.args(["--package", &asset.package, "--bin", &asset.bin]);
+    run_command(&mut command)?;
+    inputs.map_or(Ok(()), |inputs| write_if_changed(&stamp, inputs.as_bytes(), 0o644))
+}
+
+/// A digest of everything that a program is made of; `None` for one that is
+/// built from more than its own folder, which a lock file of its own rules out.
+fn asset_inputs(asset: &Asset, architecture: &Architecture) -> Result<Option<String>> {
+    if !asset.directory.join("Cargo.lock").is_file() {
+        return Ok(None);
+    }
+    let mut inputs = capture(Command::new("rustc").arg("--version"))?.into_bytes();
+    let build = static_build(architecture, &asset.profile);
+    inputs.extend_from_slice(format!("{build:?}").as_bytes());
+    let cannot = |error: std::io::Error| format!("cannot read `{}`: {error}", asset.directory.display());
+    for file in archive::walk(&asset.directory).map_err(cannot)? {
+        if file.is_file() {
+            inputs.extend_from_slice(file.as_os_str().as_encoded_bytes());
+            inputs.extend_from_slice(&read(&file)?);
+        }
+    }
+    Ok(Some(archive::digest(&inputs)))
 }
 
 /// The launcher, for every architecture.
