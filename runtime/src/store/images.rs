@@ -600,7 +600,7 @@ mod tests {
     #[test]
     fn k4_damage_to_record_tree_or_marker_is_a_miss() {
         type Damage = fn(&Path);
-        let damages: [(&str, Damage); 7] = [
+        let damages: [(&str, Damage); 8] = [
             ("record", |image| std::fs::write(image.join("record"), "{}").unwrap()),
             ("record", |image| {
                 std::fs::remove_file(image.join("record")).unwrap();
@@ -614,6 +614,12 @@ mod tests {
                 std::os::unix::fs::symlink(image.join("elsewhere"), &tree).unwrap();
             }),
             ("tree", |image| std::fs::remove_file(holder(image).join(MARKER)).unwrap()),
+            // Another tree, sealed by somebody else.
+            ("tree", |image| {
+                std::fs::remove_file(holder(image).join(MARKER)).unwrap();
+                std::fs::write(holder(image).join(TREE).join("new"), "").unwrap();
+                std::fs::write(holder(image).join(MARKER), "").unwrap();
+            }),
             // Something new at the top of the tree.
             ("tree", |image| std::fs::write(holder(image).join(TREE).join("new"), "").unwrap()),
         ];
