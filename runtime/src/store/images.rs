@@ -586,6 +586,20 @@ mod tests {
         assert!(store.take_warnings().is_empty());
     }
 
+    /// The moment between reading a record and leasing its trees.
+    #[test]
+    fn k6_a_record_that_was_replaced_meanwhile_is_read_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(temp.path()).unwrap();
+        commit(&store, "one");
+        let mut cache = store.image(TENANT, IMAGE);
+        cache.leases.clear();
+        commit(&store, "two");
+        assert!(!cache.lease_trees(false));
+        assert!(store.take_warnings().is_empty());
+        assert!(cache.layers(&id())[0].tree.is_none());
+    }
+
     #[test]
     fn g11_no_name_outside_leads_into_a_kept_tree() {
         let temp = tempfile::tempdir().unwrap();
