@@ -303,6 +303,11 @@ mod tests {
                 vec![("A", "+x|"), ("B?", "-y|-x")],
                 "A,B: x=A<1",
             ),
+            (
+                "PLAN-03 it does not go while an alternative of it fits",
+                vec![("A", "+x -x"), ("B?", "-y|-x")],
+                "A,B: x=A<2",
+            ),
             ("PLAN-03 in the last alternative it goes", vec![("A", "+z -z"), ("B?", "-y|-x")], "A: z=A<1"),
             (
                 "PLAN-09 several on both sides",

