@@ -86,7 +86,7 @@ pub fn detect<'a>(request: &AppRequest<'a>, events: &mut dyn EventSink) -> Resul
     let mut executor = WorkerExecutor::new(site.settings(request, None), &code);
     say_isolation(&mut executor, events)?;
     let result = timed(Phase::Detect, events, |events| {
-        detect_group(&site.detect_request(request), &mut site.workspace, &mut executor, events)
+        detect_group(&Site::detect_request(request), &mut site.workspace, &mut executor, events)
     });
     drop(executor);
     site.close(request, events);
@@ -122,7 +122,7 @@ fn phases(
     let mut executor = WorkerExecutor::new(site.settings(app, Some(&cache)), &code);
     say_isolation(&mut executor, events)?;
     let detected = timed(Phase::Detect, events, |events| {
-        detect_group(&site.detect_request(app), &mut site.workspace, &mut executor, events)
+        detect_group(&Site::detect_request(app), &mut site.workspace, &mut executor, events)
     })?;
     let restored = timed(Phase::Restore, events, |events| -> Result<_, Error> {
         Ok(restore(&detected.group, &cache, events))
@@ -231,7 +231,7 @@ impl Site {
         Ok(Self { source, workspace, work, worker_user })
     }
 
-    fn detect_request<'a>(&self, request: &AppRequest<'a>) -> DetectRequest<'a> {
+    fn detect_request<'a>(request: &AppRequest<'a>) -> DetectRequest<'a> {
         DetectRequest {
             builder: request.builder,
             policy: request.policy,

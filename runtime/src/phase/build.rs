@@ -31,6 +31,7 @@ use crate::executor::{
 use crate::fault::{Diagnose, Fault};
 use crate::grant::{Grant, GrantRefused};
 use crate::limits::Limits;
+use crate::oci::gzip::ENCODER;
 use crate::phase::built::{Built, BuiltBuildpack, BuiltContents, BuiltLayer};
 use crate::phase::restore::Restored;
 use crate::policy::Policy;
@@ -333,6 +334,10 @@ impl Host<'_> {
 /// The layer as it is in the store, if the image can take it over as it is.
 fn stored(layer: &CachedLayer) -> Option<BuiltContents> {
     let (exported, blob) = layer.exported.as_ref()?;
+    // Bytes of another encoder would make this image differ from an uncached one.
+    if exported.encoder != ENCODER {
+        return None;
+    }
     Some(BuiltContents::Stored {
         diff_id: exported.diff_id.clone(),
         blob: blob.clone(),

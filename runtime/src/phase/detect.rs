@@ -85,6 +85,9 @@ pub enum DetectError {
 }
 
 fn summary(groups: &[FailedGroup]) -> String {
+    use std::fmt::Write as _;
+
+    // Writing to a string cannot fail.
     let mut lines = String::new();
     for (number, group) in groups.iter().enumerate() {
         for member in &group.members {
@@ -94,10 +97,10 @@ fn summary(groups: &[FailedGroup]) -> String {
                 Verdict::Error { message } => message.clone(),
             };
             let optional = if member.optional { " (optional)" } else { "" };
-            lines.push_str(&format!("\n  group {}: {}{optional}: {said}", number + 1, member.buildpack));
+            let _ = write!(lines, "\n  group {}: {}{optional}: {said}", number + 1, member.buildpack);
         }
         if let Some(reason) = &group.plan {
-            lines.push_str(&format!("\n  group {}: {reason}", number + 1));
+            let _ = write!(lines, "\n  group {}: {reason}", number + 1);
         }
     }
     lines

@@ -112,13 +112,6 @@ pub(super) fn hash_of(parts: &[&str]) -> String {
     hex(&hasher.finalize())
 }
 
-/// Whether `text` is `sha256:` and 64 lower-case digits; others could name another file.
-pub(super) fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(|hex| {
-        hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    })
-}
-
 impl Store {
     /// Puts `bytes` at `name`, whole or not at all. Whatever was there before is replaced.
     pub(super) fn write_whole(&self, name: &str, parts: &[&[u8]]) -> Result<(), StoreError> {

@@ -420,11 +420,6 @@ fn lease(trees: &Path, stored: &StoredTree) -> Result<Option<Lease>, ()> {
     Ok(Some(Lease { _lock: lock, tree: SealedTree { path, sealed_at: marker.changed } }))
 }
 
-fn digest_of_text(text: &str) -> String {
-    use sha2::Digest;
-    format!("sha256:{}", walk::hex(&sha2::Sha256::digest(text.as_bytes())))
-}
-
 /// Removes the trees that are not in `kept` and that nobody leases.
 fn collect(trees: &Path, kept: &BTreeSet<&str>) {
     // What stays because of an error is tried again by the next commit.

@@ -137,7 +137,7 @@ impl Cells {
             guest.call_build(store, &context).await
         })?;
         match outcome.result {
-            Ok(built) => convert::build_outputs(inputs, built, outcome.cell),
+            Ok(built) => convert::build_outputs(inputs, built, &outcome.cell),
             Err(failure) => Err(convert::failure(&inputs.call.buildpack, failure, outcome.reached)),
         }
     }
@@ -285,7 +285,7 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
         .to_string()
         .lines()
         .filter_map(|line| line.split_once(" - ").map(|(_, frame)| frame.trim()))
-        .map(|frame| frame.split_once("!").map_or(frame, |(_, name)| name).to_owned())
+        .map(|frame| frame.split_once('!').map_or(frame, |(_, name)| name).to_owned())
         .take(MAX_FRAMES)
         .collect()
 }

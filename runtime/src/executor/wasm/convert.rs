@@ -234,7 +234,7 @@ pub(super) fn detect_outputs(
 pub(super) fn build_outputs(
     inputs: &BuildInputs,
     outcome: types::BuildOutcome,
-    cell: Cell,
+    cell: &Cell,
 ) -> Result<BuildOutputs, GuestFailure> {
     let call = &inputs.call;
     let check = Checker { buildpack: &call.buildpack };
@@ -242,7 +242,7 @@ pub(super) fn build_outputs(
     let mut layers = Vec::with_capacity(outcome.layers.len());
     let mut names = BTreeSet::new();
     for layer in outcome.layers {
-        let layer = layer_output(&check, call, layer, &cell)?;
+        let layer = layer_output(&check, call, layer, cell)?;
         if !names.insert(layer.name.clone()) {
             return Err(check.bad(format!("layer `{}` is returned twice", layer.name)));
         }
@@ -252,7 +252,7 @@ pub(super) fn build_outputs(
     let app_links = outcome
         .app_links
         .into_iter()
-        .map(|link| app_link(&check, link, &names))
+        .map(|link| app_link(&check, &link, &names))
         .collect::<Result<Vec<_>, _>>()?;
     for name in &outcome.unmet {
         if !inputs.plan.iter().any(|entry| entry.name == *name) {
@@ -417,7 +417,7 @@ fn labels(check: &Checker<'_>, labels: Vec<types::Label>) -> Result<Vec<Label>, 
 
 fn app_link(
     check: &Checker<'_>,
-    link: types::AppLink,
+    link: &types::AppLink,
     layers: &BTreeSet<LayerName>,
 ) -> Result<AppLink, GuestFailure> {
     let layer: LayerName = check.name(&link.layer)?;

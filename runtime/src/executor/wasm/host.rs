@@ -146,10 +146,8 @@ impl Cell {
 
     fn copy_file(&mut self, from: &GuestPath, to: &GuestPath, executable: bool) -> Result<(), Errno> {
         let how = OpenHow { write: true, create: true, exclusive: true, ..OpenHow::default() };
-        let (source, target) = match (self.files.open(from, OpenHow::default())?, self.files.open(to, how)?) {
-            (Opened::File(source), Opened::File(target)) => (source, target),
-            _ => return Err(Errno::ISDIR),
-        };
+        let (source, target) = (self.files.open(from, OpenHow::default())?, self.files.open(to, how)?);
+        let (Opened::File(source), Opened::File(target)) = (source, target) else { return Err(Errno::ISDIR) };
         for_each_chunk(&source, |chunk, offset| target.write_at(chunk, offset))?;
         if executable { target.set_executable(true) } else { Ok(()) }
     }

@@ -138,7 +138,7 @@ fn answer(questions: &Receiver<Question>, call: &CallInputs, host: &mut dyn Buil
         match question {
             Question::Line(line) => host.line(&call.buildpack, &harmless(&line)),
             Question::OpenLayer(name, types, key, sender) => {
-                drop(sender.send(host.open_layer(&name, types, &key)))
+                drop(sender.send(host.open_layer(&name, types, &key)));
             }
             Question::UpdateLayer(name, sender) => drop(sender.send(host.update_layer(&name))),
             Question::Fetch(artifact, sender) => drop(sender.send(host.fetch(&artifact))),

@@ -31,6 +31,7 @@ const WRITE_PERMIT: usize = 1024 * 1024;
 
 /// An open file or directory of a guest.
 #[derive(Debug)]
+#[allow(unreachable_pub, reason = "the generated bindings re-export it inside this crate")]
 pub struct Descriptor {
     path: GuestPath,
     kind: DescriptorKind,
@@ -45,6 +46,7 @@ enum DescriptorKind {
 
 /// What is left of a directory listing.
 #[derive(Debug)]
+#[allow(unreachable_pub, reason = "as above")]
 pub struct Listing(std::vec::IntoIter<(String, NodeKind)>);
 
 impl Descriptor {

@@ -186,9 +186,8 @@ pub(super) fn restrict_files(rules: &[Rule<'_>]) -> Result<(), String> {
         Ok(ruleset.restrict_self()?.ruleset)
     };
     match restrict() {
-        Ok(RulesetStatus::FullyEnforced) => Ok(()),
         // Older kernels lack the newer rights; files are confined all the same.
-        Ok(RulesetStatus::PartiallyEnforced) => Ok(()),
+        Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced) => Ok(()),
         Ok(RulesetStatus::NotEnforced) => Err("the kernel does not offer it".to_owned()),
         Err(error) => Err(error.to_string()),
     }

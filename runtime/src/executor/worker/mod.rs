@@ -180,14 +180,13 @@ impl<'a> WorkerExecutor<'a> {
             |message: String| GuestFailure::WorkerUnavailable { buildpack: buildpack.clone(), message };
         if !self.code.contains_key(&program.digest) {
             let engine = self.engine_key().map_err(unavailable)?;
-            let code = match self.code_cache.load(&program.digest, &engine) {
-                Some(code) => code,
-                None => {
-                    log.compiling(buildpack);
-                    let (code, _) = self.compile(buildpack, &program.path)?;
-                    self.code_cache.keep(&program.digest, &engine, &code);
-                    code
-                }
+            let code = if let Some(code) = self.code_cache.load(&program.digest, &engine) {
+                code
+            } else {
+                log.compiling(buildpack);
+                let (code, _) = self.compile(buildpack, &program.path)?;
+                self.code_cache.keep(&program.digest, &engine, &code);
+                code
             };
             let sealed = sealed(&code).map_err(|error| unavailable(error.to_string()))?;
             self.code.insert(program.digest.clone(), sealed);

@@ -116,7 +116,7 @@ fn serve_guests(channel: WorkerChannel, start: &Start, roots: &[OwnedFd]) -> std
         match request {
             Request::Call { id, call, mounts, disk_used, restorable } => {
                 let guest = Guest { shared: Arc::clone(&shared), id, limits: start.limits.clone() };
-                let work = move || guest.run(*call, mounts, disk_used, restorable, descriptors);
+                let work = move || guest.run(&call, mounts, disk_used, restorable, descriptors);
                 std::thread::Builder::new().name("guest".to_owned()).spawn(work)?;
             }
             Request::Answer { id, answer } => {
@@ -142,14 +142,14 @@ struct Guest {
 impl Guest {
     fn run(
         self,
-        call: Call,
+        call: &Call,
         mounts: Vec<MountShape>,
         disk_used: (u64, u64),
         restorable: usize,
         descriptors: Vec<OwnedFd>,
     ) {
         let quota = Quota::new(&self.limits, disk_used);
-        let result = self.call(&call, mounts, &quota, restorable, descriptors);
+        let result = self.call(call, mounts, &quota, restorable, descriptors);
         let done = Report::Done { id: self.id, result, disk_used: quota.used() };
         // Without a parent there is nobody left to tell.
         let _ = self.shared.send(&done);

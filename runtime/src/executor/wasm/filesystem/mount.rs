@@ -560,10 +560,10 @@ fn copy_exactly(source: &mut File, copy: &mut File, size: u64) -> Result<(), Err
     let mut left = size;
     while left > 0 {
         let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        match source.read(&mut buffer[..want]).map_err(errno)? {
+        match source.read(&mut buffer[..want]).map_err(|error| errno(&error))? {
             0 => return Err(Errno::IO),
             count => {
-                copy.write_all(&buffer[..count]).map_err(errno)?;
+                copy.write_all(&buffer[..count]).map_err(|error| errno(&error))?;
                 left -= count as u64;
             }
         }
@@ -571,8 +571,8 @@ fn copy_exactly(source: &mut File, copy: &mut File, size: u64) -> Result<(), Err
     Ok(())
 }
 
-fn errno(error: std::io::Error) -> Errno {
-    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 fn quota_after_unlink(quota: &Quota, stat: &Stat) {

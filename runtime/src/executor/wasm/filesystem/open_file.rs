@@ -89,11 +89,6 @@ impl OpenFile {
     pub(crate) fn set_executable(&self, executable: bool) -> Result<(), Errno> {
         fs::fchmod(&self.fd, fs::Mode::from_raw_mode(if executable { 0o755 } else { 0o644 }))
     }
-
-    /// Whether an executable bit is set.
-    pub(crate) fn is_executable(&self) -> Result<bool, Errno> {
-        Ok(fs::fstat(&self.fd)?.st_mode & 0o111 != 0)
-    }
 }
 
 impl Drop for OpenFile {

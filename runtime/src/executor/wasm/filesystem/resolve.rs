@@ -24,6 +24,7 @@ impl GuestPath {
     }
 
     /// Parses a clean absolute path.
+    #[cfg(test)]
     pub(crate) fn parse(path: &str) -> Result<Self, Errno> {
         let names = path.strip_prefix('/').ok_or(Errno::NOENT)?;
         let mut parsed = Self::root();
@@ -195,9 +196,8 @@ fn resolve_step_by_step(
                 }
             }
             Some(NodeKind::Directory) => current = next,
-            Some(_) if pending.is_empty() => return Ok(next),
+            _ if pending.is_empty() => return Ok(next),
             Some(_) => return Err(Errno::NOTDIR),
-            None if pending.is_empty() => return Ok(next),
             None => return Err(Errno::NOENT),
         }
     }
