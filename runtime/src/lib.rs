@@ -1,5 +1,21 @@
 //! From an app's source to an OCI image, by buildpacks that run as sandboxed
 //! WebAssembly components.
+//!
+//! ```text
+//!  order ──────┐
+//!  source dir ─┼─▶ detect ─Detected─▶ restore ─Restored─▶ build ─Outcome─▶ export ─Exported─▶ keep
+//!  buildpacks ─┘      │                  │                  │               │               │
+//!                  executor            store             executor          oci            store
+//! ```
+//!
+//! The front door is [`lifecycle`]: its two functions call the phases in order,
+//! and each phase is one file in [`phase`]. What runs a buildpack is behind
+//! [`executor::Executor`]; what is kept between builds is in [`store`].
+//!
+//! The library returns values and tells [`event::Event`]s. It never prints,
+//! exits, reads an environment variable or the current directory: that is its
+//! embedder's business, who also says how a worker process is started
+//! ([`executor::worker::WorkerCommand`]).
 
 pub mod cancel;
 pub mod catalog;
