@@ -116,14 +116,6 @@ fn locked_manifests() -> Result<Vec<PathBuf>> {
     Ok(manifests)
 }
 
-/// Benchmarks of the library.
-pub(crate) fn bench(arguments: &[String]) -> Result<()> {
-    embed::run()?;
-    guests()?;
-    step("cargo bench");
-    run(cargo(&["bench", "--package", "wapack-runtime"]).args(arguments))
-}
-
 /// Runs the tests in the mode in which they write what they otherwise compare with.
 pub(crate) fn bless() -> Result<()> {
     embed::run()?;

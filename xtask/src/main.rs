@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal")]
 
 mod archive;
+mod bench;
 mod checks;
 mod command;
 mod demo;
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
         "setup" => setup::everything(),
         "embed" => embed::run(),
         "guests" => checks::guests(),
-        "bench" => checks::bench(rest),
+        "bench" => bench::run(rest),
         "bless" => checks::bless(),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");

@@ -96,10 +96,18 @@ pub(crate) fn for_checks() -> Result<()> {
 
 /// Programs that check an image or start it. Tests that lack one say so and are skipped.
 pub(crate) fn for_containers() -> Result<()> {
-    let needed: Vec<(String, Vec<String>)> = ["crun", "skopeo", "umoci", "mmdebstrap", "strace"]
-        .into_iter()
-        .map(|name| (name.to_owned(), vec![name.to_owned()]))
-        .collect();
+    programs(&["crun", "runc", "skopeo", "umoci", "mmdebstrap", "strace"])
+}
+
+/// What benchmarks compare with.
+pub(crate) fn for_benchmarks() -> Result<()> {
+    programs(&["buildah"])
+}
+
+/// Programs that are not insisted on, from packages of the same name.
+fn programs(names: &[&str]) -> Result<()> {
+    let needed: Vec<(String, Vec<String>)> =
+        names.iter().map(|name| ((*name).to_owned(), vec![(*name).to_owned()])).collect();
     let missing = missing_packages(&needed);
     if !missing.is_empty() && !install(&missing)? {
         warn(&format!(
