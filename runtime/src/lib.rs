@@ -18,6 +18,8 @@ pub mod policy;
 pub mod source;
 pub mod sources;
 pub mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod text;
 pub mod toml_text;
 pub mod tree;

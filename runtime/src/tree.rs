@@ -183,10 +183,10 @@ impl Diagnose for TreeError {
 }
 
 impl Tree {
-    /// The tree of one directory.
+    /// The tree of one directory, which is only read.
     #[must_use]
     pub fn of(directory: impl Into<PathBuf>) -> Self {
-        Self { upper: Some(directory.into()), ..Self::default() }
+        Self { lower: Some(directory.into()), ..Self::default() }
     }
 
     /// Lists everything, in walk order. A side that is `None` is empty; one that

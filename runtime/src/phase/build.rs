@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use self::layer_files::{BadLayer, merge, write_environment};
+pub(crate) use self::layer_files::{BadLayer, merge};
+
+use self::layer_files::write_environment;
 use crate::cancel::{Cancel, Cancelled};
 use crate::catalog::{Buildpack, BuildpackKind};
 use crate::cnb::build_plan::BuildPlan;

@@ -58,7 +58,6 @@ const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::FLOATS)
     .union(WasmFeatures::EXTENDED_CONST)
     .union(WasmFeatures::MULTI_MEMORY)
-    .union(WasmFeatures::GC_TYPES)
     .union(WasmFeatures::COMPONENT_MODEL);
 
 /// The engine of this process.
@@ -308,7 +307,7 @@ mod tests {
         assert_eq!(
             names.join(" "),
             "MUTABLE_GLOBAL SATURATING_FLOAT_TO_INT SIGN_EXTENSION REFERENCE_TYPES MULTI_VALUE BULK_MEMORY SIMD \
-             FLOATS EXTENDED_CONST MULTI_MEMORY COMPONENT_MODEL GC_TYPES CALL_INDIRECT_OVERLONG BULK_MEMORY_OPT"
+             FLOATS MULTI_MEMORY EXTENDED_CONST COMPONENT_MODEL"
         );
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::cell::{CellCalls, CellParts, Cells, LoadedComponent, OpenedDirectory};
-use super::engine::{compile, new_engine};
+use super::engine::{NotLoadable, compile, new_engine};
 use super::filesystem::{MountSpec, Quota};
 use crate::cnb::id::{BuildpackRef, LayerName};
 use crate::cnb::layer::LayerTypes;
@@ -31,6 +31,10 @@ pub struct InProcessExecutor {
     components: BTreeMap<String, Arc<LoadedComponent>>,
 }
 
+/// Machine code of a component, made by the executor that takes it back.
+#[derive(Debug)]
+pub struct CompiledComponent(Vec<u8>);
+
 /// What a guest's thread asks of the one that called the executor.
 enum Question {
     Line(String),
@@ -48,6 +52,23 @@ impl InProcessExecutor {
         let engine = new_engine(&limits).map_err(|error| error.to_string())?;
         let cells = Cells::new(engine.clone()).map_err(|error| error.to_string())?;
         Ok(Self { limits, engine, cells: Arc::new(cells), components: BTreeMap::new() })
+    }
+
+    /// Compiles a component, without keeping it.
+    ///
+    /// # Errors
+    /// [`NotLoadable`] when it is none, or no buildpack.
+    pub fn compile(&self, component: &[u8]) -> Result<CompiledComponent, NotLoadable> {
+        compile(&self.engine, component, &self.limits).map(|(code, _)| CompiledComponent(code))
+    }
+
+    /// Makes compiled code ready to be instantiated, without keeping it.
+    ///
+    /// # Errors
+    /// A sentence when its types do not fit the contract.
+    pub fn load_compiled(&self, code: &CompiledComponent) -> Result<(), String> {
+        let component = deserialize(&self.engine, &code.0).map_err(|error| error.to_string())?;
+        self.cells.load(&component).map(|_| ()).map_err(|error| error.to_string())
     }
 
     fn load(&mut self, call: &CallInputs) -> Result<Arc<LoadedComponent>, GuestFailure> {

@@ -21,4 +21,4 @@ pub(crate) use cell::{CellCalls, CellParts, Cells, LoadedComponent, OpenedDirect
 pub use engine::{Interface, NotLoadable};
 pub(crate) use engine::{compile, engine_key, new_engine};
 pub(crate) use filesystem::{MountSpec, Quota};
-pub use in_process::InProcessExecutor;
+pub use in_process::{CompiledComponent, InProcessExecutor};

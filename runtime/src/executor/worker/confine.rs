@@ -319,7 +319,8 @@ fn filter_system_calls() -> Result<(), String> {
         arch,
     )
     .map_err(text)?;
-    for filter in [allow_list, no_clone3] {
+    // The allow-list last: it does not allow another filter.
+    for filter in [no_clone3, allow_list] {
         let program: BpfProgram = filter.try_into().map_err(text)?;
         seccompiler::apply_filter(&program).map_err(|error| error.to_string())?;
     }

@@ -51,8 +51,8 @@ fn serve() -> std::io::Result<()> {
 
 fn serve_compiler(channel: &WorkerChannel, start: &Start) -> std::io::Result<()> {
     let engine = new_engine(&start.limits).map_err(std::io::Error::other)?;
-    let isolation = confine::confine(&start.confinement, &[])?;
     confine::limit_compiler(&start.limits)?;
+    let isolation = confine::confine(&start.confinement, &[])?;
     channel.send(&Report::Ready(isolation))?;
     let Some((Request::Compile, mut descriptors)) = channel.receive::<Request>()? else { return Ok(()) };
     let mut bytes = Vec::new();

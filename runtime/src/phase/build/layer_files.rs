@@ -24,7 +24,7 @@ const DIRECTORY: OFlags =
 
 /// Why a layer cannot be finished.
 #[derive(Debug)]
-pub(super) enum BadLayer {
+pub(crate) enum BadLayer {
     Io(io::Error),
     Cancelled(Cancelled),
     /// The buildpack's doing; the text goes on after "layer `x`".
@@ -90,7 +90,7 @@ fn make_directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
 /// Makes `directory` a plain copy of `tree`, without its environment files.
 ///
 /// What did not change is cloned where the file system can.
-pub(super) fn merge(tree: &Tree, directory: &Path, cancel: &Cancel) -> Result<(), BadLayer> {
+pub(crate) fn merge(tree: &Tree, directory: &Path, cancel: &Cancel) -> Result<(), BadLayer> {
     let listing = tree.list(TreeLimits::default(), cancel)?;
     fs_err::create_dir(directory).map_err(BadLayer::Io)?;
     let reader = tree.reader()?;

@@ -1,0 +1,6 @@
+//! One binary with all acceptance tests; each module is a subject.
+
+mod image;
+mod kit;
+mod sandbox;
+mod support;
