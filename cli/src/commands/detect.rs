@@ -31,9 +31,9 @@ pub(crate) fn run(arguments: &DetectArguments, cancel: &Cancel, output: &mut Out
 /// ```text
 ///
 /// group 1 does not build:
-///   acme/node@1.2.0  no: there is no package.json
+///   acme/node@1.2.0: does not apply: there is no package.json
 /// group 2 builds:
-///   acme/go@0.3.0    yes
+///   acme/go@0.3.0: takes part
 /// ```
 fn text_of(detected: &Detected<'_>) -> String {
     let mut text = String::new();
@@ -46,7 +46,7 @@ fn text_of(detected: &Detected<'_>) -> String {
     }
     text.push_str(&format!("\ngroup {} builds:\n", detected.failed.len() + 1));
     for buildpack in &detected.group {
-        text.push_str(&format!("  {}  yes\n", buildpack.reference));
+        text.push_str(&format!("  {}: takes part\n", buildpack.reference));
     }
     text.push_str(&members_of(&detected.left_out));
     text.pop();
@@ -54,14 +54,14 @@ fn text_of(detected: &Detected<'_>) -> String {
 }
 
 fn members_of(members: &[FailedMember]) -> String {
-    members.iter().map(|member| format!("  {}  {}\n", member.buildpack, said(member))).collect()
+    members.iter().map(|member| format!("  {}: {}\n", member.buildpack, said(member))).collect()
 }
 
 fn said(member: &FailedMember) -> String {
     let optional = if member.optional { " (optional)" } else { "" };
     match &member.verdict {
         Verdict::Pass => format!("fits, but nobody needs it{optional}"),
-        Verdict::Fail { reason } => format!("no{optional}: {}", harmless_lines(reason)),
+        Verdict::Fail { reason } => format!("does not apply{optional}: {}", harmless_lines(reason)),
         Verdict::Error { message } => format!("went wrong{optional}: {}", harmless_lines(message)),
     }
 }
