@@ -46,7 +46,8 @@ fn calls(criterion: &mut Criterion) {
     let mut kit = kit();
     // The first calls compile the component and fill the cache.
     kit.build(&app).expect("the sample builds");
-    criterion.bench_function("detect call, warm", |bencher| bencher.iter(|| kit.detect(&app).expect("detect")));
+    criterion
+        .bench_function("detect call, warm", |bencher| bencher.iter(|| kit.detect(&app).expect("detect")));
     criterion.bench_function("build call, warm, layer restored", |bencher| {
         bencher.iter(|| kit.build(&app).expect("build"));
     });
@@ -60,7 +61,9 @@ fn components(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.sample_size(20);
     group.bench_function("compile, cold", |bencher| bencher.iter(|| executor.compile(black_box(&bytes))));
-    group.bench_function("load compiled code", |bencher| bencher.iter(|| executor.load_compiled(black_box(&code))));
+    group.bench_function("load compiled code", |bencher| {
+        bencher.iter(|| executor.load_compiled(black_box(&code)))
+    });
     group.finish();
 }
 
@@ -75,7 +78,8 @@ fn tree() -> (tempfile::TempDir, u64) {
         let mut file = std::fs::File::create(path.join(format!("{number}.js"))).expect("a file");
         for _ in 0..400 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let line = format!("export const value_{:x} = require(\"module/{}\");\n", state >> 40, state >> 60);
+            let line =
+                format!("export const value_{:x} = require(\"module/{}\");\n", state >> 40, state >> 60);
             file.write_all(line.as_bytes()).expect("written");
             bytes += line.len() as u64;
         }
