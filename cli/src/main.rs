@@ -1,16 +1,33 @@
-//! Placeholder for the command line: says what is built in.
+//! The program `wapack`: arguments in, events out, one exit code.
+//!
+//! Everything that builds is in the library; this crate reads arguments, the
+//! environment and the current directory, and is the only one that speaks.
 
-#![expect(clippy::print_stdout, reason = "a command line program speaks")]
-
+mod app;
+mod args;
+mod commands;
+mod directories;
 mod embedded;
+mod exit;
+mod failure;
+mod image_name;
+mod output;
+mod place;
+mod progress;
+mod report;
+mod signals;
+mod style;
+mod terminal;
 
-fn main() {
-    println!(
-        "wapack {}: builder {} ({} bytes), launchers {} and {} bytes",
-        env!("CARGO_PKG_VERSION"),
-        embedded::BUILDER_DIGEST,
-        embedded::BUILDER_ARCHIVE.len(),
-        embedded::LAUNCHER_AMD64.len(),
-        embedded::LAUNCHER_ARM64.len()
-    );
+use std::process::ExitCode;
+
+/// The hidden first argument that makes this program a worker.
+const WORKER: &str = "worker";
+
+fn main() -> ExitCode {
+    // Before anything else: a worker reads no arguments, files or variables of ours.
+    if std::env::args_os().nth(1).is_some_and(|word| word == WORKER) {
+        return wapack_runtime::executor::worker::worker_main();
+    }
+    commands::run()
 }

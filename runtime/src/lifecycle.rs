@@ -39,11 +39,19 @@ use crate::workspace::Workspace;
 /// given ids as high as this; adding the process id keeps builds apart.
 const FIRST_WORKER_USER: u32 = 0x7000_0000;
 
+/// The unused user id that workers of this process run under; `None` unless we are root.
+pub fn worker_user() -> Option<u32> {
+    rustix::process::geteuid().is_root().then(|| FIRST_WORKER_USER + std::process::id())
+}
+
 /// What detecting takes.
 #[derive(Debug, Clone, Copy)]
 pub struct AppRequest<'a> {
     /// The app's directory; never written.
     pub source: &'a Path,
+    /// Absolute paths, without links, that take no part where they lie in the
+    /// app's directory: the output, the store.
+    pub excluded: &'a [PathBuf],
     pub builder: &'a Builder,
     pub store: &'a Store,
     pub policy: &'a Policy,
@@ -212,13 +220,12 @@ struct Site {
 
 impl Site {
     fn prepare(request: &AppRequest<'_>, events: &mut dyn EventSink) -> Result<Self, Error> {
-        let source = Source::scan(request.source)?;
+        let source = Source::scan_without(request.source, request.excluded)?;
         for message in &source.warnings {
             events.event(Event::Warning { message: message.clone() });
         }
         let work = request.store.work_dir()?;
-        let worker_user =
-            rustix::process::geteuid().is_root().then(|| FIRST_WORKER_USER + std::process::id());
+        let worker_user = worker_user();
         let app = if worker_user.is_some() && !source.world_readable {
             // The worker's user could not read it in place.
             let copy = work.path().join("source");

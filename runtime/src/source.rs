@@ -46,6 +46,8 @@ pub struct Source {
     pub warnings: Vec<String>,
     /// Whether a process of another user could read everything that takes part.
     pub world_readable: bool,
+    /// Absolute paths that take no part.
+    excluded: Vec<PathBuf>,
     prints: Vec<Print>,
 }
 
@@ -160,6 +162,8 @@ fn shown(path: &Path) -> String {
 /// What a scan has found so far.
 #[derive(Default)]
 struct Findings {
+    /// Relative paths that take no part, whatever the ignore file says.
+    excluded: BTreeSet<PathBuf>,
     hidden: BTreeSet<PathBuf>,
     prints: Vec<Print>,
     warnings: Vec<String>,
@@ -178,6 +182,15 @@ impl Source {
     /// # Errors
     /// [`SourceError`].
     pub fn scan(path: &Path) -> Result<Self, SourceError> {
+        Self::scan_without(path, &[])
+    }
+
+    /// [`Source::scan`], but what is at the absolute paths `excluded` takes no
+    /// part: what a build writes may lie in the app's directory.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn scan_without(path: &Path, excluded: &[PathBuf]) -> Result<Self, SourceError> {
         let missing = |source| SourceError::Missing { path: path.to_owned(), source };
         let root = fs_err::canonicalize(path).map_err(missing)?;
         let status = Status::of(&root).map_err(missing)?;
@@ -185,8 +198,12 @@ impl Source {
             return Err(missing(io::Error::from(io::ErrorKind::NotADirectory)));
         }
         let patterns = Ignore::read(&root)?;
-        let mut findings =
-            Findings { unreadable_by_others: status.mode & 0o005 != 0o005, ..Findings::default() };
+        let inside = excluded.iter().filter_map(|path| path.strip_prefix(&root).ok());
+        let mut findings = Findings {
+            unreadable_by_others: status.mode & 0o005 != 0o005,
+            excluded: inside.filter(|path| !path.as_os_str().is_empty()).map(Path::to_owned).collect(),
+            ..Findings::default()
+        };
         walk::walk(&root, |entry| findings.see(entry, &patterns)).map_err(|error| match error {
             // Paths of a walk are relative to its root.
             SourceError::Io { path, source } => SourceError::Io { path: root.join(path), source },
@@ -202,6 +219,7 @@ impl Source {
             bytes: findings.bytes,
             warnings: findings.warnings,
             world_readable: !findings.unreadable_by_others,
+            excluded: excluded.to_vec(),
             prints: findings.prints,
         })
     }
@@ -211,7 +229,7 @@ impl Source {
     /// # Errors
     /// [`SourceError::Changed`] with the first path, and everything a scan can find.
     pub fn recheck(&self) -> Result<(), SourceError> {
-        let now = Self::scan(&self.root)?;
+        let now = Self::scan_without(&self.root, &self.excluded)?;
         let changed = |print: &Print| Err(SourceError::Changed { path: shown(&print.path) });
         for (before, after) in self.prints.iter().zip(&now.prints) {
             if before != after {
@@ -286,6 +304,10 @@ impl Findings {
     fn see(&mut self, entry: &Entry<'_>, patterns: &Ignore) -> Result<Step, SourceError> {
         let path = entry.path;
         let is_directory = entry.status.kind == FileType::Directory;
+        if self.excluded.contains(path) {
+            self.hidden.insert(path.to_owned());
+            return Ok(Step::Over);
+        }
         while self.matched.last().is_some_and(|(directory, _)| !path.starts_with(directory)) {
             self.matched.pop();
         }
@@ -559,6 +581,19 @@ mod tests {
 
     fn hidden(source: &Source) -> Vec<&str> {
         source.hidden.iter().map(|path| path.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_a_build_writes_into_the_app_takes_no_part() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("out")).unwrap();
+        std::fs::write(root.join("out/index.json"), "{}").unwrap();
+        std::fs::write(root.join(".dockerignore"), "!out\n").unwrap();
+        let source = Source::scan_without(&root, &[root.join("out"), "/elsewhere".into()]).unwrap();
+        assert!(source.hidden.contains(Path::new("out")));
+        std::fs::write(root.join("out/more"), "x").unwrap();
+        source.recheck().unwrap();
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(crate) fn run() -> Result<()> {
 
     let sample = workspace::root().join("samples/website");
     println!(
-        "\n$ wapack build --path samples/website --run-image scratch --output oci:{} {IMAGE}",
+        "\n$ wapack build --verbose --path samples/website --run-image scratch --output oci:{} {IMAGE}",
         layout.display()
     );
     run_command(
@@ -39,13 +39,13 @@ pub(crate) fn run() -> Result<()> {
             .arg("build")
             .arg("--path")
             .arg(&sample)
-            .args(["--run-image", "scratch", "--output"])
+            .args(["--verbose", "--run-image", "scratch", "--output"])
             .arg(format!("oci:{}", layout.display()))
             .arg(IMAGE),
     )?;
     println!(
-        "\nTo run it yourself:\n  skopeo copy oci:{0} docker-daemon:{IMAGE}:latest && docker run --rm -p 8080:8080 {IMAGE}\n  \
-         podman run --rm -p 8080:8080 oci:{0}\n",
+        "\nTo run it yourself:\n  skopeo copy oci:{0}:{IMAGE}:latest docker-daemon:{IMAGE}:latest && docker run --rm -p 8080:8080 {IMAGE}\n  \
+         podman run --rm -p 8080:8080 oci:{0}:{IMAGE}:latest\n",
         layout.display()
     );
 

@@ -37,8 +37,11 @@ pub struct Detected<'a> {
     /// In order; everybody passed, and the plan works out.
     pub group: Vec<&'a Buildpack>,
     pub plan: BuildPlan,
-    /// How many groups were tried, this one included.
-    pub tried: usize,
+    /// Members of the group that do not take part: optional ones that did not
+    /// pass, or that nobody needs.
+    pub left_out: Vec<FailedMember>,
+    /// The groups that were tried before.
+    pub failed: Vec<FailedGroup>,
 }
 
 /// Why a group does not build.
@@ -176,7 +179,7 @@ pub fn detect<'a>(
 ) -> Result<Detected<'a>, DetectError> {
     let mut answers: BTreeMap<BuildpackRef, Answer> = BTreeMap::new();
     let mut failed = Vec::new();
-    for (tried, group) in request.builder.catalog.expand(&request.builder.order).enumerate() {
+    for group in request.builder.catalog.expand(&request.builder.order) {
         let members: Vec<GroupMember<'a>> = group
             .map_err(DetectError::Order)?
             .into_iter()
@@ -184,10 +187,10 @@ pub fn detect<'a>(
             .collect();
         ask(request, workspace, executor, events, &members, &mut answers)?;
         match settle(&members, &answers) {
-            Ok((group, plan)) => {
+            Ok(Settled { group, plan, left_out }) => {
                 let buildpacks = group.iter().map(|buildpack| buildpack.reference.clone()).collect();
                 events.event(Event::GroupChosen { buildpacks, considered: members.len() });
-                return Ok(Detected { group, plan, tried: tried + 1 });
+                return Ok(Detected { group, plan, left_out, failed });
             }
             Err(group) => failed.push(group),
         }
@@ -296,11 +299,18 @@ fn detect_inputs(
     })
 }
 
+/// A group that passes.
+struct Settled<'a> {
+    group: Vec<&'a Buildpack>,
+    plan: BuildPlan,
+    left_out: Vec<FailedMember>,
+}
+
 /// Whether a group passes, and with whom.
 fn settle<'a>(
     members: &[GroupMember<'a>],
     answers: &BTreeMap<BuildpackRef, Answer>,
-) -> Result<(Vec<&'a Buildpack>, BuildPlan), FailedGroup> {
+) -> Result<Settled<'a>, FailedGroup> {
     let mut passed = Vec::new();
     let mut plan_members = Vec::new();
     let mut verdicts = Vec::new();
@@ -331,9 +341,12 @@ fn settle<'a>(
     }
     match plan::resolve(&plan_members) {
         Ok(resolved) => {
-            let group =
+            let group: Vec<&Buildpack> =
                 resolved.participants.iter().filter_map(|index| passed.get(*index).copied()).collect();
-            Ok((group, resolved.plan))
+            let takes_part =
+                |member: &FailedMember| group.iter().any(|buildpack| buildpack.reference == member.buildpack);
+            verdicts.retain(|member| !takes_part(member));
+            Ok(Settled { group, plan: resolved.plan, left_out: verdicts })
         }
         Err(reason) => Err(FailedGroup { members: verdicts, plan: Some(reason.to_string()) }),
     }

@@ -143,7 +143,9 @@ impl<'a> WorkerExecutor<'a> {
     pub fn probe(&mut self, paths: Vec<PathBuf>) -> Result<Vec<Attempt>, String> {
         let deadline = Instant::now() + PATIENCE;
         let worker = self.worker()?;
-        worker.channel.send(&Request::Probe { paths }, &[], deadline).map_err(|error| error.to_string())?;
+        // A confined worker cannot ask who its parent is.
+        let request = Request::Probe { parent: std::process::id().cast_signed(), paths };
+        worker.channel.send(&request, &[], deadline).map_err(|error| error.to_string())?;
         match worker.channel.receive(deadline) {
             Ok(Received::Report(report)) => match *report {
                 Report::Probed(attempts) => Ok(attempts),

@@ -23,7 +23,7 @@ fn attempt<T>(what: String, result: rustix::io::Result<T>) -> Attempt {
 }
 
 /// Tries files, sockets and processes, from inside.
-pub(super) fn attempts(paths: &[PathBuf], channel: &impl AsFd) -> Vec<Attempt> {
+pub(super) fn attempts(parent: i32, paths: &[PathBuf], channel: &impl AsFd) -> Vec<Attempt> {
     let mut attempts: Vec<Attempt> = paths
         .iter()
         .map(|path| {
@@ -44,7 +44,8 @@ pub(super) fn attempts(paths: &[PathBuf], channel: &impl AsFd) -> Vec<Attempt> {
     }
     attempts.push(attempt(
         "signal the parent process".to_owned(),
-        rustix::process::getppid().map_or(Err(rustix::io::Errno::SRCH), rustix::process::test_kill_process),
+        rustix::process::Pid::from_raw(parent)
+            .map_or(Err(rustix::io::Errno::SRCH), rustix::process::test_kill_process),
     ));
     attempts.push(attempt("change the root directory".to_owned(), rustix::process::chroot("/")));
     attempts.push(attempt("set the mode of the channel".to_owned(), rustix::fs::fchown(channel, None, None)));

@@ -125,7 +125,9 @@ fn serve_guests(channel: WorkerChannel, start: &Start, roots: &[OwnedFd]) -> std
                     let _ = waiting.send((answer, descriptors.into_iter().next()));
                 }
             }
-            Request::Probe { paths } => shared.send(&Report::Probed(probe::attempts(&paths, &receiver)))?,
+            Request::Probe { parent, paths } => {
+                shared.send(&Report::Probed(probe::attempts(parent, &paths, &receiver)))?;
+            }
             Request::Compile => {}
         }
     }

@@ -60,7 +60,7 @@ pub(super) enum Request {
     /// Compile the component whose bytes the descriptor holds.
     Compile,
     /// Try to break out; see [`super::probe`]. Descriptors: none.
-    Probe { paths: Vec<std::path::PathBuf> },
+    Probe { parent: i32, paths: Vec<std::path::PathBuf> },
 }
 
 /// One call, without host paths.

@@ -1,0 +1,285 @@
+//! The arguments, and nothing else: what they mean is decided by the commands.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::Styles;
+use clap::builder::styling::AnsiColor;
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use wapack_runtime::cnb::id::ProcessType;
+use wapack_runtime::grant::Grant;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const OVERVIEW: &str = "\
+Examples:
+  wapack build my/app                       build the app in this directory
+  wapack detect --path samples/website      who would build it, and why the others would not
+  wapack inspect oci:my-app.oci             what is in an image
+  wapack inspect --host                     what holds a buildpack on this machine
+  wapack config show                        the policy in force, and where each line came from";
+
+const BUILD_EXAMPLES: &str = "\
+Examples:
+  wapack build my/app
+  wapack build --path samples/website --output oci:image demo/website
+  wapack build --run-image oci:base:debian --env NODE_ENV=production my/app:1.0
+  wapack build --buildpack ./my-buildpack --buildpack wapack/procfile my/app
+
+The image is written to an OCI layout, a directory, under its full name:
+  skopeo inspect oci:image:demo/website:latest
+  podman run --rm -p 8080:8080 oci:image:demo/website:latest
+
+Exit codes:
+    0  the image is there             20  no buildpack takes part
+    1  trouble of the machine         21  none, and at least one went wrong
+    2  arguments that are not known   51  a buildpack's build failed
+    3  arguments, inputs or policy    52  building failed in another way
+   12  an unknown Buildpack API       62  the image cannot be made or written
+  130  interrupted (129 hang-up, 143 terminated); nothing was published";
+
+const DETECT_EXAMPLES: &str = "\
+Examples:
+  wapack detect
+  wapack detect --path samples/website
+  wapack detect --buildpack ./my-buildpack
+
+Exit codes: 0 somebody takes part, 20 nobody does, 21 nobody does and at least one went wrong.";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  wapack inspect path/to/buildpack          a buildpack's directory, or its .wasm file
+  wapack inspect oci:image                  the only image of a layout
+  wapack inspect oci:image:my/app:latest    one of several
+  wapack inspect --host --required          exit code 1 when some isolation is missing";
+
+const CONFIG_EXAMPLES: &str = "\
+Later files win over earlier ones: the built-in defaults, /etc/wapack/policy.toml, wapack/policy.toml in
+$XDG_CONFIG_HOME (or ~/.config), the file of --policy. The one in /etc is a ceiling: with it, the others can
+lower limits and take grants away, nothing else.";
+
+/// Turns an app's source into an OCI image by running buildpacks as sandboxed
+/// WebAssembly components. No Docker, no daemon, no root.
+#[derive(Debug, Parser)]
+#[command(name = "wapack", version, about, styles = STYLES, after_help = OVERVIEW, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    #[command(flatten)]
+    pub(crate) speech: Speech,
+}
+
+/// How to speak.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct Speech {
+    /// Say more: verdicts of every buildpack, the time of each phase, notes
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+
+    /// Say nothing but warnings, errors and the digest of the image
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+
+    /// No colours; also when NO_COLOR is set, and never in a pipe
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+
+    /// `json` prints every event as one object per line, and an error as the last line of standard error
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) output_format: OutputFormat,
+}
+
+/// How events are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum OutputFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image of an app
+    Build(Box<BuildArguments>),
+    /// Find out which buildpacks would build an app, and why the others would not
+    Detect(Box<DetectArguments>),
+    /// Look into a buildpack, an image, or the isolation of this machine
+    Inspect(Box<InspectArguments>),
+    /// Show the policy: limits, grants, isolation, sources
+    Config(ConfigArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = BUILD_EXAMPLES)]
+pub(crate) struct BuildArguments {
+    /// Name of the image, such as `my/app:1.0`; without a tag it is `latest`
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+
+    /// Where the image goes: `oci:DIR`, a new or existing OCI layout [default: oci:NAME.oci, `/` as `-`]
+    #[arg(short, long, value_name = "oci:DIR")]
+    pub(crate) output: Option<OsString>,
+
+    /// What the image is built upon: `scratch`, or an image of a layout as `oci:DIR[:REF]`
+    #[arg(long, value_name = "IMAGE", default_value = "scratch")]
+    pub(crate) run_image: OsString,
+
+    #[command(flatten)]
+    pub(crate) app: AppArguments,
+
+    #[command(flatten)]
+    pub(crate) image: ImageArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Image")]
+pub(crate) struct ImageArguments {
+    /// Whether a launcher starts the process; `auto` leaves it out on `scratch` when nothing needs it
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN", hide_possible_values = false)]
+    pub(crate) launcher: LauncherChoice,
+
+    /// User the image runs as and files belong to; GID is UID if left out [default: the base's, or 1000:1000]
+    #[arg(long, value_name = "UID[:GID]")]
+    pub(crate) user: Option<String>,
+
+    /// The process to start [default: what the buildpacks say, often `web`]
+    #[arg(long, visible_alias = "default-process", value_name = "TYPE")]
+    pub(crate) process_type: Option<ProcessType>,
+}
+
+/// Whether the image gets a launcher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum LauncherChoice {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = DETECT_EXAMPLES)]
+pub(crate) struct DetectArguments {
+    #[command(flatten)]
+    pub(crate) app: AppArguments,
+}
+
+/// What building and detecting share.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "App and buildpacks")]
+pub(crate) struct AppArguments {
+    /// Directory of the app; it is never written
+    #[arg(short, long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub(crate) path: PathBuf,
+
+    /// The buildpacks at hand and their order: `builtin`, or a directory with `order.toml`
+    #[arg(short = 'B', long, value_name = "DIR", default_value = "builtin", value_hint = ValueHint::DirPath)]
+    pub(crate) builder: PathBuf,
+
+    /// A buildpack's directory, or `ID[@VERSION]` of one in the builder; given more than once, they
+    /// build in this order, instead of the builder's own
+    #[arg(short, long = "buildpack", value_name = "BUILDPACK")]
+    pub(crate) buildpacks: Vec<OsString>,
+
+    /// A variable for the buildpacks; without `=VALUE` it has the value it has here
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    pub(crate) environment: Vec<OsString>,
+
+    /// The system the image is for, such as `linux/arm64` [default: that of the run image, or this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) target: Option<String>,
+
+    /// Where layers and compiled buildpacks are kept between builds
+    /// [default: wapack in $XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Machine")]
+    pub(crate) cache_dir: Option<PathBuf>,
+
+    /// For scripts that say so: builds of this version never use a network, with or without it
+    #[arg(long, help_heading = "Machine")]
+    pub(crate) no_network: bool,
+
+    /// Leave the directories that the buildpacks saw, and say where they are
+    #[arg(long, help_heading = "Machine")]
+    pub(crate) keep_work_dir: bool,
+
+    #[command(flatten)]
+    pub(crate) policy: PolicyArguments,
+}
+
+/// The policy, and what is allowed beside it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Policy")]
+pub(crate) struct PolicyArguments {
+    /// A policy file that wins over those of the user; see `wapack config`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) policy: Option<PathBuf>,
+
+    /// Allow every buildpack: `app-write`, `clock`, `random` or `source=NAME`
+    #[arg(long = "grant", value_name = "GRANT")]
+    pub(crate) grants: Vec<Grant>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = INSPECT_EXAMPLES)]
+pub(crate) struct InspectArguments {
+    /// A buildpack's directory, a `.wasm` file, or an image as `oci:DIR[:REF]`
+    #[arg(value_name = "TARGET", required_unless_present = "host", conflicts_with = "host")]
+    pub(crate) target: Option<OsString>,
+
+    /// Show what holds a buildpack on this machine, by starting a worker that tries to get out
+    #[arg(long)]
+    pub(crate) host: bool,
+
+    /// With `--host`: exit code 1 when something is missing
+    #[arg(long, requires = "host")]
+    pub(crate) required: bool,
+
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) policy: PolicyArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = CONFIG_EXAMPLES)]
+pub(crate) struct ConfigArguments {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every value in force and where it came from
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Show(ConfigShowArguments),
+    /// Print the files that are looked at, in order, and which are there
+    Path(ConfigShowArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigShowArguments {
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) policy: PolicyArguments,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,192 @@
+//! `wapack build`
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use wapack_runtime::cancel::Cancel;
+use wapack_runtime::cnb::labels::ProjectMetadata;
+use wapack_runtime::cnb::target::{Distro, Target};
+use wapack_runtime::lifecycle::{self, BuildRequest};
+use wapack_runtime::limits::show_bytes;
+use wapack_runtime::oci::layer::Owner;
+use wapack_runtime::oci::layout::{LayoutError, LayoutImage, Platform, read_image};
+use wapack_runtime::phase::export::{Base, Exported, Launcher, LauncherMode, RunImage};
+use wapack_runtime::sources::Sources;
+
+use crate::app::{self, App};
+use crate::args::{BuildArguments, LauncherChoice};
+use crate::embedded;
+use crate::failure::{Failure, InputError};
+use crate::image_name::ImageName;
+use crate::output::Output;
+use crate::place::{self, LayoutPlace};
+
+/// Builds of one user's own cache are all one tenant's.
+const TENANT: &str = "local";
+const SCRATCH: &str = "scratch";
+const DISTRO_NAME: &str = "io.buildpacks.base.distro.name";
+const DISTRO_VERSION: &str = "io.buildpacks.base.distro.version";
+
+pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Output) -> Result<u8, Failure> {
+    let name: ImageName = arguments.name.parse()?;
+    let layout = layout_for(arguments.output.as_deref(), &name)?;
+    let user = arguments.image.user.as_deref().map(parse_user).transpose()?;
+    let wanted = arguments.app.target.as_deref().map(app::target).transpose()?;
+    let (run_image, target) = run_image(&arguments.run_image, wanted)?;
+    let launcher = embedded::launcher(&target.arch)
+        .filter(|_| target.os == "linux")
+        .ok_or_else(|| InputError::NoLauncher { target: show_target(&target) })?;
+    let launcher = Launcher { bytes: launcher.to_vec(), version: env!("CARGO_PKG_VERSION").to_owned() };
+    let app = App::prepare(&arguments.app, std::slice::from_ref(&layout), output)?;
+    let sources =
+        app.policy.sources.iter().map(|(name, source)| (name.clone(), source.directory.clone())).collect();
+    let image = name.to_string();
+    let request = BuildRequest {
+        app: app.request(&target, cancel),
+        tenant: TENANT,
+        image: &image,
+        sources: &Sources::new(sources),
+        run_image: &run_image,
+        launcher: &launcher,
+        launcher_mode: match arguments.image.launcher {
+            LauncherChoice::Auto => LauncherMode::Auto,
+            LauncherChoice::Always => LauncherMode::Always,
+            LauncherChoice::Never => LauncherMode::Never,
+        },
+        user,
+        process_type: arguments.image.process_type.as_ref(),
+        project: &ProjectMetadata::default(),
+        output: &layout,
+    };
+    let exported = lifecycle::build(&request, output)?;
+    summary(&exported, &image, &layout, output);
+    Ok(0)
+}
+
+/// Where the image goes; refused now when it could not be written there later.
+fn layout_for(named: Option<&OsStr>, name: &ImageName) -> Result<PathBuf, Failure> {
+    let directory = match named {
+        None => PathBuf::from(format!("{}.oci", name.file_name())),
+        Some(value) => {
+            let refused = || InputError::Output { value: value.to_string_lossy().escape_debug().to_string() };
+            let place = LayoutPlace::parse(value).ok_or_else(refused)?;
+            if let Some(reference) = place.reference {
+                return Err(InputError::OutputReference { directory: place.directory, reference }.into());
+            }
+            place.directory
+        }
+    };
+    if directory.symlink_metadata().is_ok() && !directory.is_dir() {
+        return Err(InputError::OutputNotADirectory { path: directory }.into());
+    }
+    // Hidden files may be what a killed write left; the library knows its own.
+    let holds_something = fs_err::read_dir(&directory).is_ok_and(|mut entries| {
+        entries.any(|entry| entry.is_ok_and(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".")))
+    });
+    if holds_something && !directory.join("oci-layout").is_file() {
+        return Err(LayoutError::NotALayout { directory }.into());
+    }
+    Ok(directory)
+}
+
+/// `UID` or `UID:GID`.
+fn parse_user(text: &str) -> Result<Owner, InputError> {
+    let number = |digits: &str| {
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| digits.parse::<u32>().ok()).flatten().map(u64::from)
+    };
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    match (number(uid), number(gid)) {
+        (Some(uid), Some(gid)) => Ok(Owner { uid, gid }),
+        _ => Err(InputError::User { value: text.escape_debug().to_string() }),
+    }
+}
+
+/// The image to build upon, and the target it makes.
+fn run_image(value: &OsStr, wanted: Option<Target>) -> Result<(RunImage, Target), InputError> {
+    if value == SCRATCH {
+        let target = wanted.unwrap_or_else(app::host_target);
+        let run_image =
+            RunImage { base: Base::Scratch(target.clone()), name: String::new(), mirrors: Vec::new() };
+        return Ok((run_image, target));
+    }
+    let shown = value.to_string_lossy().escape_debug().to_string();
+    let place = LayoutPlace::parse(value).ok_or_else(|| InputError::RunImage { value: shown.clone() })?;
+    let preferred = wanted.clone().unwrap_or_else(app::host_target);
+    let platform =
+        Platform { os: &preferred.os, architecture: &preferred.arch, variant: preferred.variant.as_deref() };
+    let image = read_image(&place.directory, place.reference.as_deref(), Some(platform))
+        .map_err(|source| InputError::RunImageUnreadable { value: shown, source })?;
+    let target = target_of(&image);
+    if let Some(wanted) = wanted
+        && (&wanted.os, &wanted.arch) != (&target.os, &target.arch)
+    {
+        return Err(InputError::RunImageTarget { found: show_target(&target), wanted: show_target(&wanted) });
+    }
+    // Where it lies on this machine is no part of an image.
+    let name = place.reference.unwrap_or_default();
+    Ok((RunImage { base: Base::Layout(Box::new(image)), name, mirrors: Vec::new() }, target))
+}
+
+/// What an image says it is for.
+fn target_of(image: &LayoutImage) -> Target {
+    let configuration = &image.image.configuration;
+    let label = |name| configuration.config.labels.get(name).cloned();
+    Target {
+        os: configuration.os.clone(),
+        arch: configuration.architecture.clone(),
+        variant: configuration.variant.clone().filter(|variant| !variant.is_empty()),
+        distro: label(DISTRO_NAME)
+            .map(|name| Distro { name, version: label(DISTRO_VERSION).unwrap_or_default() }),
+    }
+}
+
+fn show_target(target: &Target) -> String {
+    format!("{}/{}", target.os, target.arch)
+}
+
+/// What there is now, and what to do with it.
+fn summary(exported: &Exported, image: &str, layout: &Path, output: &mut Output) {
+    let digest = exported.digest.to_string();
+    let place = place::show(layout, image);
+    if output.is_json() {
+        output.object(&json!({
+            "event": "finished",
+            "image": image,
+            "digest": digest,
+            "bytes": exported.bytes,
+            "layers": exported.image.layers.len(),
+            "launcher": exported.has_launcher,
+            "layout": layout.display().to_string(),
+            "place": place,
+        }));
+        return;
+    }
+    if output.is_quiet() {
+        output.line(&digest);
+        return;
+    }
+    let layers = exported.image.layers.len();
+    let strong = output.terminal.out.strong(image);
+    output.say(&format!(
+        "\nSuccessfully built image {strong}\n  digest    {digest}\n  size      {} in {layers} {}\n  \
+         where     {place}\n  look      skopeo inspect {place}\n  run       podman run --rm -p 8080:8080 {place}",
+        show_bytes(exported.bytes),
+        if layers == 1 { "layer" } else { "layers" },
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_numbers() {
+        assert_eq!(parse_user("1000").unwrap(), Owner { uid: 1000, gid: 1000 });
+        assert_eq!(parse_user("0:5").unwrap(), Owner { uid: 0, gid: 5 });
+        for text in ["", "root", "1:", ":1", "-1", "+1", "4294967296", "1:2:3"] {
+            assert!(parse_user(text).is_err(), "{text:?}");
+        }
+    }
+}

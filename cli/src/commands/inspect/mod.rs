@@ -1,0 +1,100 @@
+//! `wapack inspect`: by what the target is.
+
+mod buildpack;
+mod host;
+mod image;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use wapack_runtime::cancel::Cancel;
+use wapack_runtime::executor::worker::{CodeCache, Root, WorkerSettings};
+use wapack_runtime::lifecycle;
+use wapack_runtime::policy::Policy;
+
+use crate::app;
+use crate::args::InspectArguments;
+use crate::failure::{Failure, InputError};
+use crate::output::Output;
+use crate::place::LayoutPlace;
+
+pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Output) -> Result<u8, Failure> {
+    let as_json = arguments.json || output.is_json();
+    let Some(target) = arguments.target.as_deref() else {
+        let (policy, _) = app::policy(&arguments.policy)?;
+        let report = host::look(&policy, cancel)?;
+        show(&report, host::text, as_json, output);
+        return Ok(u8::from(arguments.required && !report.is_complete()));
+    };
+    match kind_of(target)? {
+        Kind::Image(place) => show(&image::look(&place)?, image::text, as_json, output),
+        Kind::Buildpack(directory) => {
+            let (policy, _) = app::policy(&arguments.policy)?;
+            show(&buildpack::look(&directory, &policy, cancel)?, buildpack::text, as_json, output);
+        }
+        Kind::Component(file) => {
+            let (policy, _) = app::policy(&arguments.policy)?;
+            show(&buildpack::look_at_component(&file, &policy, cancel)?, buildpack::text, as_json, output);
+        }
+    }
+    Ok(0)
+}
+
+/// What can be looked into.
+enum Kind {
+    Image(LayoutPlace),
+    Buildpack(PathBuf),
+    Component(PathBuf),
+}
+
+fn kind_of(target: &OsStr) -> Result<Kind, InputError> {
+    if let Some(place) = LayoutPlace::parse(target) {
+        return Ok(Kind::Image(place));
+    }
+    let path = Path::new(target);
+    if path.join("oci-layout").is_file() {
+        return Ok(Kind::Image(LayoutPlace { directory: path.to_owned(), reference: None }));
+    }
+    if path.join("buildpack.toml").exists() {
+        return Ok(Kind::Buildpack(path.to_owned()));
+    }
+    if path.is_file() && path.extension().is_some_and(|extension| extension == "wasm") {
+        return Ok(Kind::Component(path.to_owned()));
+    }
+    match path.symlink_metadata() {
+        Err(source) => Err(InputError::Unreadable { path: path.to_owned(), source }),
+        Ok(_) => Err(InputError::Inspect { value: target.to_string_lossy().escape_debug().to_string() }),
+    }
+}
+
+fn show<T: serde::Serialize>(report: &T, text: fn(&T) -> String, as_json: bool, output: &mut Output) {
+    if as_json {
+        output.document(report);
+    } else {
+        output.line(text(report).trim_end());
+    }
+}
+
+/// A worker as a build would start it.
+fn worker_settings(policy: &Policy, roots: Vec<Root>, cancel: &Cancel) -> Result<WorkerSettings, InputError> {
+    Ok(WorkerSettings {
+        command: app::worker()?,
+        limits: policy.limits.clone(),
+        roots,
+        user: lifecycle::worker_user(),
+        // What is missing is shown rather than refused.
+        isolation_required: false,
+        cancel: cancel.clone(),
+    })
+}
+
+/// Looking leaves nothing behind.
+struct NoCache;
+
+impl CodeCache for NoCache {
+    fn load(&self, _component: &str, _engine: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn keep(&self, _component: &str, _engine: &str, _code: &[u8]) {}
+}

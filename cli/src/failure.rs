@@ -1,0 +1,199 @@
+//! Everything a command can fail with.
+
+use std::path::PathBuf;
+
+use wapack_runtime::catalog::CatalogError;
+use wapack_runtime::error::Error;
+use wapack_runtime::executor::GuestFailure;
+use wapack_runtime::fault::{Diagnose, Fault};
+use wapack_runtime::oci::layout::LayoutError;
+use wapack_runtime::policy::PolicyError;
+use wapack_runtime::store::StoreError;
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Detecting or building, by phase.
+    #[error(transparent)]
+    Run(#[from] Error),
+    /// What was asked for makes no sense.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// Builder or buildpacks.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A layout that is read, or refused before anything is written.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A component that is looked at.
+    #[error(transparent)]
+    Guest(#[from] GuestFailure),
+    /// What is built into this program.
+    #[error("cannot unpack the built-in builder")]
+    Builtin(#[source] std::io::Error),
+}
+
+impl Failure {
+    /// What it is about, by the type that knows.
+    fn inner(&self) -> Option<&dyn Diagnose> {
+        match self {
+            Self::Run(error) => Some(error),
+            Self::Input(error) => Some(error),
+            Self::Catalog(error) => Some(error),
+            Self::Policy(error) => Some(error),
+            Self::Layout(error) => Some(error),
+            Self::Store(error) => Some(error),
+            Self::Guest(error) => Some(error),
+            Self::Builtin(_) => None,
+        }
+    }
+
+    /// Whether somebody asked to stop.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.id() == "build.cancelled"
+    }
+}
+
+impl Diagnose for Failure {
+    fn id(&self) -> &'static str {
+        self.inner().map_or("host.io", Diagnose::id)
+    }
+
+    fn fault(&self) -> Fault {
+        self.inner().map_or(Fault::Environment, Diagnose::fault)
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            // Detection says which directory it looked at by default.
+            Self::Policy(PolicyError::File(wapack_runtime::toml_text::TomlFileError::Io { .. })) => {
+                Some("name a policy file that is there, or leave out `--policy`; `wapack config path` lists the others".to_owned())
+            }
+            _ => self.inner().and_then(Diagnose::hint),
+        }
+    }
+}
+
+/// An argument, or a path an argument names, that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InputError {
+    #[error("there is no place for the cache: neither `HOME` nor `XDG_CACHE_HOME` is set")]
+    NoHome,
+    #[error("`{name}` cannot name an image: {rule}")]
+    ImageName { name: String, rule: &'static str },
+    #[error("cannot write an image to `{value}`")]
+    Output { value: String },
+    #[error("the output `oci:{}:{reference}` names an image", directory.display())]
+    OutputReference { directory: PathBuf, reference: String },
+    #[error("`{}` is not a directory", path.display())]
+    OutputNotADirectory { path: PathBuf },
+    #[error("`{value}` is not an image to build upon")]
+    RunImage { value: String },
+    #[error("cannot use the run image `{value}`")]
+    RunImageUnreadable { value: String, source: LayoutError },
+    #[error("the run image is for `{found}`, not for `{wanted}`")]
+    RunImageTarget { found: String, wanted: String },
+    #[error("`{value}` is not a target")]
+    Target { value: String },
+    #[error("there is no launcher for `{target}`")]
+    NoLauncher { target: String },
+    #[error("`{value}` is not a user")]
+    User { value: String },
+    #[error("`{name}` cannot name a variable: {rule}")]
+    Variable { name: String, rule: &'static str },
+    #[error("the variable `{name}` is not set here")]
+    UnsetVariable { name: String },
+    #[error("the value of the variable `{name}` is not UTF-8")]
+    VariableNotUtf8 { name: String },
+    #[error("there is no builder `{}`", path.display())]
+    Builder { path: PathBuf, source: std::io::Error },
+    #[error("`{}` is not a builder", path.display())]
+    NotABuilder { path: PathBuf },
+    #[error("there is no buildpack `{value}`")]
+    Buildpack { value: String, known: Vec<String> },
+    #[error("`{}` is a file, not a buildpack's directory", path.display())]
+    BuildpackFile { path: PathBuf },
+    #[error("there are several versions of buildpack `{id}`")]
+    BuildpackVersions { id: String, versions: Vec<String> },
+    #[error("`{value}` is nothing that can be inspected")]
+    Inspect { value: String },
+    #[error("cannot read `{}`", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+}
+
+impl Diagnose for InputError {
+    fn id(&self) -> &'static str {
+        match self {
+            Self::NoHome => "input.no_home",
+            Self::ImageName { .. } => "input.image_name",
+            Self::Output { .. } | Self::OutputReference { .. } | Self::OutputNotADirectory { .. } => {
+                "input.output"
+            }
+            Self::RunImage { .. } | Self::RunImageUnreadable { .. } => "input.run_image",
+            Self::RunImageTarget { .. } | Self::Target { .. } | Self::NoLauncher { .. } => "input.target",
+            Self::User { .. } => "input.user",
+            Self::Variable { .. } | Self::UnsetVariable { .. } | Self::VariableNotUtf8 { .. } => {
+                "input.variable"
+            }
+            Self::Builder { .. } | Self::NotABuilder { .. } => "input.builder",
+            Self::Buildpack { .. } | Self::BuildpackFile { .. } | Self::BuildpackVersions { .. } => {
+                "input.buildpack"
+            }
+            Self::Inspect { .. } | Self::Unreadable { .. } => "input.inspect",
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        Fault::Caller
+    }
+
+    fn hint(&self) -> Option<String> {
+        let quoted = |names: &[String]| format!("`{}`", names.join("`, `"));
+        let hint = match self {
+            Self::NoHome => "name a directory with `--cache-dir`",
+            Self::ImageName { .. } => "a name is written `my/app` or `my/app:1.0`",
+            Self::Output { .. } => "write it to an OCI layout, a directory: `--output oci:DIR`",
+            Self::OutputReference { directory, .. } => {
+                return Some(format!(
+                    "the image is called by its NAME; write `--output oci:{}`",
+                    directory.display()
+                ));
+            }
+            Self::OutputNotADirectory { .. } => "name a new directory, or one that holds an OCI layout",
+            Self::RunImage { .. } => {
+                "it is `scratch`, or an image of an OCI layout: `--run-image oci:DIR[:REF]`"
+            }
+            Self::RunImageUnreadable { source, .. } => return source.hint(),
+            Self::RunImageTarget { .. } => "leave out `--target`, or name a run image for it",
+            Self::Target { .. } | Self::NoLauncher { .. } => "targets are `linux/amd64` and `linux/arm64`",
+            Self::User { .. } => "a user is written in numbers: `--user 1000` or `--user 1000:1000`",
+            Self::Variable { .. } => {
+                "a variable is written `--env NAME=VALUE`, or `--env NAME` for the value it has here"
+            }
+            Self::UnsetVariable { .. } => "write `--env NAME=` for an empty value",
+            Self::VariableNotUtf8 { .. } => "buildpacks take text only",
+            Self::Builder { .. } | Self::NotABuilder { .. } => {
+                "a builder is a directory with `order.toml` and `buildpacks/`; `--builder builtin` is the built-in one"
+            }
+            Self::Buildpack { known, .. } if !known.is_empty() => {
+                return Some(format!("name a directory with `buildpack.toml`, or one of {}", quoted(known)));
+            }
+            Self::Buildpack { .. } => "name a directory with `buildpack.toml`",
+            Self::BuildpackFile { .. } => {
+                "name the directory that holds `buildpack.toml` and `buildpack.wasm`"
+            }
+            Self::BuildpackVersions { versions, .. } => {
+                return Some(format!("name one of {}", quoted(versions)));
+            }
+            Self::Inspect { .. } => {
+                "name a buildpack's directory, a `.wasm` file, or an image as `oci:DIR[:REF]`; `--host` is this machine"
+            }
+            Self::Unreadable { .. } => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
