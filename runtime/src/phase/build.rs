@@ -32,8 +32,9 @@ use crate::fault::{Diagnose, Fault};
 use crate::grant::{Grant, GrantRefused};
 use crate::limits::Limits;
 use crate::oci::gzip::ENCODER;
-use crate::phase::built::{Built, BuiltBuildpack, BuiltContents, BuiltLayer};
-use crate::phase::restore::Restored;
+use crate::phase::values::{
+    Built, BuiltBuildpack, BuiltContents, BuiltLayer, KeptContents, KeptLayer, Outcome, Restored,
+};
 use crate::policy::Policy;
 use crate::sources::Sources;
 use crate::store::CachedLayer;
@@ -100,33 +101,6 @@ impl Diagnose for BuildError {
             _ => None,
         }
     }
-}
-
-/// What was built, and what of it the next build may use.
-#[derive(Debug)]
-pub struct Outcome {
-    pub built: Built,
-    /// Facts about each layer of `built.layers`, in the same order, that only the store wants.
-    pub kept: Vec<KeptLayer>,
-}
-
-/// A layer as the store is to keep it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptLayer {
-    pub cache_key: String,
-    pub sboms: Vec<crate::cnb::sbom::Sbom>,
-    pub contents: KeptContents,
-}
-
-/// Where the contents of a layer to be kept are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeptContents {
-    /// In the store already.
-    Unchanged,
-    /// In a directory of this build.
-    Fresh(PathBuf),
-    /// Nowhere; only its blob stays.
-    Nothing,
 }
 
 /// Runs `build` of every buildpack in `group`.

@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::cnb::id::{BuildpackId, LayerName};
 use crate::oci::gzip::ENCODER;
-use crate::phase::build::{KeptContents, Outcome};
-use crate::phase::export::ExportedLayer;
+use crate::phase::values::{ExportedLayer, KeptContents, Outcome};
 use crate::store::{
     BuildpackRecords, ExportedAs, ImageCache, ImageRecords, LayerRecord, StoreError, TreeSource,
 };

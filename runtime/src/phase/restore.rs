@@ -3,34 +3,10 @@
 //! Nothing is copied or read here: layers stay where they are in the store, and
 //! a buildpack that opens one gets it in place.
 
-use std::collections::BTreeMap;
-
 use crate::catalog::Buildpack;
-use crate::cnb::id::BuildpackId;
 use crate::event::{Event, EventSink};
+use crate::phase::values::{Restored, RestoredBuildpack};
 use crate::store::{CachedLayer, ImageCache};
-
-/// What there is to use again, by buildpack.
-#[derive(Debug, Default)]
-pub struct Restored {
-    buildpacks: BTreeMap<BuildpackId, RestoredBuildpack>,
-}
-
-/// What one buildpack left.
-#[derive(Debug, Default)]
-pub struct RestoredBuildpack {
-    /// Sorted by name.
-    pub layers: Vec<CachedLayer>,
-    /// TOML text of `store.toml`.
-    pub store: Option<String>,
-}
-
-impl Restored {
-    /// What `buildpack` left; nothing when it never took part.
-    pub fn take(&mut self, buildpack: &BuildpackId) -> RestoredBuildpack {
-        self.buildpacks.remove(buildpack).unwrap_or_default()
-    }
-}
 
 /// Looks up the layers and stores of `group`.
 ///

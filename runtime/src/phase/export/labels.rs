@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::start::Start;
-use super::{Base, ExportError, ExportRequest, ExportedLayer, LAUNCHER_LABEL, RunImage};
+use super::{Base, ExportError, ExportRequest, LAUNCHER_LABEL, RunImage};
 use crate::cnb::id::BuildpackRef;
 use crate::cnb::labels::{
     self, BuildMetadata, BuildpackLayers, BuildpackRecord, LayerRecord, LifecycleMetadata, ProcessRecord,
     RunImageRecord, StackRecord, StackRunImage, StoreRecord,
 };
-use crate::phase::built::{Built, BuiltLayer};
+use crate::phase::values::{Built, BuiltLayer, ExportedLayer};
 
 pub(super) fn lifecycle_metadata(run_image: &RunImage) -> LifecycleMetadata {
     let (top_layer, reference) = match &run_image.base {

@@ -20,20 +20,20 @@ use self::contents::App;
 use self::start::Start;
 use self::work::{Finished, Work};
 use crate::cancel::Cancel;
-use crate::cnb::id::{BuildpackId, ExecEnv, LayerName, ProcessType};
+use crate::cnb::id::{ExecEnv, ProcessType};
 use crate::cnb::labels::{LayerSha, LifecycleMetadata, ProjectMetadata};
 use crate::cnb::launch::{LaunchBuildpack, metadata_toml};
 use crate::cnb::layer::LayerFeatures;
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink, LayerSource};
-use crate::oci::blob::{BlobStore, StoredBlob};
-use crate::oci::digest::{DiffId, Digest};
+use crate::oci::blob::BlobStore;
+use crate::oci::digest::Digest;
 use crate::oci::image::{
     History, Image, ImageConfiguration, MediaFamily, RootFs, RunConfiguration, timestamp,
 };
 use crate::oci::layer::{MODIFIED_SECONDS, Owner};
 use crate::oci::layout::{ImageLayout, LayoutError, LayoutImage};
-use crate::phase::built::{Built, BuiltContents, BuiltLayer, features_of};
+use crate::phase::values::{Built, BuiltContents, BuiltLayer, ExportedLayer, features_of};
 use crate::tree::{Listing, Tree, TreeError, TreeLimits};
 
 /// Where layers are in an image.
@@ -134,16 +134,6 @@ pub struct Exported {
     pub layers: Vec<ExportedLayer>,
     /// Whether the image has a launcher.
     pub has_launcher: bool,
-}
-
-/// A buildpack's layer as it is in the image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExportedLayer {
-    pub buildpack: BuildpackId,
-    pub name: LayerName,
-    pub diff_id: DiffId,
-    pub blob: StoredBlob,
-    pub features: LayerFeatures,
 }
 
 /// Makes the image and writes it into a layout.

@@ -7,7 +7,7 @@ use crate::cnb::id::ProcessType;
 use crate::cnb::launch::Process;
 use crate::cnb::layer::LayerFeatures;
 use crate::oci::image::RunConfiguration;
-use crate::phase::built::{Built, BuiltLayer};
+use crate::phase::values::{Built, BuiltLayer};
 
 /// How the image starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::executor::AppLink;
 use crate::fault::Diagnose;
 use crate::oci::blob::{BlobStore, NewBlob, StoredBlob};
 use crate::oci::layout::read_image;
-use crate::phase::built::BuiltBuildpack;
+use crate::phase::values::BuiltBuildpack;
 
 /// A store that keeps blobs in a directory, by diff id and encoder.
 struct DirectoryStore {

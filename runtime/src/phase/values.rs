@@ -1,4 +1,9 @@
-//! What building made: the value between `build` and `export`.
+//! What one phase hands to the next.
+//!
+//! Plain values; which phase makes one and which takes it is said at each.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::cnb::id::{BuildpackId, BuildpackRef, LayerName};
 use crate::cnb::launch::{Label, ProcessTable, Slice};
@@ -7,7 +12,69 @@ use crate::cnb::sbom::Sbom;
 use crate::executor::AppLink;
 use crate::oci::blob::StoredBlob;
 use crate::oci::digest::DiffId;
+use crate::store::CachedLayer;
 use crate::tree::{EntryKind, Listing, Tree};
+
+/// What there is to use again, by buildpack: from `restore` to `build`.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Those of the group that left something.
+    pub buildpacks: BTreeMap<BuildpackId, RestoredBuildpack>,
+}
+
+/// What one buildpack left.
+#[derive(Debug, Default)]
+pub struct RestoredBuildpack {
+    /// Sorted by name.
+    pub layers: Vec<CachedLayer>,
+    /// TOML text of `store.toml`.
+    pub store: Option<String>,
+}
+
+impl Restored {
+    /// What `buildpack` left; nothing when it never took part.
+    pub fn take(&mut self, buildpack: &BuildpackId) -> RestoredBuildpack {
+        self.buildpacks.remove(buildpack).unwrap_or_default()
+    }
+}
+
+/// What was built, and what of it the next build may use: from `build` to `export` and `keep`.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the image is made of.
+    pub built: Built,
+    /// Facts about each layer of `built.layers`, in the same order, that only the store wants.
+    pub kept: Vec<KeptLayer>,
+}
+
+/// A layer as the store is to keep it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptLayer {
+    pub cache_key: String,
+    pub sboms: Vec<Sbom>,
+    pub contents: KeptContents,
+}
+
+/// Where the contents of a layer to be kept are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeptContents {
+    /// In the store already.
+    Unchanged,
+    /// In a directory of this build.
+    Fresh(PathBuf),
+    /// Nowhere; only its blob stays.
+    Nothing,
+}
+
+/// A buildpack's layer as it is in the image: from `export` to `keep`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportedLayer {
+    pub buildpack: BuildpackId,
+    pub name: LayerName,
+    pub diff_id: DiffId,
+    pub blob: StoredBlob,
+    pub features: LayerFeatures,
+}
 
 /// Everything `build` made, of all buildpacks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
