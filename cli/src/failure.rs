@@ -69,10 +69,10 @@ impl Diagnose for Failure {
 
     fn hint(&self) -> Option<String> {
         match self {
-            // Detection says which directory it looked at by default.
             Self::Policy(PolicyError::File(wapack_runtime::toml_text::TomlFileError::Io { .. })) => {
                 Some("name a policy file that is there, or leave out `--policy`; `wapack config path` lists the others".to_owned())
             }
+            Self::Store(StoreError::Io { .. }) => Some("name another place with `--cache-dir`".to_owned()),
             _ => self.inner().and_then(Diagnose::hint),
         }
     }
