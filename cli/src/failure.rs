@@ -174,7 +174,9 @@ impl Diagnose for InputError {
             Self::Variable { .. } => {
                 "a variable is written `--env NAME=VALUE`, or `--env NAME` for the value it has here"
             }
-            Self::UnsetVariable { .. } => "write `--env NAME=` for an empty value",
+            Self::UnsetVariable { name } => {
+                return Some(format!("write `--env {name}=` for an empty value"));
+            }
             Self::VariableNotUtf8 { .. } => "buildpacks take text only",
             Self::Builder { .. } | Self::NotABuilder { .. } => {
                 "a builder is a directory with `order.toml` and `buildpacks/`; `--builder builtin` is the built-in one"

@@ -155,3 +155,21 @@ fn a_trap_is_shown_with_the_functions_it_came_through() {
     ended.complains(&["trapped", "at ", "--keep-work-dir"]);
     assert_eq!(site.work_directories(), 0);
 }
+
+/// As root the buildpacks run as another user, who cannot read such an app in place.
+#[test]
+fn an_app_that_only_its_owner_can_read_builds_the_same() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let site = Site::new();
+    let index = site.file("app/index.html", "<h1>hello</h1>");
+    let build = |name: &str| {
+        site.run(&["build", "-q", "--path", "app", "--output", &format!("oci:{name}"), "app"]).with(0).out
+    };
+    let mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let open = build("open");
+    mode(&index, 0o600);
+    mode(&site.path().join("app"), 0o700);
+    assert_eq!(build("closed"), open);
+}

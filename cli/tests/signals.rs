@@ -42,7 +42,7 @@ fn interrupted_by(signal: Signal, code: i32, guest: &str) {
     let Some(child) = long_build(&site, guest) else { return };
     let workers = children(child.id());
     assert!(!workers.is_empty(), "no worker runs");
-    assert_eq!(site.work_directories(), 1);
+    assert!(site.work_directories() > 0);
     let started = Instant::now();
     kill_process(Pid::from_child(&child), signal).unwrap();
     let ended = Ended::from(child.wait_with_output().unwrap()).with(code);
