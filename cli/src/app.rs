@@ -56,7 +56,7 @@ impl App {
         }
         let mut builder = load_builder(&arguments.builder, &store)?;
         if !arguments.buildpacks.is_empty() {
-            builder = with_buildpacks(builder, &arguments.buildpacks, &store)?;
+            builder = with_buildpacks(&builder, &arguments.buildpacks, &store)?;
         }
         let mut excluded: Vec<PathBuf> = outputs.iter().map(|path| directories::resolved(path)).collect();
         excluded.push(store.root().to_owned());
@@ -139,7 +139,7 @@ fn load_builder(named: &Path, store: &Store) -> Result<Builder, Failure> {
 
 /// The builder with an order of just these buildpacks. One from a directory
 /// takes the place of the builder's own of the same version.
-fn with_buildpacks(builder: Builder, named: &[OsString], store: &Store) -> Result<Builder, Failure> {
+fn with_buildpacks(builder: &Builder, named: &[OsString], store: &Store) -> Result<Builder, Failure> {
     let digest_of_file = |path: &Path| store.digest_of_file(path);
     let mut catalog = Catalog::default();
     let mut members = Vec::with_capacity(named.len());
@@ -155,7 +155,7 @@ fn with_buildpacks(builder: Builder, named: &[OsString], store: &Store) -> Resul
         } else if path.is_file() {
             return Err(InputError::BuildpackFile { path: path.to_owned() }.into());
         } else {
-            of_builder(&builder, value)?
+            of_builder(builder, value)?
         };
         members.push(OrderMember { buildpack, optional: false, exec_envs: Vec::new() });
     }

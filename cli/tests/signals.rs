@@ -18,9 +18,7 @@ fn long_build(site: &Site, guest: &str) -> Option<Child> {
     let mut line = String::new();
     while !line.starts_with("===> BUILDING") {
         line.clear();
-        if lines.read_line(&mut line).unwrap() == 0 {
-            panic!("{:?}", Ended::from(child.wait_with_output().unwrap()));
-        }
+        assert!(lines.read_line(&mut line).unwrap() > 0, "it ended before it built");
     }
     // Long enough for the guest to be under way.
     std::thread::sleep(Duration::from_millis(300));
