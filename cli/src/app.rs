@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ impl App {
         }
         let mut builder = load_builder(&arguments.builder, &store)?;
         if !arguments.buildpacks.is_empty() {
-            builder = with_buildpacks(builder, &arguments.buildpacks, &store)?;
+            builder = with_buildpacks(&builder, &arguments.buildpacks, &store)?;
         }
         let mut excluded: Vec<PathBuf> = outputs.iter().map(|path| directories::resolved(path)).collect();
         excluded.push(store.root().to_owned());
@@ -130,25 +130,16 @@ fn load_builder(named: &Path, store: &Store) -> Result<Builder, Failure> {
         return Ok(Builder::load(&directory, &digest_of_file)?);
     }
     let missing = |source| InputError::Builder { path: named.to_owned(), source };
-    let directory = fs_err::canonicalize(named).map_err(|error| missing(kind_only(&error)))?;
+    let directory = named.canonicalize().map_err(missing)?;
     if !directory.join("order.toml").is_file() {
         return Err(InputError::NotABuilder { path: named.to_owned() }.into());
     }
     Ok(Builder::load(&directory, &digest_of_file)?)
 }
 
-/// The error without the path that our own text names already.
-fn kind_only(error: &io::Error) -> io::Error {
-    error.kind().into()
-}
-
 /// The builder with an order of just these buildpacks. One from a directory
 /// takes the place of the builder's own of the same version.
-fn with_buildpacks(
-    builder: Builder,
-    named: &[std::ffi::OsString],
-    store: &Store,
-) -> Result<Builder, Failure> {
+fn with_buildpacks(builder: &Builder, named: &[OsString], store: &Store) -> Result<Builder, Failure> {
     let digest_of_file = |path: &Path| store.digest_of_file(path);
     let mut catalog = Catalog::default();
     let mut members = Vec::with_capacity(named.len());
@@ -164,7 +155,7 @@ fn with_buildpacks(
         } else if path.is_file() {
             return Err(InputError::BuildpackFile { path: path.to_owned() }.into());
         } else {
-            of_builder(&builder, value)?
+            of_builder(builder, value)?
         };
         members.push(OrderMember { buildpack, optional: false, exec_envs: Vec::new() });
     }
@@ -213,7 +204,7 @@ fn of_builder(builder: &Builder, value: &OsStr) -> Result<BuildpackRef, Failure>
 }
 
 /// `NAME=VALUE`, or `NAME` for the value it has here; later ones win.
-fn environment(arguments: &[std::ffi::OsString]) -> Result<BTreeMap<String, String>, InputError> {
+fn environment(arguments: &[OsString]) -> Result<BTreeMap<String, String>, InputError> {
     let mut variables = BTreeMap::new();
     for argument in arguments {
         let bytes = argument.as_bytes();

@@ -86,7 +86,7 @@ pub(crate) struct Speech {
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
 
-    /// No colours; also when NO_COLOR is set, and never in a pipe
+    /// No colours; also when `NO_COLOR` is set, and never in a pipe
     #[arg(long, global = true)]
     pub(crate) no_color: bool,
 
@@ -195,7 +195,7 @@ pub(crate) struct AppArguments {
     pub(crate) target: Option<String>,
 
     /// Where layers and compiled buildpacks are kept between builds
-    /// [default: wapack in $XDG_CACHE_HOME or ~/.cache]
+    /// [default: wapack in `$XDG_CACHE_HOME` or `~/.cache`]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Machine")]
     pub(crate) cache_dir: Option<PathBuf>,
 

@@ -54,10 +54,11 @@ fn run(error: &Error) -> u8 {
             DetectError::Cancelled => INTERRUPTED,
         },
         Error::Build(error) => match error {
-            BuildError::Guest(GuestFailure::WorkerUnavailable { .. }) => BUILD,
+            BuildError::Guest(GuestFailure::WorkerUnavailable { .. })
+            | BuildError::NotRunnable { .. }
+            | BuildError::Io { .. } => BUILD,
             BuildError::Guest(_) => BUILDPACK_FAILED,
             BuildError::Grant(_) => INVALID,
-            BuildError::NotRunnable { .. } | BuildError::Io { .. } => BUILD,
             BuildError::Cancelled(_) => INTERRUPTED,
         },
         Error::Export(_) => EXPORT,

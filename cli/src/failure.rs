@@ -69,10 +69,10 @@ impl Diagnose for Failure {
 
     fn hint(&self) -> Option<String> {
         match self {
-            // Detection says which directory it looked at by default.
             Self::Policy(PolicyError::File(wapack_runtime::toml_text::TomlFileError::Io { .. })) => {
                 Some("name a policy file that is there, or leave out `--policy`; `wapack config path` lists the others".to_owned())
             }
+            Self::Store(StoreError::Io { .. }) => Some("name another place with `--cache-dir`".to_owned()),
             _ => self.inner().and_then(Diagnose::hint),
         }
     }
@@ -174,7 +174,9 @@ impl Diagnose for InputError {
             Self::Variable { .. } => {
                 "a variable is written `--env NAME=VALUE`, or `--env NAME` for the value it has here"
             }
-            Self::UnsetVariable { .. } => "write `--env NAME=` for an empty value",
+            Self::UnsetVariable { name } => {
+                return Some(format!("write `--env {name}=` for an empty value"));
+            }
             Self::VariableNotUtf8 { .. } => "buildpacks take text only",
             Self::Builder { .. } | Self::NotABuilder { .. } => {
                 "a builder is a directory with `order.toml` and `buildpacks/`; `--builder builtin` is the built-in one"

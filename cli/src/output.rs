@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::json;
+use std::fmt::Write as _;
 use wapack_runtime::cnb::id::BuildpackRef;
 use wapack_runtime::event::{Event, EventSink, LayerSource, Phase, Verdict};
 use wapack_runtime::limits::show_bytes;
@@ -40,7 +41,7 @@ impl Output {
             _ => Volume::Normal,
         };
         let format = speech.output_format;
-        let moves = terminal.err_is_terminal && volume > Volume::Quiet && format == OutputFormat::Text;
+        let moves = terminal.can_move && volume > Volume::Quiet && format == OutputFormat::Text;
         Self { terminal, format, volume, progress: Progress::new(moves) }
     }
 
@@ -82,7 +83,7 @@ impl Output {
         } else {
             self.progress.clear();
             let text = format!("{}: {}", self.terminal.err.warning("warning"), harmless_lines(message));
-            self.terminal.error_line(&text);
+            Terminal::error_line(&text);
         }
     }
 
@@ -100,7 +101,7 @@ impl Output {
         } else {
             report::text(failure, self.terminal.err)
         };
-        self.terminal.error_line(&text);
+        Terminal::error_line(&text);
         code
     }
 
@@ -139,7 +140,7 @@ impl Output {
                 };
                 let mut line = format!("{what} layer '{}'", harmless(name));
                 if self.volume == Volume::Verbose {
-                    line.push_str(&format!(" ({}, {digest})", show_bytes(*bytes)));
+                    let _ = write!(line, " ({}, {digest})", show_bytes(*bytes));
                 }
                 self.say(&line);
             }
@@ -202,7 +203,7 @@ fn participants(buildpacks: &[BuildpackRef], considered: usize) -> String {
     let mut text = format!("{} of {considered} buildpacks participating", buildpacks.len());
     let width = buildpacks.iter().map(|buildpack| buildpack.id.as_str().len()).max().unwrap_or_default();
     for BuildpackRef { id, version } in buildpacks {
-        text.push_str(&format!("\n{:<width$} {version}", id.as_str()));
+        let _ = write!(text, "\n{:<width$} {version}", id.as_str());
     }
     text
 }

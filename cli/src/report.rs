@@ -1,6 +1,7 @@
 //! Errors as a person and as a program read them.
 
 use std::error::Error as _;
+use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 use wapack_runtime::error::Error;
@@ -23,13 +24,13 @@ pub(crate) fn text(failure: &Failure, style: Style) -> String {
     let headline = style.error(&format!("error[{}]", failure.id()));
     let mut text = format!("{headline}: {}", harmless_lines(&failure.to_string()));
     for cause in causes(failure) {
-        text.push_str(&format!("\n  caused by: {}", cause.replace('\n', "\n    ")));
+        let _ = write!(text, "\n  caused by: {}", cause.replace('\n', "\n    "));
     }
     for function in backtrace(failure) {
-        text.push_str(&format!("\n  at {}", harmless(function)));
+        let _ = write!(text, "\n  at {}", harmless(function));
     }
     if let Some(hint) = failure.hint() {
-        text.push_str(&format!("\n{}: {}", style.hint("hint"), harmless_lines(&hint)));
+        let _ = write!(text, "\n{}: {}", style.hint("hint"), harmless_lines(&hint));
     }
     text
 }

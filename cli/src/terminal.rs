@@ -11,7 +11,8 @@ use crate::style::Style;
 pub(crate) struct Terminal {
     pub(crate) out: Style,
     pub(crate) err: Style,
-    pub(crate) err_is_terminal: bool,
+    /// Standard error is a terminal, where something may move.
+    pub(crate) can_move: bool,
     /// Whoever read standard output went away.
     out_closed: bool,
     cancel: Cancel,
@@ -22,7 +23,7 @@ impl Terminal {
         Self {
             out: Style::for_stream(&io::stdout(), no_color),
             err: Style::for_stream(&io::stderr(), no_color),
-            err_is_terminal: io::stderr().is_terminal(),
+            can_move: io::stderr().is_terminal(),
             out_closed: false,
             cancel,
         }
@@ -43,7 +44,7 @@ impl Terminal {
     }
 
     /// A line, or several, on standard error.
-    pub(crate) fn error_line(&mut self, text: &str) {
+    pub(crate) fn error_line(text: &str) {
         let mut stream = io::stderr().lock();
         // There is nowhere left to say that this failed.
         let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.write_all(b"\n"));

@@ -11,6 +11,9 @@
 //! starts, and nothing in here talks to a network.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -229,8 +232,9 @@ impl Site {
         let app = if worker_user.is_some() && !source.world_readable {
             // The worker's user could not read it in place.
             let copy = work.path().join("source");
+            create_readable(&copy).map_err(Error::Prepare)?;
             source.copy_to(&copy)?;
-            Tree::of(copy)
+            Tree { lower: Some(copy), ..Tree::default() }
         } else {
             Tree { lower: Some(source.root.clone()), upper: None, hidden: source.hidden.clone() }
         };
@@ -276,6 +280,12 @@ impl Site {
             }
         }
     }
+}
+
+/// A directory that the worker's user can enter, whatever the umask.
+fn create_readable(path: &Path) -> io::Result<()> {
+    fs_err::create_dir(path)?;
+    fs_err::set_permissions(path, Permissions::from_mode(0o755))
 }
 
 /// Compiled components, in the store.

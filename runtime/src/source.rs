@@ -192,7 +192,8 @@ impl Source {
     /// [`SourceError`].
     pub fn scan_without(path: &Path, excluded: &[PathBuf]) -> Result<Self, SourceError> {
         let missing = |source| SourceError::Missing { path: path.to_owned(), source };
-        let root = fs_err::canonicalize(path).map_err(missing)?;
+        // The error names the path already, so the cause does not.
+        let root = path.canonicalize().map_err(missing)?;
         let status = Status::of(&root).map_err(missing)?;
         if status.kind != FileType::Directory {
             return Err(missing(io::Error::from(io::ErrorKind::NotADirectory)));

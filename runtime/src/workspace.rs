@@ -13,7 +13,9 @@
 //! Guests know only the paths of the specification. Nothing here runs anything.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -67,7 +69,13 @@ impl Workspace {
         let environment = root.join("platform/env");
         fs::create_dir_all(&environment)?;
         for (name, value) in user_env {
-            fs::write(environment.join(name), value)?;
+            let file = environment.join(name);
+            fs::write(&file, value)?;
+            fs::set_permissions(&file, Permissions::from_mode(0o644))?;
+        }
+        // A worker under another user reads them, whatever the umask is; nobody else gets here.
+        for directory in [&environment, &root.join("platform")] {
+            fs::set_permissions(directory, Permissions::from_mode(0o755))?;
         }
         for directory in ["app", "changes", "layers", "tmp"] {
             fs::create_dir(root.join(directory))?;

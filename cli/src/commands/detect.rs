@@ -1,6 +1,7 @@
 //! `wapack detect`
 
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use wapack_runtime::cancel::Cancel;
 use wapack_runtime::event::Verdict;
 use wapack_runtime::lifecycle;
@@ -38,15 +39,15 @@ pub(crate) fn run(arguments: &DetectArguments, cancel: &Cancel, output: &mut Out
 fn text_of(detected: &Detected<'_>) -> String {
     let mut text = String::new();
     for (number, group) in (1..).zip(&detected.failed) {
-        text.push_str(&format!("\ngroup {number} does not build:\n"));
+        let _ = writeln!(text, "\ngroup {number} does not build:");
         text.push_str(&members_of(&group.members));
         if let Some(reason) = &group.plan {
-            text.push_str(&format!("  as a whole: {}\n", harmless_lines(reason)));
+            let _ = writeln!(text, "  as a whole: {}", harmless_lines(reason));
         }
     }
-    text.push_str(&format!("\ngroup {} builds:\n", detected.failed.len() + 1));
+    let _ = writeln!(text, "\ngroup {} builds:", detected.failed.len() + 1);
     for buildpack in &detected.group {
-        text.push_str(&format!("  {}: takes part\n", buildpack.reference));
+        let _ = writeln!(text, "  {}: takes part", buildpack.reference);
     }
     text.push_str(&members_of(&detected.left_out));
     text.pop();
@@ -54,7 +55,9 @@ fn text_of(detected: &Detected<'_>) -> String {
 }
 
 fn members_of(members: &[FailedMember]) -> String {
-    members.iter().map(|member| format!("  {}: {}\n", member.buildpack, said(member))).collect()
+    members
+        .iter()
+        .fold(String::new(), |text, member| text + &format!("  {}: {}\n", member.buildpack, said(member)))
 }
 
 fn said(member: &FailedMember) -> String {

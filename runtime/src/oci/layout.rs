@@ -43,6 +43,9 @@ pub enum LayoutError {
         #[source]
         cause: io::Error,
     },
+    /// There is none to read.
+    #[error("there is no image layout in `{}`", directory.display())]
+    Missing { directory: PathBuf },
     /// There are files, but it is no layout.
     #[error("`{}` is not empty and not an image layout", directory.display())]
     NotALayout { directory: PathBuf },
@@ -99,6 +102,7 @@ impl Diagnose for LayoutError {
     fn id(&self) -> &'static str {
         match self {
             Self::Io { .. } => "layout.io",
+            Self::Missing { .. } => "layout.missing",
             Self::NotALayout { .. } => "layout.not_a_layout",
             Self::Busy { .. } => "layout.busy",
             Self::Invalid { .. } => "layout.invalid",
@@ -118,7 +122,8 @@ impl Diagnose for LayoutError {
             | Self::WrongDigest { .. }
             | Self::WrongSize { .. }
             | Self::UnreadableBlob { .. } => Fault::Environment,
-            Self::NotALayout { .. }
+            Self::Missing { .. }
+            | Self::NotALayout { .. }
             | Self::Invalid { .. }
             | Self::NoSuchImage { .. }
             | Self::Ambiguous { .. }
@@ -128,6 +133,9 @@ impl Diagnose for LayoutError {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Missing { .. } => {
+                Some("a layout is a directory with `oci-layout` and `index.json`".to_owned())
+            }
             Self::NotALayout { .. } => Some("name a new or an empty directory".to_owned()),
             Self::NoSuchImage { names, .. } | Self::Ambiguous { names, .. } if !names.is_empty() => {
                 Some(format!("it has `{}`", names.join("`, `")))
@@ -438,7 +446,7 @@ pub fn read_image(
 ) -> Result<LayoutImage, LayoutError> {
     let reader = Reader { directory };
     if !directory.join(LAYOUT_FILE).is_file() {
-        return Err(LayoutError::NotALayout { directory: directory.to_owned() });
+        return Err(LayoutError::Missing { directory: directory.to_owned() });
     }
     let index = read_document(directory, &directory.join(INDEX_FILE), INDEX_FILE)?;
     let index: ImageIndex = reader.parse(INDEX_FILE, &index)?;

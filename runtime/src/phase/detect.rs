@@ -135,7 +135,10 @@ impl Diagnose for DetectError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NobodyTakesPart { .. } => Some(
+            Self::NobodyTakesPart { with_errors: true, .. } => {
+                Some("`wapack inspect DIR` shows what a buildpack is made of".to_owned())
+            }
+            Self::NobodyTakesPart { with_errors: false, .. } => Some(
                 "is `--path` the directory of the app? `--buildpack DIR` adds a buildpack of your own"
                     .to_owned(),
             ),

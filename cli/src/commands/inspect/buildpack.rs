@@ -1,6 +1,7 @@
 //! What a buildpack is, what its component exports and imports, and what it wants.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
@@ -134,10 +135,10 @@ fn component(
 pub(super) fn text(report: &BuildpackReport) -> String {
     let mut text = String::new();
     if let Some(buildpack) = &report.buildpack {
-        text.push_str(&format!("{}@{}\n", buildpack.id, buildpack.version));
+        let _ = writeln!(text, "{}@{}", buildpack.id, buildpack.version);
         let mut field = |name: &str, value: &str| {
             if !value.is_empty() {
-                text.push_str(&format!("  {name:<12}{}\n", harmless(value)));
+                let _ = writeln!(text, "  {name:<12}{}", harmless(value));
             }
         };
         field("name", &buildpack.name);
@@ -164,7 +165,7 @@ pub(super) fn text(report: &BuildpackReport) -> String {
             } else {
                 format!("NOT ALLOWED; `--grant {grant}` or the policy file allows it")
             };
-            text.push_str(&format!("  {grant:<20}{answer}\n"));
+            let _ = writeln!(text, "  {grant:<20}{answer}");
         }
     }
     if let Some(component) = &report.component {
@@ -172,14 +173,11 @@ pub(super) fn text(report: &BuildpackReport) -> String {
             text.push('\n');
         }
         let size = wapack_runtime::limits::show_bytes(component.bytes);
-        text.push_str(&format!(
-            "Component\n  {:<12}{}\n  {:<12}{size}\n",
-            "digest", component.digest, "size"
-        ));
+        let _ = writeln!(text, "Component\n  {:<12}{}\n  {:<12}{size}", "digest", component.digest, "size");
         for (title, names) in [("Exports", &component.exports), ("Imports", &component.imports)] {
-            text.push_str(&format!("\n{title}\n"));
+            let _ = writeln!(text, "\n{title}");
             for name in names {
-                text.push_str(&format!("  {}\n", harmless(name)));
+                let _ = writeln!(text, "  {}", harmless(name));
             }
             if names.is_empty() {
                 text.push_str("  none\n");

@@ -1,5 +1,6 @@
 //! What holds a buildpack on this machine.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -76,19 +77,19 @@ pub(super) fn text(report: &HostReport) -> String {
             None => "in force".to_owned(),
             Some(why) => format!("MISSING: {why}"),
         };
-        text.push_str(&format!("  {name:<24}{state}\n"));
+        let _ = writeln!(text, "  {name:<24}{state}");
     }
     let user = match report.user {
         Some(user) => format!("{user}, which nobody else has"),
         None => "yours".to_owned(),
     };
-    text.push_str(&format!("  {:<24}{user}\n\nWhat a worker tried, just now\n", "user id"));
+    let _ = writeln!(text, "  {:<24}{user}\n\nWhat a worker tried, just now", "user id");
     for attempt in &report.attempts {
         let answer = match &attempt.refused {
             Some(why) => format!("refused: {why}"),
             None => "IT WORKED".to_owned(),
         };
-        text.push_str(&format!("  {:<32}{answer}\n", attempt.what));
+        let _ = writeln!(text, "  {:<32}{answer}", attempt.what);
     }
     text
 }

@@ -1,6 +1,7 @@
 //! What is in an image, by its configuration and its labels.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -165,7 +166,7 @@ fn makers(metadata: &LifecycleMetadata) -> BTreeMap<String, String> {
 pub(super) fn text(report: &ImageReport) -> String {
     let mut text = String::new();
     let mut field = |name: &str, value: &str| {
-        text.push_str(&format!("{name:<12}{}\n", harmless(value)));
+        let _ = writeln!(text, "{name:<12}{}", harmless(value));
     };
     field("digest", &report.digest);
     field("target", &report.target);
@@ -184,7 +185,7 @@ pub(super) fn text(report: &ImageReport) -> String {
     field("start", &[report.entrypoint.as_slice(), report.command.as_slice()].concat().join(" "));
     text.push_str("\nBuildpacks\n");
     for buildpack in &report.buildpacks {
-        text.push_str(&format!("  {}\n", harmless(buildpack)));
+        let _ = writeln!(text, "  {}", harmless(buildpack));
     }
     if report.buildpacks.is_empty() {
         text.push_str("  none: it was not made by buildpacks\n");
@@ -194,24 +195,21 @@ pub(super) fn text(report: &ImageReport) -> String {
         let default =
             if report.default_process.as_ref() == Some(&process.r#type) { " (default)" } else { "" };
         let line = [process.command.as_slice(), process.arguments.as_slice()].concat().join(" ");
-        text.push_str(&format!(
-            "  {}{default}: {}   from {}\n",
+        let _ = writeln!(
+            text,
+            "  {}{default}: {}   from {}",
             harmless(&process.r#type),
             harmless(&line),
             harmless(&process.buildpack)
-        ));
+        );
     }
     if report.processes.is_empty() {
         text.push_str("  none\n");
     }
-    text.push_str(&format!("\nLayers ({})\n", show_bytes(report.bytes)));
+    let _ = writeln!(text, "\nLayers ({})", show_bytes(report.bytes));
     for layer in &report.layers {
         let digest = layer.digest.get(..19).unwrap_or(&layer.digest);
-        text.push_str(&format!(
-            "  {digest}  {:>10}  {}\n",
-            show_bytes(layer.bytes),
-            harmless(&layer.made_by)
-        ));
+        let _ = writeln!(text, "  {digest}  {:>10}  {}", show_bytes(layer.bytes), harmless(&layer.made_by));
     }
     text
 }

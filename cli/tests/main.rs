@@ -1,0 +1,12 @@
+//! The program as its users meet it: exit code, standard output, standard error.
+
+#![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests; clippy.toml reaches only the tests themselves")]
+
+mod build;
+mod config;
+mod errors;
+mod help;
+mod inspect;
+mod signals;
+mod site;

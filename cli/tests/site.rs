@@ -1,0 +1,106 @@
+//! A private cache and configuration, and the program in it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+pub(crate) const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../samples/website");
+
+pub(crate) struct Site {
+    temp: tempfile::TempDir,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Ended {
+    /// Fails with everything that was said.
+    #[track_caller]
+    pub(crate) fn with(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "\n{}\n{}", self.out, self.err);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn says(self, parts: &[&str]) -> Self {
+        for part in parts {
+            assert!(self.out.contains(part), "no {part:?} in\n{}\n{}", self.out, self.err);
+        }
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn complains(self, parts: &[&str]) -> Self {
+        for part in parts {
+            assert!(self.err.contains(part), "no {part:?} in\n{}", self.err);
+        }
+        self
+    }
+}
+
+impl Site {
+    pub(crate) fn new() -> Self {
+        Self { temp: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.temp.path()
+    }
+
+    pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The program in this directory, with nothing of the caller's environment.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wapack"));
+        command.args(arguments).current_dir(self.path()).env_clear().env("HOME", self.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        self.command(arguments).output().unwrap().into()
+    }
+
+    /// A buildpack that is one of the test guests; `None`, and why, when they are not built.
+    pub(crate) fn guest(&self, name: &str) -> Option<PathBuf> {
+        let program = Path::new(env!("CARGO_BIN_EXE_wapack"));
+        let component = program.ancestors().find_map(|ancestor| {
+            let file = ancestor
+                .join("wasm32-wasip2/guest/examples")
+                .join(format!("{}.wasm", name.replace('-', "_")));
+            file.is_file().then_some(file)
+        });
+        let Some(component) = component else {
+            println!("SKIPPED: the guest `{name}` is not built; `cargo xtask guests` builds it");
+            return None;
+        };
+        let toml = format!("api = \"0.12\"\n[buildpack]\nid = \"test/{name}\"\nversion = \"0.1.0\"\n");
+        let directory = self.file(&format!("{name}/buildpack.toml"), &toml).parent().unwrap().to_owned();
+        std::fs::copy(component, directory.join("buildpack.wasm")).unwrap();
+        Some(directory)
+    }
+
+    /// Directories of builds that are under way, or were left behind.
+    pub(crate) fn work_directories(&self) -> usize {
+        std::fs::read_dir(self.path().join(".cache/wapack/work")).map_or(0, Iterator::count)
+    }
+}
