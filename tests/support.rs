@@ -31,6 +31,8 @@ pub(crate) struct Site {
     pub(crate) run_image: RunImage,
     pub(crate) cancel: Cancel,
     pub(crate) sources: Sources,
+    /// Passed to the worker program: tells this site's workers from others in `/proc`.
+    pub(crate) worker_arguments: Vec<String>,
 }
 
 /// What a build said and did.
@@ -73,8 +75,10 @@ impl Site {
             std::fs::create_dir(root.path().join(name)).expect("a directory");
         }
         std::fs::write(root.path().join("app/index.html"), "<h1>hello</h1>\n").expect("a file");
+        let worker_arguments = vec![root.path().display().to_string()];
         Self {
             root,
+            worker_arguments,
             buildpacks: Vec::new(),
             env: BTreeMap::new(),
             policy: Policy::load(&PolicyPaths::default()).expect("the defaults").0,
@@ -112,6 +116,14 @@ impl Site {
         self
     }
 
+    /// How this site's workers are started.
+    pub(crate) fn worker(&self) -> WorkerCommand {
+        WorkerCommand {
+            program: env!("CARGO_BIN_EXE_acceptance-worker").into(),
+            arguments: self.worker_arguments.clone(),
+        }
+    }
+
     /// Builds with all buildpacks as one group.
     pub(crate) fn build(&self) -> Outcome {
         let (store, _) = Store::open(&self.path("store")).expect("a store");
@@ -129,8 +141,7 @@ impl Site {
         }
         let builder = Builder { catalog, order: Order { groups: vec![OrderGroup { members }] } };
         let (target, exec_env) = (amd64(), ExecEnv::default());
-        let worker =
-            WorkerCommand { program: env!("CARGO_BIN_EXE_acceptance-worker").into(), arguments: vec![] };
+        let worker = self.worker();
         let launcher = Launcher { bytes: b"not a real launcher".to_vec(), version: "0.0.0".into() };
         let project = ProjectMetadata::default();
         let source = self.path("app");
