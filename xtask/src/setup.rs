@@ -96,7 +96,7 @@ pub(crate) fn for_checks() -> Result<()> {
 
 /// Programs that check an image or start it. Tests that lack one say so and are skipped.
 pub(crate) fn for_containers() -> Result<()> {
-    let needed: Vec<(String, Vec<String>)> = ["crun", "skopeo", "umoci", "mmdebstrap", "strace"]
+    let needed: Vec<(String, Vec<String>)> = ["crun", "skopeo", "umoci", "mmdebstrap", "python3", "strace"]
         .into_iter()
         .map(|name| (name.to_owned(), vec![name.to_owned()]))
         .collect();
