@@ -33,6 +33,7 @@ use crate::source::Source;
 use crate::sources::Sources;
 use crate::store::{CompiledKey, ImageCache, Store, WorkDir};
 use crate::tree::{Tree, TreeLimits};
+use crate::walk;
 use crate::workspace::Workspace;
 
 /// First of the user ids that workers run under when we are root. Nobody is
@@ -222,6 +223,7 @@ impl Site {
         let app = if worker_user.is_some() && !source.world_readable {
             // The worker's user could not read it in place.
             let copy = work.path().join("source");
+            walk::create_readable(&copy).map_err(Error::Prepare)?;
             source.copy_to(&copy)?;
             Tree::of(copy)
         } else {

@@ -35,6 +35,7 @@ use crate::policy::Policy;
 use crate::sources::Sources;
 use crate::store::CachedLayer;
 use crate::tree::Tree;
+use crate::walk;
 use crate::workspace::{Workspace, layer_directory, layers_directory};
 
 /// What building depends on besides the group.
@@ -317,7 +318,7 @@ const CHANGES: &str = "\nchanges";
 impl Host<'_> {
     fn fresh(&self, name: &str) -> Result<PathBuf, Refusal> {
         let directory = self.directory.join(name);
-        match fs::create_dir(&directory) {
+        match walk::create_readable(&directory) {
             Ok(()) => Ok(directory),
             Err(error) => Err(Refusal {
                 id: "host.failed".to_owned(),
