@@ -52,7 +52,11 @@ impl Outcome {
     /// How the image's layers came to be, by name.
     pub(crate) fn layers(&self) -> BTreeMap<&str, LayerSource> {
         let layer = |event| {
-            if let &Event::LayerExported { ref name, source, .. } = event { Some((name.as_str(), source)) } else { None }
+            if let &Event::LayerExported { ref name, source, .. } = event {
+                Some((name.as_str(), source))
+            } else {
+                None
+            }
         };
         self.events.iter().filter_map(layer).collect()
     }

@@ -133,7 +133,11 @@ fn walk(root: &Path) -> Vec<std::path::PathBuf> {
     let mut index = 0;
     while index < found.len() {
         if found[index].is_dir() && !found[index].is_symlink() {
-            found.extend(fs::read_dir(&found[index]).expect("a directory").map(|entry| entry.expect("an entry").path()));
+            found.extend(
+                fs::read_dir(&found[index])
+                    .expect("a directory")
+                    .map(|entry| entry.expect("an entry").path()),
+            );
         }
         index += 1;
     }

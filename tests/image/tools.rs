@@ -173,7 +173,16 @@ impl Layout {
 /// What GNU tar makes of a layer: mode, owner, time and name of each entry.
 pub(super) fn tar_list(layer: &Path) -> Vec<String> {
     let mut command = Command::new("tar");
-    command.args(["--list", "--gzip", "--verbose", "--numeric-owner", "--full-time", "--utc", "-P", "--file"]);
+    command.args([
+        "--list",
+        "--gzip",
+        "--verbose",
+        "--numeric-owner",
+        "--full-time",
+        "--utc",
+        "-P",
+        "--file",
+    ]);
     let text = run(command.arg(layer).env("LC_ALL", "C"));
     text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
