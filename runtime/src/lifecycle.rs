@@ -225,7 +225,7 @@ impl Site {
             let copy = work.path().join("source");
             walk::create_readable(&copy).map_err(Error::Prepare)?;
             source.copy_to(&copy)?;
-            Tree::of(copy)
+            Tree { lower: Some(copy), ..Tree::default() }
         } else {
             Tree { lower: Some(source.root.clone()), upper: None, hidden: source.hidden.clone() }
         };
