@@ -3,20 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use acceptance::{Job, Surroundings, amd64};
 use wapack_runtime::cancel::Cancel;
-use wapack_runtime::catalog::{Builder, Buildpack, Catalog};
-use wapack_runtime::cnb::id::ExecEnv;
-use wapack_runtime::cnb::labels::ProjectMetadata;
-use wapack_runtime::cnb::order::{Order, OrderGroup, OrderMember};
-use wapack_runtime::cnb::target::Target;
 use wapack_runtime::error::Error;
-use wapack_runtime::event::Event;
+use wapack_runtime::event::{Event, LayerSource};
 use wapack_runtime::executor::worker::WorkerCommand;
-use wapack_runtime::lifecycle::{self, AppRequest, BuildRequest};
-use wapack_runtime::phase::export::{Base, Exported, Launcher, LauncherMode, RunImage};
+use wapack_runtime::phase::export::{Base, Exported, LauncherMode, RunImage};
 use wapack_runtime::policy::{Policy, PolicyPaths};
 use wapack_runtime::sources::Sources;
-use wapack_runtime::store::Store;
 
 /// The name of the image that tests build.
 pub(crate) const IMAGE: &str = "acceptance/image:latest";
@@ -33,6 +27,8 @@ pub(crate) struct Site {
     pub(crate) sources: Sources,
     /// Passed to the worker program: tells this site's workers from others in `/proc`.
     pub(crate) worker_arguments: Vec<String>,
+    /// A real launcher, where one is needed.
+    pub(crate) launcher: Option<PathBuf>,
 }
 
 /// What a build said and did.
@@ -48,6 +44,33 @@ impl Outcome {
             |event| if let &Event::Output { ref line, .. } = event { Some(line.as_str()) } else { None };
         self.events.iter().filter_map(line).collect()
     }
+
+    /// Everything the user was warned of.
+    pub(crate) fn warnings(&self) -> Vec<&str> {
+        let warning =
+            |event| if let &Event::Warning { ref message } = event { Some(message.as_str()) } else { None };
+        self.events.iter().filter_map(warning).collect()
+    }
+
+    /// How the image's layers came to be, by name.
+    pub(crate) fn layers(&self) -> BTreeMap<&str, LayerSource> {
+        let layer = |event| {
+            if let &Event::LayerExported { ref name, source, .. } = event {
+                Some((name.as_str(), source))
+            } else {
+                None
+            }
+        };
+        self.events.iter().filter_map(layer).collect()
+    }
+
+    /// The digest of the image.
+    pub(crate) fn digest(&self) -> String {
+        match &self.result {
+            Ok(exported) => exported.digest.to_string(),
+            Err(error) => panic!("no image: {error:?}\n{:#?}", self.events),
+        }
+    }
 }
 
 /// Where cargo puts what it builds.
@@ -62,10 +85,6 @@ pub(crate) fn guest(name: &str) -> PathBuf {
     let path = directory.join(format!("{}.wasm", name.replace('-', "_")));
     assert!(path.is_file(), "`{}` is missing: run `cargo xtask guests` first", path.display());
     path
-}
-
-pub(crate) fn amd64() -> Target {
-    Target { os: "linux".into(), arch: "amd64".into(), variant: None, distro: None }
 }
 
 impl Site {
@@ -86,6 +105,7 @@ impl Site {
             run_image: RunImage { base: Base::Scratch(amd64()), name: String::new(), mirrors: vec![] },
             cancel: Cancel::default(),
             sources: Sources::default(),
+            launcher: None,
         }
     }
 
@@ -124,54 +144,42 @@ impl Site {
         }
     }
 
+    /// What a build of this site takes.
+    pub(crate) fn job(&self) -> Job {
+        Job {
+            store: self.path("store"),
+            app: self.path("app"),
+            output: self.path("image"),
+            tenant: "test".to_owned(),
+            image: IMAGE.to_owned(),
+            buildpacks: self.buildpacks.clone(),
+            env: self.env.clone(),
+            worker: env!("CARGO_BIN_EXE_acceptance-worker").into(),
+            launcher: self.launcher.clone(),
+            worker_arguments: self.worker_arguments.clone(),
+            process_type: None,
+        }
+    }
+
     /// Builds with all buildpacks as one group.
     pub(crate) fn build(&self) -> Outcome {
-        let (store, _) = Store::open(&self.path("store")).expect("a store");
-        let digest = |path: &Path| store.digest_of_file(path);
-        let mut catalog = Catalog::default();
-        let mut members = Vec::new();
-        for directory in &self.buildpacks {
-            let buildpack = Buildpack::load(directory, &digest).expect("a buildpack");
-            members.push(OrderMember {
-                buildpack: buildpack.reference.clone(),
-                optional: false,
-                exec_envs: vec![],
-            });
-            catalog.add(buildpack).expect("each once");
-        }
-        let builder = Builder { catalog, order: Order { groups: vec![OrderGroup { members }] } };
-        let (target, exec_env) = (amd64(), ExecEnv::default());
-        let worker = self.worker();
-        let launcher = Launcher { bytes: b"not a real launcher".to_vec(), version: "0.0.0".into() };
-        let project = ProjectMetadata::default();
-        let source = self.path("app");
-        let output = self.path("image");
-        let request = BuildRequest {
-            app: AppRequest {
-                source: &source,
-                builder: &builder,
-                store: &store,
-                policy: &self.policy,
-                target: &target,
-                exec_env: &exec_env,
-                user_env: &self.env,
-                worker: &worker,
-                keep_work_dir: false,
-                cancel: &self.cancel,
-            },
-            tenant: "test",
-            image: IMAGE,
+        self.build_job(&self.job(), |_| ())
+    }
+
+    /// Builds, and shows each event when it happens.
+    pub(crate) fn build_job(&self, job: &Job, mut watch: impl FnMut(&Event)) -> Outcome {
+        let surroundings = Surroundings {
+            policy: &self.policy,
             sources: &self.sources,
-            run_image: &self.run_image,
-            launcher: &launcher,
+            cancel: &self.cancel,
             launcher_mode: self.launcher_mode,
-            user: None,
-            process_type: None,
-            project: &project,
-            output: &output,
+            run_image: &self.run_image,
         };
         let mut events = Vec::new();
-        let result = lifecycle::build(&request, &mut |event| events.push(event));
+        let result = acceptance::build(job, surroundings, &mut |event| {
+            watch(&event);
+            events.push(event);
+        });
         Outcome { result, events }
     }
 }

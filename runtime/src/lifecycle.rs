@@ -11,9 +11,6 @@
 //! starts, and nothing in here talks to a network.
 
 use std::collections::BTreeMap;
-use std::fs::Permissions;
-use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -36,6 +33,7 @@ use crate::source::Source;
 use crate::sources::Sources;
 use crate::store::{CompiledKey, ImageCache, Store, WorkDir};
 use crate::tree::{Tree, TreeLimits};
+use crate::walk;
 use crate::workspace::Workspace;
 
 /// First of the user ids that workers run under when we are root. Nobody is
@@ -232,7 +230,7 @@ impl Site {
         let app = if worker_user.is_some() && !source.world_readable {
             // The worker's user could not read it in place.
             let copy = work.path().join("source");
-            create_readable(&copy).map_err(Error::Prepare)?;
+            walk::create_readable(&copy).map_err(Error::Prepare)?;
             source.copy_to(&copy)?;
             Tree { lower: Some(copy), ..Tree::default() }
         } else {
@@ -280,12 +278,6 @@ impl Site {
             }
         }
     }
-}
-
-/// A directory that the worker's user can enter, whatever the umask.
-fn create_readable(path: &Path) -> io::Result<()> {
-    fs_err::create_dir(path)?;
-    fs_err::set_permissions(path, Permissions::from_mode(0o755))
 }
 
 /// Compiled components, in the store.

@@ -8,6 +8,7 @@ use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, StatxFlags};
@@ -311,6 +312,12 @@ fn unlink_files(directory: OwnedFd, name: CString, first_failure: &mut Option<Er
     Doomed { directory, name, subdirectories }
 }
 
+/// Makes a directory that others may read, whatever the umask: a worker may run as another user.
+pub(crate) fn create_readable(path: &Path) -> io::Result<()> {
+    fs_err::create_dir(path)?;
+    fs_err::set_permissions(path, PermissionsExt::from_mode(0o755))
+}
+
 /// Copies the contents of an open file, sharing its blocks where the file system can.
 pub(crate) fn copy_contents(from: &std::fs::File, to: &std::fs::File) -> io::Result<()> {
     if rustix::fs::ioctl_ficlone(to, from).is_ok() {
@@ -402,7 +409,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::fs::MetadataExt;
 
     /// The deepest chain that can be made quickly without long paths.
     fn nest(root: &Path, depth: usize) {

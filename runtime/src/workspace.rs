@@ -13,9 +13,8 @@
 //! Guests know only the paths of the specification. Nothing here runs anything.
 
 use std::collections::BTreeMap;
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -26,6 +25,7 @@ use crate::cnb::id::{BuildpackId, BuildpackRef, ExecEnv, LayerName};
 use crate::cnb::target::Target;
 use crate::executor::Mount;
 use crate::tree::Tree;
+use crate::walk;
 
 /// The app, as guests see it.
 pub const APP: &str = "/workspace";
@@ -66,19 +66,13 @@ impl Workspace {
     /// # Errors
     /// When they cannot be made.
     pub fn new(root: &Path, app: Tree, user_env: &BTreeMap<String, String>) -> io::Result<Self> {
-        let environment = root.join("platform/env");
-        fs::create_dir_all(&environment)?;
+        for directory in ["app", "changes", "layers", "platform", "platform/env", "tmp"] {
+            walk::create_readable(&root.join(directory))?;
+        }
         for (name, value) in user_env {
-            let file = environment.join(name);
+            let file = root.join("platform/env").join(name);
             fs::write(&file, value)?;
-            fs::set_permissions(&file, Permissions::from_mode(0o644))?;
-        }
-        // A worker under another user reads them, whatever the umask is; nobody else gets here.
-        for directory in [&environment, &root.join("platform")] {
-            fs::set_permissions(directory, Permissions::from_mode(0o755))?;
-        }
-        for directory in ["app", "changes", "layers", "tmp"] {
-            fs::create_dir(root.join(directory))?;
+            fs::set_permissions(file, PermissionsExt::from_mode(0o644))?;
         }
         Ok(Self { root: root.to_owned(), app, calls: 0 })
     }
@@ -94,8 +88,10 @@ impl Workspace {
     /// When it cannot be made.
     pub fn layers_of(&self, buildpack: &BuildpackId) -> io::Result<PathBuf> {
         let directory = self.root.join("layers").join(buildpack.directory_name());
-        fs::create_dir_all(&directory)?;
-        Ok(directory)
+        match walk::create_readable(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(directory),
+        }
     }
 
     /// What every call of `buildpack` sees: the app, its own files, the
@@ -106,7 +102,7 @@ impl Workspace {
     pub fn mounts(&mut self, buildpack: &Buildpack, app_write: bool) -> io::Result<Vec<Mount>> {
         self.calls += 1;
         let scratch = self.root.join("tmp").join(self.calls.to_string());
-        fs::create_dir(&scratch)?;
+        walk::create_readable(&scratch)?;
         if app_write {
             self.app.upper.get_or_insert_with(|| self.root.join("app"));
         }

@@ -63,7 +63,11 @@ fn g7_a_sparse_file_costs_what_it_claims_to_be() {
     let outcome = site.build();
     assert_eq!(
         outcome.succeeded().lines(),
-        ["set_len: refused: QuotaExceeded", "write far out: refused: QuotaExceeded", "write: refused: QuotaExceeded"]
+        [
+            "set_len: refused: QuotaExceeded",
+            "write far out: refused: QuotaExceeded",
+            "write: refused: QuotaExceeded"
+        ]
     );
     assert!(no_litter(&site));
 }
@@ -152,13 +156,18 @@ fn g9_paths_lead_nowhere_but_the_mount_table() {
     }
     assert_eq!(before, tree(&site.path("buildpacks")) + &tree(&site.path("app")));
 
-    for path in [secret, outside.display().to_string(), format!("/../../..{}", site.path("secret").display())] {
+    for path in [secret, outside.display().to_string(), format!("/../../..{}", site.path("secret").display())]
+    {
         let outcome = {
             let mut again = Site::new().guest("escape-path").env("PATH_TO_TRY", &path);
             again.policy = site.policy.clone();
             again.build()
         };
-        assert!(outcome.succeeded().lines().iter().all(|line| line.contains(": refused: ")), "{:?}", outcome.lines());
+        assert!(
+            outcome.succeeded().lines().iter().all(|line| line.contains(": refused: ")),
+            "{:?}",
+            outcome.lines()
+        );
     }
 }
 
@@ -216,7 +225,10 @@ fn g12_the_host_follows_no_link_a_guest_left() {
     let site = site.env("CANARY", &secret);
     let outcome = site.build();
     nothing_leaked(&site, &outcome);
-    outcome.failed_with("buildpack.bad_output", "buildpack `test/plant-symlinks@1.0.0` returned something invalid: layer `scratch`");
+    outcome.failed_with(
+        "buildpack.bad_output",
+        "buildpack `test/plant-symlinks@1.0.0` returned something invalid: layer `scratch`",
+    );
     assert!(outcome.printed("scratch/env: done"), "{:?}", outcome.lines());
     assert!(outcome.printed("launch.toml: refused: "), "{:?}", outcome.lines());
     assert!(no_litter(&site));
@@ -236,7 +248,11 @@ fn layers_are_seen_by_later_guests_only_when_they_are_build_layers() {
     let lines: Vec<&str> = outcome.lines().into_iter().filter(|line| line.contains(" /")).collect();
     assert_eq!(
         lines,
-        ["list /layers: done", "list /layers/test_well-behaved: done", "list /layers/test_well-behaved/tools: done"]
+        [
+            "list /layers: done",
+            "list /layers/test_well-behaved: done",
+            "list /layers/test_well-behaved/tools: done"
+        ]
     );
 }
 
@@ -265,13 +281,18 @@ fn g3_a_fifo_in_the_app_is_refused_at_once() {
 fn i1_links_of_the_app_are_links_of_the_image() {
     let site = Site::new().guest("peek").env("PATHS", "/workspace");
     let secret = with_canary(&site);
-    for (name, target) in [("absolute", secret.as_str()), ("up", "../secret"), ("self", "self"), ("proc", "/proc/self/environ")]
+    for (name, target) in
+        [("absolute", secret.as_str()), ("up", "../secret"), ("self", "self"), ("proc", "/proc/self/environ")]
     {
         std::os::unix::fs::symlink(target, site.path("app").join(name)).expect("a link");
     }
     let outcome = site.build();
     nothing_leaked(&site, &outcome);
     for name in ["absolute", "up", "self", "proc"] {
-        assert!(outcome.succeeded().printed(&format!("see /workspace/{name}: refused: ")), "{:?}", outcome.lines());
+        assert!(
+            outcome.succeeded().printed(&format!("see /workspace/{name}: refused: ")),
+            "{:?}",
+            outcome.lines()
+        );
     }
 }

@@ -66,13 +66,22 @@ fn g20_impossible_times_are_refused() {
         .collect();
     assert_eq!(
         done,
-        ["0.0: done", "0.999999999: done", "1.0: done", "1.999999999: done", "2147483648.0: done", "2147483648.999999999: done"]
+        [
+            "0.0: done",
+            "0.999999999: done",
+            "1.0: done",
+            "1.999999999: done",
+            "2147483648.0: done",
+            "2147483648.999999999: done"
+        ]
     );
 }
 
 fn trap(outcome: &Outcome) -> (&str, &[String]) {
     match outcome.error() {
-        Error::Build(BuildError::Guest(GuestFailure::Trapped { message, backtrace, .. })) => (message, backtrace),
+        Error::Build(BuildError::Guest(GuestFailure::Trapped { message, backtrace, .. })) => {
+            (message, backtrace)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -125,6 +134,14 @@ fn i7_a_guest_has_no_variable_of_the_host() {
         .collect();
     assert_eq!(
         names,
-        ["CNB_BUILDPACK_DIR", "CNB_EXEC_ENV", "CNB_LAYERS_DIR", "CNB_PLATFORM_DIR", "CNB_TARGET_ARCH", "CNB_TARGET_OS", "MINE"]
+        [
+            "CNB_BUILDPACK_DIR",
+            "CNB_EXEC_ENV",
+            "CNB_LAYERS_DIR",
+            "CNB_PLATFORM_DIR",
+            "CNB_TARGET_ARCH",
+            "CNB_TARGET_OS",
+            "MINE"
+        ]
     );
 }

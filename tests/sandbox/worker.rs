@@ -152,7 +152,8 @@ fn the_worker_has_no_variable_and_no_descriptor_of_ours() {
 #[test]
 fn g16_the_worker_has_no_network() {
     look_at_worker("nap-forever", |_, pid| {
-        let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).expect("a namespace");
+        let namespace =
+            |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).expect("a namespace");
         assert_ne!(namespace(&pid.to_string()), namespace("self"));
         let devices = fs::read_to_string(format!("/proc/{pid}/net/dev")).expect("a list");
         let names: Vec<&str> =
@@ -216,7 +217,9 @@ fn g9_a_worker_that_was_taken_over_cannot_get_out() {
     fs::create_dir(&other).expect("a directory");
     fs::write(work.path().join("mine"), "mine").expect("a file");
     // Readable for everybody, so that only Landlock stands in the way.
-    for path in [site.path(""), site.path("store"), site.path("store/work"), other.clone(), work.path().to_owned()] {
+    for path in
+        [site.path(""), site.path("store"), site.path("store/work"), other.clone(), work.path().to_owned()]
+    {
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("our own");
     }
     let roots = vec![Root { path: work.path().to_owned(), writable: true }];
@@ -251,7 +254,9 @@ fn a_policy_that_requires_isolation_refuses_a_machine_without_it() {
         .succeeded()
         .events
         .iter()
-        .filter_map(|event| if let Event::Warning { message } = event { Some(message.as_str()) } else { None })
+        .filter_map(
+            |event| if let Event::Warning { message } = event { Some(message.as_str()) } else { None },
+        )
         .collect();
     assert_eq!(
         warnings,

@@ -96,7 +96,7 @@ pub(crate) fn for_checks() -> Result<()> {
 
 /// Programs that check an image or start it. Tests that lack one say so and are skipped.
 pub(crate) fn for_containers() -> Result<()> {
-    programs(&["crun", "runc", "skopeo", "umoci", "mmdebstrap", "strace"])
+    programs(&["crun", "runc", "skopeo", "umoci", "mmdebstrap", "python3", "strace"])
 }
 
 /// What benchmarks compare with.

@@ -39,6 +39,7 @@ use crate::policy::Policy;
 use crate::sources::Sources;
 use crate::store::CachedLayer;
 use crate::tree::Tree;
+use crate::walk;
 use crate::workspace::{Workspace, layer_directory, layers_directory};
 
 /// What building depends on besides the group.
@@ -294,7 +295,7 @@ const CHANGES: &str = "\nchanges";
 impl Host<'_> {
     fn fresh(&self, name: &str) -> Result<PathBuf, Refusal> {
         let directory = self.directory.join(name);
-        match fs::create_dir(&directory) {
+        match walk::create_readable(&directory) {
             Ok(()) => Ok(directory),
             Err(error) => Err(Refusal {
                 id: "host.failed".to_owned(),
@@ -481,7 +482,7 @@ fn is_empty(directory: &Path) -> bool {
 /// Where later buildpacks find a build layer on the host.
 fn host_directory(contents: &BuiltContents, layer: &LayerOutput, cached: &[CachedLayer]) -> Option<PathBuf> {
     match contents {
-        BuiltContents::Fresh(tree) => tree.lower.clone(),
+        BuiltContents::Fresh(tree) => tree.upper.clone(),
         BuiltContents::Stored { .. } => {
             let known = cached.iter().find(|known| known.name == layer.name)?;
             Some(known.tree.as_ref()?.path.clone())

@@ -9,18 +9,22 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
+use rustix::fs::{Mode, OFlags, fchmod, mkdirat, open, openat};
 use rustix::io::Errno;
 
 use crate::cancel::{Cancel, Cancelled};
 use crate::cnb::env;
 use crate::cnb::layer::EnvironmentChange;
 use crate::tree::{EntryKind, Tree, TreeError, TreeLimits};
+use crate::walk;
 
 /// Names at the top of a layer that hold its environment; the host's to write.
 const ENVIRONMENT_NAMES: [&str; 3] = ["env", "env.build", "env.launch"];
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Later buildpacks read it, perhaps as another user.
+const READABLE: Mode = Mode::from_raw_mode(0o644);
 
 /// Why a layer cannot be finished.
 #[derive(Debug)]
@@ -73,7 +77,9 @@ pub(super) fn write_environment(layer: &Path, changes: &[EnvironmentChange]) -> 
             directory = make_directory(&directory, name)?;
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&directory, *name, flags, Mode::from_raw_mode(0o644))?;
+        let file = openat(&directory, *name, flags, READABLE)?;
+        // The umask may have taken some of it.
+        fchmod(&file, READABLE)?;
         File::from(file).write_all(value.as_bytes()).map_err(BadLayer::Io)?;
     }
     Ok(())
@@ -84,7 +90,9 @@ fn make_directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error),
     }
-    openat(parent, name, DIRECTORY, Mode::empty())
+    let directory = openat(parent, name, DIRECTORY, Mode::empty())?;
+    fchmod(&directory, Mode::from_raw_mode(0o755))?;
+    Ok(directory)
 }
 
 /// Makes `directory` a plain copy of `tree`, without its environment files.
@@ -92,7 +100,7 @@ fn make_directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
 /// What did not change is cloned where the file system can.
 pub(crate) fn merge(tree: &Tree, directory: &Path, cancel: &Cancel) -> Result<(), BadLayer> {
     let listing = tree.list(TreeLimits::default(), cancel)?;
-    fs_err::create_dir(directory).map_err(BadLayer::Io)?;
+    walk::create_readable(directory).map_err(BadLayer::Io)?;
     let reader = tree.reader()?;
     for entry in &listing.entries {
         if ENVIRONMENT_NAMES.iter().any(|name| is_below(&entry.path, name)) {
@@ -100,17 +108,18 @@ pub(crate) fn merge(tree: &Tree, directory: &Path, cancel: &Cancel) -> Result<()
         }
         let path = directory.join(std::ffi::OsStr::from_bytes(&entry.path));
         match &entry.kind {
-            EntryKind::Directory => fs_err::create_dir(&path).map_err(BadLayer::Io)?,
+            EntryKind::Directory => walk::create_readable(&path).map_err(BadLayer::Io)?,
             EntryKind::Symlink { target } => {
                 rustix::fs::symlink(target.as_slice(), &path)?;
             }
             EntryKind::File { executable, .. } => {
                 cancel.check().map_err(BadLayer::Cancelled)?;
                 let source = reader.open(entry)?;
-                let mode = Mode::from_raw_mode(if *executable { 0o755 } else { 0o644 });
+                let mode = if *executable { Mode::from_raw_mode(0o755) } else { READABLE };
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut copy = File::from(open(&path, flags, mode)?);
+                fchmod(&copy, mode)?;
                 io::copy(&mut &source, &mut copy).map_err(BadLayer::Io)?;
             }
         }

@@ -7,13 +7,14 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cnb::id::BuildpackRef;
+use crate::cnb::id::{BuildpackId, BuildpackRef};
 use crate::cnb::launch::{Label, Process, Slice};
 use crate::cnb::layer::{EnvironmentChange, EnvironmentOperation, EnvironmentScope, LayerTypes};
 use crate::cnb::sbom::{Sbom, SbomFormat};
 use crate::executor::AppLink;
 use crate::fault::Diagnose;
 use crate::oci::blob::{BlobStore, NewBlob, StoredBlob};
+use crate::oci::digest::DiffId;
 use crate::oci::layout::read_image;
 use crate::phase::values::BuiltBuildpack;
 
