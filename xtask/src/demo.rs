@@ -36,8 +36,7 @@ pub(crate) fn run() -> Result<()> {
     );
     run_command(
         Command::new(&wapack)
-            .arg("build")
-            .arg("--path")
+            .args(["build", "--verbose", "--path"])
             .arg(&sample)
             .args(["--verbose", "--run-image", "scratch", "--output"])
             .arg(format!("oci:{}", layout.display()))
