@@ -148,7 +148,7 @@ impl Output {
             // The command says it, with what else it knows.
             Event::ImageWritten { .. } => {}
             Event::Warning { message } => self.warning(message),
-            Event::Note { message } => self.detail(&harmless_lines(message)),
+            Event::Note { message } => self.say(&harmless_lines(message)),
         }
     }
 

@@ -173,3 +173,12 @@ fn an_app_that_only_its_owner_can_read_builds_the_same() {
     mode(&site.path().join("app"), 0o700);
     assert_eq!(build("closed"), open);
 }
+
+#[test]
+fn what_the_buildpacks_saw_can_be_kept() {
+    let site = Site::new();
+    let ended = site.run(&["build", "--path", SAMPLE, "--keep-work-dir", "app"]).with(0);
+    let line = ended.out.lines().find(|line| line.starts_with("the directories of the build are in `"));
+    let path = line.unwrap().split('`').nth(1).unwrap();
+    assert!(std::path::Path::new(path).join("platform/env").is_dir());
+}
