@@ -43,6 +43,13 @@ pub enum LayoutError {
         #[source]
         cause: io::Error,
     },
+    /// No space, no inodes, or no quota left.
+    #[error("no space left for the image layout `{}`", directory.display())]
+    DiskFull {
+        directory: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
     /// There are files, but it is no layout.
     #[error("`{}` is not empty and not an image layout", directory.display())]
     NotALayout { directory: PathBuf },
@@ -83,6 +90,15 @@ pub enum LayoutError {
 }
 
 impl LayoutError {
+    fn io(directory: &Path, cause: io::Error) -> Self {
+        let directory = directory.to_owned();
+        // `fs_err` keeps the kind, not the number.
+        match cause.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { directory, cause },
+            _ => Self::Io { directory, cause },
+        }
+    }
+
     /// The file that is not the blob it should be, if that is what is wrong.
     #[must_use]
     pub fn damaged_blob(&self) -> Option<&Path> {
@@ -99,6 +115,7 @@ impl Diagnose for LayoutError {
     fn id(&self) -> &'static str {
         match self {
             Self::Io { .. } => "layout.io",
+            Self::DiskFull { .. } => "host.disk_full",
             Self::NotALayout { .. } => "layout.not_a_layout",
             Self::Busy { .. } => "layout.busy",
             Self::Invalid { .. } => "layout.invalid",
@@ -114,6 +131,7 @@ impl Diagnose for LayoutError {
     fn fault(&self) -> Fault {
         match self {
             Self::Io { .. }
+            | Self::DiskFull { .. }
             | Self::Busy { .. }
             | Self::WrongDigest { .. }
             | Self::WrongSize { .. }
@@ -128,6 +146,7 @@ impl Diagnose for LayoutError {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::DiskFull { .. } => Some("free some space, or name another place for the image".to_owned()),
             Self::NotALayout { .. } => Some("name a new or an empty directory".to_owned()),
             Self::NoSuchImage { names, .. } | Self::Ambiguous { names, .. } if !names.is_empty() => {
                 Some(format!("it has `{}`", names.join("`, `")))
@@ -158,7 +177,7 @@ impl ImageLayout {
     /// [`LayoutError::Busy`] while another process writes to it;
     /// [`LayoutError::NotALayout`] when the directory holds something else.
     pub fn open(directory: &Path) -> Result<Self, LayoutError> {
-        let failed = |cause: io::Error| LayoutError::Io { directory: directory.to_owned(), cause };
+        let failed = |cause: io::Error| LayoutError::io(directory, cause);
         fs::create_dir_all(directory).map_err(failed)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle =
@@ -362,7 +381,7 @@ impl ImageLayout {
     }
 
     fn io(&self, cause: io::Error) -> LayoutError {
-        LayoutError::Io { directory: self.directory.clone(), cause }
+        LayoutError::io(&self.directory, cause)
     }
 
     fn invalid(&self, name: &str, reason: String) -> LayoutError {
