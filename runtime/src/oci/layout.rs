@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::digest::{Digest, Hasher, InvalidDigest};
 use super::image::{DOCKER_INDEX, Document, Image, ImageConfiguration, Layer, MediaFamily};
-use crate::fault::{Diagnose, Fault};
+use crate::fault::{Diagnose, Fault, is_disk_full};
 
 /// The annotation that names an image of a layout.
 const REFERENCE_ANNOTATION: &str = "org.opencontainers.image.ref.name";
@@ -92,11 +92,7 @@ pub enum LayoutError {
 impl LayoutError {
     fn io(directory: &Path, cause: io::Error) -> Self {
         let directory = directory.to_owned();
-        // `fs_err` keeps the kind, not the number.
-        match cause.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { directory, cause },
-            _ => Self::Io { directory, cause },
-        }
+        if is_disk_full(&cause) { Self::DiskFull { directory, cause } } else { Self::Io { directory, cause } }
     }
 
     /// The file that is not the blob it should be, if that is what is wrong.
