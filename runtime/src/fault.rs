@@ -3,6 +3,9 @@
 //! Every error type of this crate that can reach a user implements
 //! [`Diagnose`]; the command line prints it and picks the exit code from it.
 
+use std::error::Error;
+use std::io::{self, ErrorKind};
+
 use serde::{Deserialize, Serialize};
 
 /// Who can do something about an error.
@@ -33,4 +36,13 @@ pub trait Diagnose: std::error::Error {
     fn hint(&self) -> Option<String> {
         None
     }
+}
+
+/// Whether an error comes from a disk without space, inodes or quota.
+pub(crate) fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    let here = error.downcast_ref::<io::Error>().is_some_and(|error| {
+        matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+            || error.get_ref().is_some_and(|inner| is_disk_full(inner))
+    });
+    here || error.source().is_some_and(is_disk_full)
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::digest::{Digest, Hasher, InvalidDigest};
 use super::image::{DOCKER_INDEX, Document, Image, ImageConfiguration, Layer, MediaFamily};
-use crate::fault::{Diagnose, Fault};
+use crate::fault::{Diagnose, Fault, is_disk_full};
 
 /// The annotation that names an image of a layout.
 const REFERENCE_ANNOTATION: &str = "org.opencontainers.image.ref.name";
@@ -46,6 +46,13 @@ pub enum LayoutError {
     /// There is none to read.
     #[error("there is no image layout in `{}`", directory.display())]
     Missing { directory: PathBuf },
+    /// No space, no inodes, or no quota left.
+    #[error("no space left for the image layout `{}`", directory.display())]
+    DiskFull {
+        directory: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
     /// There are files, but it is no layout.
     #[error("`{}` is not empty and not an image layout", directory.display())]
     NotALayout { directory: PathBuf },
@@ -86,6 +93,11 @@ pub enum LayoutError {
 }
 
 impl LayoutError {
+    fn io(directory: &Path, cause: io::Error) -> Self {
+        let directory = directory.to_owned();
+        if is_disk_full(&cause) { Self::DiskFull { directory, cause } } else { Self::Io { directory, cause } }
+    }
+
     /// The file that is not the blob it should be, if that is what is wrong.
     #[must_use]
     pub fn damaged_blob(&self) -> Option<&Path> {
@@ -103,6 +115,7 @@ impl Diagnose for LayoutError {
         match self {
             Self::Io { .. } => "layout.io",
             Self::Missing { .. } => "layout.missing",
+            Self::DiskFull { .. } => "host.disk_full",
             Self::NotALayout { .. } => "layout.not_a_layout",
             Self::Busy { .. } => "layout.busy",
             Self::Invalid { .. } => "layout.invalid",
@@ -118,6 +131,7 @@ impl Diagnose for LayoutError {
     fn fault(&self) -> Fault {
         match self {
             Self::Io { .. }
+            | Self::DiskFull { .. }
             | Self::Busy { .. }
             | Self::WrongDigest { .. }
             | Self::WrongSize { .. }
@@ -136,6 +150,7 @@ impl Diagnose for LayoutError {
             Self::Missing { .. } => {
                 Some("a layout is a directory with `oci-layout` and `index.json`".to_owned())
             }
+            Self::DiskFull { .. } => Some("free some space, or name another place for the image".to_owned()),
             Self::NotALayout { .. } => Some("name a new or an empty directory".to_owned()),
             Self::NoSuchImage { names, .. } | Self::Ambiguous { names, .. } if !names.is_empty() => {
                 Some(format!("it has `{}`", names.join("`, `")))
@@ -166,7 +181,7 @@ impl ImageLayout {
     /// [`LayoutError::Busy`] while another process writes to it;
     /// [`LayoutError::NotALayout`] when the directory holds something else.
     pub fn open(directory: &Path) -> Result<Self, LayoutError> {
-        let failed = |cause: io::Error| LayoutError::Io { directory: directory.to_owned(), cause };
+        let failed = |cause: io::Error| LayoutError::io(directory, cause);
         fs::create_dir_all(directory).map_err(failed)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle =
@@ -370,7 +385,7 @@ impl ImageLayout {
     }
 
     fn io(&self, cause: io::Error) -> LayoutError {
-        LayoutError::Io { directory: self.directory.clone(), cause }
+        LayoutError::io(&self.directory, cause)
     }
 
     fn invalid(&self, name: &str, reason: String) -> LayoutError {

@@ -28,7 +28,7 @@ use crate::executor::{
     ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, Executor, GuestFailure, LayerContents,
     LayerOutput, LogSink, Mount, OpenedLayer, PlanEntry, Program, Refusal, RestoredLayer,
 };
-use crate::fault::{Diagnose, Fault};
+use crate::fault::{Diagnose, Fault, is_disk_full};
 use crate::grant::{Grant, GrantRefused};
 use crate::limits::Limits;
 use crate::oci::gzip::ENCODER;
@@ -63,6 +63,9 @@ pub enum BuildError {
     /// A buildpack asks for what the policy does not allow.
     #[error("buildpack `{}` cannot be run", .0.buildpack)]
     Grant(#[source] GrantRefused),
+    /// A buildpack failed on a disk that is full.
+    #[error("no space left at `{}` while buildpack `{buildpack}` ran", directory.display())]
+    DiskFull { buildpack: BuildpackRef, directory: PathBuf, source: Box<GuestFailure> },
     /// A buildpack is of a kind that cannot be run.
     #[error("buildpack `{buildpack}` cannot be run by this version of wapack")]
     NotRunnable { buildpack: BuildpackRef },
@@ -80,6 +83,8 @@ impl Diagnose for BuildError {
             Self::Guest(failure) => failure.id(),
             Self::Grant(error) => error.id(),
             Self::NotRunnable { .. } => "buildpack.not_runnable",
+            Self::DiskFull { .. } => "host.disk_full",
+            Self::Io { source, .. } if is_disk_full(source) => "host.disk_full",
             Self::Io { .. } => "host.io",
             Self::Cancelled(_) => "build.cancelled",
         }
@@ -90,7 +95,7 @@ impl Diagnose for BuildError {
             Self::Guest(failure) => failure.fault(),
             Self::Grant(error) => error.fault(),
             Self::NotRunnable { .. } => Fault::Buildpack,
-            Self::Io { .. } => Fault::Environment,
+            Self::Io { .. } | Self::DiskFull { .. } => Fault::Environment,
             Self::Cancelled(_) => Fault::Caller,
         }
     }
@@ -99,6 +104,9 @@ impl Diagnose for BuildError {
         match self {
             Self::Guest(failure) => failure.hint(),
             Self::Grant(error) => error.hint(),
+            Self::DiskFull { .. } => {
+                Some("free some space, or name another place with `--cache-dir`".to_owned())
+            }
             _ => None,
         }
     }
@@ -207,7 +215,14 @@ fn build_one(
         grants: &grants,
         buildpack: reference,
     };
-    let outputs = executor.build(&inputs, &mut host)?;
+    let outputs = executor.build(&inputs, &mut host).map_err(|failure| match failure {
+        // Guests see a bare error number and blame themselves.
+        GuestFailure::Returned { .. } | GuestFailure::Trapped { .. } if is_full(&layers_work_directory) => {
+            let (buildpack, directory) = (reference.clone(), workspace.root().to_owned());
+            BuildError::DiskFull { buildpack, directory, source: Box::new(failure) }
+        }
+        failure => failure.into(),
+    })?;
     take_outputs(request, buildpack, &inputs, outputs, &cached.layers, workspace, progress)
 }
 
@@ -466,6 +481,17 @@ fn layer_contents(
             Ok((fresh(&directory), KeptContents::Fresh(directory)))
         }
     }
+}
+
+/// Space that a file system keeps back, or that one small write does not need.
+const NO_SPACE_BYTES: u64 = 64 << 10;
+
+/// Whether the file system of `directory` has neither space nor inodes left.
+fn is_full(directory: &Path) -> bool {
+    rustix::fs::statvfs(directory).is_ok_and(|found| {
+        found.f_bavail.saturating_mul(found.f_frsize) < NO_SPACE_BYTES
+            || (found.f_files > 0 && found.f_favail == 0)
+    })
 }
 
 fn fresh(directory: &Path) -> BuiltContents {

@@ -22,7 +22,7 @@ use crate::cnb::layer::{EnvironmentChange, LayerFeatures, LayerTypes};
 use crate::cnb::sbom::{Sbom, SbomFormat};
 use crate::oci::blob::{BlobStore as _, StoredBlob};
 use crate::oci::digest::{DiffId, Digest};
-use crate::walk::{self, Status};
+use crate::walk::{self, Status, Step, WalkError};
 
 /// Attempts at a record whose trees vanish while it is read; each needs a commit in between.
 const ATTEMPTS: usize = 20;
@@ -71,6 +71,26 @@ pub struct SealedTree {
     /// # Units
     /// Seconds and nanoseconds of the file system's clock, to compare with `st_ctime`.
     pub sealed_at: (i64, u32),
+}
+
+impl SealedTree {
+    /// Whether nothing in the tree has changed since it was sealed: one `stat`
+    /// for each entry, and no contents are read.
+    fn is_untouched(&self) -> bool {
+        walk::walk::<Touched>(&self.path, |entry| {
+            if entry.status.changed <= self.sealed_at { Ok(Step::Into) } else { Err(Touched) }
+        })
+        .is_ok()
+    }
+}
+
+/// Something in a tree is not as it was sealed, or cannot be looked at.
+struct Touched;
+
+impl From<WalkError> for Touched {
+    fn from(_: WalkError) -> Self {
+        Self
+    }
 }
 
 /// Everything the next build of an image is to find.
@@ -229,7 +249,8 @@ impl ImageCache<'_> {
         unchanged
     }
 
-    /// The layers of one buildpack, sorted by name.
+    /// The layers of one buildpack, sorted by name. Costs a `stat` for each
+    /// file in them; a layer that somebody touched is left out.
     pub fn layers(&self, buildpack: &BuildpackId) -> Vec<CachedLayer> {
         let Some(record) = self.record.buildpacks.get(buildpack) else { return Vec::new() };
         record.layers.iter().filter_map(|(name, layer)| self.cached_layer(name, layer)).collect()
@@ -245,7 +266,14 @@ impl ImageCache<'_> {
         let exported = layer.exported.as_ref().and_then(|exported| {
             Some((exported.clone(), self.store.find(&exported.diff_id, &exported.encoder)?))
         });
-        let tree = layer.tree.as_ref().and_then(|tree| self.leases.get(&tree.name));
+        let tree = layer.tree.as_ref().and_then(|tree| self.leases.get(&tree.name)).map(|lease| &lease.tree);
+        // A guest would meet the damage as wrong contents or as a failure of its own.
+        if let Some(tree) = tree
+            && !tree.is_untouched()
+        {
+            self.store.note_damage(&tree.path);
+            return None;
+        }
         Some(CachedLayer {
             name: name.clone(),
             types: layer.types,
@@ -254,7 +282,7 @@ impl ImageCache<'_> {
             environment: layer.environment.clone(),
             sboms,
             exported,
-            tree: tree.map(|lease| lease.tree.clone()),
+            tree: tree.cloned(),
         })
     }
 

@@ -6,7 +6,7 @@ use crate::cancel::Cancelled;
 use crate::cnb::id::{BuildpackId, BuildpackRef, LayerName, ProcessType};
 use crate::cnb::labels::MetadataError;
 use crate::cnb::slice::InvalidPattern;
-use crate::fault::{Diagnose, Fault};
+use crate::fault::{Diagnose, Fault, is_disk_full};
 use crate::oci::layout::LayoutError;
 use crate::tree::TreeError;
 
@@ -80,6 +80,7 @@ impl Diagnose for ExportError {
             Self::UnknownProcess { .. } => "export.unknown_process",
             Self::NeedsLauncher { .. } => "export.needs_launcher",
             Self::DamagedLayer { .. } => "export.damaged_layer",
+            Self::Store { cause, .. } if is_disk_full(cause) => "host.disk_full",
             Self::Store { .. } => "export.store",
             Self::Cancelled(_) => "build.cancelled",
         }
@@ -107,6 +108,9 @@ impl Diagnose for ExportError {
             ),
             Self::UnknownProcess { known, .. } if !known.is_empty() => {
                 Some(format!("there is {}", quoted(known)))
+            }
+            Self::Store { cause, .. } if is_disk_full(cause) => {
+                Some("free some space, or name another place with `--cache-dir`".to_owned())
             }
             Self::DamagedLayer { .. } => Some("build again; the layer is then made anew".to_owned()),
             Self::NeedsLauncher { .. } => Some("leave out `--launcher never`".to_owned()),
