@@ -56,7 +56,9 @@ fn run(error: &Error) -> u8 {
         Error::Build(error) => match error {
             BuildError::Guest(GuestFailure::WorkerUnavailable { .. })
             | BuildError::NotRunnable { .. }
+            | BuildError::DiskFull { .. }
             | BuildError::Io { .. } => BUILD,
+            BuildError::Guest(GuestFailure::Cancelled { .. }) => INTERRUPTED,
             BuildError::Guest(_) => BUILDPACK_FAILED,
             BuildError::Grant(_) => INVALID,
             BuildError::Cancelled(_) => INTERRUPTED,
