@@ -20,8 +20,10 @@ fn site() -> Site {
     Site::in_memory().guest("well-behaved").guest("update-layer").env("COUNT", "no")
 }
 
-/// What can be wrong with a file. `None`: it cannot be wrong in this way.
-const DAMAGES: [(&str, fn(&Path)); 6] = [
+/// One thing that can be wrong with a file, and how to make it so.
+type Damage = (&'static str, fn(&Path));
+
+const DAMAGES: [Damage; 6] = [
     ("a flipped bit", |path| {
         let mut file = open_for_damage(path);
         let middle = file.metadata().expect("a file").len() / 2;
@@ -75,7 +77,7 @@ fn kinds(store: &Path) -> Vec<(&'static str, PathBuf)> {
             "index" => "index",
             "compiled" => "compiled code",
             "digests" => "digest",
-            "builders" if last.ends_with(".json") => "record of a builder",
+            "builders" if name.matches('/').count() == 1 => "record of a builder",
             "builders" if last == "buildpack.wasm" => "component of a builder",
             "builders" => "descriptor of a builder",
             "layers" if last == "record" => "record of an image",

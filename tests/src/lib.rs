@@ -63,6 +63,7 @@ pub struct Surroundings<'a> {
 ///
 /// # Panics
 /// When a buildpack or the launcher cannot be loaded.
+#[allow(clippy::result_large_err, reason = "the library's own error")]
 pub fn build(
     job: &Job,
     surroundings: Surroundings<'_>,
@@ -88,7 +89,7 @@ pub fn build(
             target: &amd64(),
             exec_env: &ExecEnv::default(),
             user_env: &job.env,
-            worker: &WorkerCommand { program: job.worker.clone().into(), arguments: vec![] },
+            worker: &WorkerCommand { program: job.worker.clone(), arguments: vec![] },
             keep_work_dir: false,
             cancel: surroundings.cancel,
         },
