@@ -40,28 +40,35 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// Everything buildpacks printed.
     pub(crate) fn lines(&self) -> Vec<&str> {
-        let line =
-            |event| if let &Event::Output { ref line, .. } = event { Some(line.as_str()) } else { None };
-        self.events.iter().filter_map(line).collect()
+        self.events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Output { line, .. } => Some(line.as_str()),
+                _ => None,
+            })
+            .collect()
     }
 
     /// Everything the user was warned of.
     pub(crate) fn warnings(&self) -> Vec<&str> {
-        let warning =
-            |event| if let &Event::Warning { ref message } = event { Some(message.as_str()) } else { None };
-        self.events.iter().filter_map(warning).collect()
+        self.events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Warning { message } => Some(message.as_str()),
+                _ => None,
+            })
+            .collect()
     }
 
     /// How the image's layers came to be, by name.
     pub(crate) fn layers(&self) -> BTreeMap<&str, LayerSource> {
-        let layer = |event| {
-            if let &Event::LayerExported { ref name, source, .. } = event {
-                Some((name.as_str(), source))
-            } else {
-                None
-            }
-        };
-        self.events.iter().filter_map(layer).collect()
+        self.events
+            .iter()
+            .filter_map(|event| match event {
+                Event::LayerExported { name, source, .. } => Some((name.as_str(), *source)),
+                _ => None,
+            })
+            .collect()
     }
 
     /// The digest of the image.

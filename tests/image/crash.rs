@@ -1,13 +1,14 @@
 //! Damage, kills, full disks and company: the next build works, and what was there stays valid.
 
 use std::fs::{self, Permissions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use acceptance::Job;
+use rustix::fs::FlockOperation;
 use wapack_runtime::fault::Diagnose as _;
 use wapack_runtime::store::{Store, StoreError};
 
@@ -20,8 +21,10 @@ fn site() -> Site {
     Site::in_memory().guest("well-behaved").guest("update-layer").env("COUNT", "no")
 }
 
-/// What can be wrong with a file. `None`: it cannot be wrong in this way.
-const DAMAGES: [(&str, fn(&Path)); 6] = [
+/// One thing that can be wrong with a file, and how to make it so.
+type Damage = (&'static str, fn(&Path));
+
+const DAMAGES: [Damage; 6] = [
     ("a flipped bit", |path| {
         let mut file = open_for_damage(path);
         let middle = file.metadata().expect("a file").len() / 2;
@@ -75,7 +78,7 @@ fn kinds(store: &Path) -> Vec<(&'static str, PathBuf)> {
             "index" => "index",
             "compiled" => "compiled code",
             "digests" => "digest",
-            "builders" if last.ends_with(".json") => "record of a builder",
+            "builders" if name.matches('/').count() == 1 => "record of a builder",
             "builders" if last == "buildpack.wasm" => "component of a builder",
             "builders" => "descriptor of a builder",
             "layers" if last == "record" => "record of an image",
@@ -171,10 +174,6 @@ fn is_running(program: &Path) -> bool {
         .any(|process| fs::read(process.path().join("cmdline")).is_ok_and(|line| line.starts_with(program)))
 }
 
-fn start(job: &Job) -> Child {
-    build_process(&[], job).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a process")
-}
-
 /// Numbers that look random and are the same in every run.
 struct Numbers(u64);
 
@@ -206,13 +205,9 @@ fn a_build_killed_at_any_moment_leaves_a_valid_layout_and_no_litter() {
         golden.push(site.build_job(&clean, |_| ()).digest());
     }
     assert_ne!(golden[0], golden[1]);
-    site.build_job(&job, |_| ()).digest();
-    let started = Instant::now();
-    turn(&mut job, 0);
-    assert!(start(&job).wait().expect("it ends").success());
-    turn(&mut job, 1);
-    assert!(start(&job).wait().expect("it ends").success());
-    let usual = started.elapsed() / 2;
+    // How many events a build has when nothing of it is new.
+    let mut events = 0;
+    site.build_job(&job, |_| events += 1).digest();
 
     let mut numbers = Numbers(20_261_121);
     let mut killed = 0;
@@ -221,8 +216,17 @@ fn a_build_killed_at_any_moment_leaves_a_valid_layout_and_no_litter() {
         if number % 13 == 12 {
             fs::remove_dir_all(&job.store).expect("it is there");
         }
-        let mut process = start(&job);
-        std::thread::sleep(usual.mul_f64(numbers.below(1000) as f64 / 1000.0));
+        // The layout has the other image only, so that every blob of this one is missing.
+        let _ = fs::remove_dir_all(&job.output);
+        let old = site.path(&format!("clean-image-{}", (number + 1) % 2));
+        run(Command::new("cp").arg("-a").arg(old).arg(&job.output));
+        let mut process = build_process(&[], &job).stdout(Stdio::piped()).spawn().expect("a process");
+        // Every other time at a random event, else while the layout is written; and up to two milliseconds more.
+        let event = if number % 2 == 0 { numbers.below(events) } else { events - 3 + numbers.below(2) };
+        let mut said = BufReader::new(process.stdout.take().expect("it was asked for"));
+        let lines = said.by_ref().lines().take(usize::try_from(event).expect("a few")).count();
+        assert!(lines as u64 <= events);
+        std::thread::sleep(Duration::from_micros(numbers.below(2000)));
         process.kill().expect("a signal");
         let status = process.wait().expect("it ends");
         killed += u32::from(!status.success());
@@ -251,8 +255,9 @@ fn builds_at_the_same_time_do_not_disturb_each_other() {
     let golden = site.build().digest();
     fs::remove_dir_all(site.path("store")).expect("it is there");
     fs::remove_dir_all(site.path("image")).expect("it is there");
-    let names = [IMAGE, IMAGE, IMAGE, "acceptance/other:1", "acceptance/other:2"];
-    for round in ["cold", "warm"] {
+    let names = [IMAGE, IMAGE, IMAGE, "other:1", "other:2", "other:3", "other:4", "other:5"];
+    for round in ["cold", "warm", "warm again", "and again", "and again"] {
+        let _ = fs::remove_dir_all(site.path("image"));
         let digests: Vec<String> = std::thread::scope(|scope| {
             let build = |name: &str| {
                 let mut job = site.job();
@@ -260,14 +265,43 @@ fn builds_at_the_same_time_do_not_disturb_each_other() {
                 let output = build_process(&[], &job).output().expect("a process");
                 result_of(&output).unwrap_or_else(|error| panic!("{round}: {error:?}"))
             };
-            let running: Vec<_> = names.map(|name| scope.spawn(move || build(name))).into_iter().collect();
+            let running = names.map(|name| scope.spawn(move || build(name)));
             running.into_iter().map(|thread| thread.join().expect("a digest")).collect()
         });
         assert_eq!(digests, vec![golden.clone(); names.len()], "{round}");
         let layout = Layout::verified(&site.path("image"));
-        assert_eq!(layout.images.len(), 3, "{round}");
+        assert_eq!(layout.images.len(), 6, "{round}: every image is in the index");
         assert!(layout.images.values().all(|digest| *digest == golden), "{round}");
     }
+}
+
+/// A layout is written by one at a time: who comes second waits and writes then.
+#[test]
+fn a_layout_that_somebody_holds_is_waited_for() {
+    let mut site = site();
+    let first = site.build();
+    first.digest();
+    let layers = first.layers().len();
+    let index = || fs::read(site.path("image/index.json")).expect("the index");
+    let before = index();
+    let held = fs::File::open(site.path("image")).expect("a directory");
+    rustix::fs::flock(&held, FlockOperation::LockShared).expect("a lock");
+    let mut job = site.job();
+    job.env.insert("KEY".into(), "2".into());
+    let mut process = build_process(&[], &job).stdout(Stdio::piped()).spawn().expect("a process");
+    let mut said = BufReader::new(process.stdout.take().expect("it was asked for"));
+    let exported =
+        |line: &std::io::Result<String>| line.as_ref().is_ok_and(|line| line.contains("layer-exported"));
+    assert_eq!(said.by_ref().lines().filter(exported).take(layers).count(), layers);
+    // Long enough for the writing that must not happen.
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(process.try_wait().expect("a process"), None, "it waits");
+    assert!(index() == before, "nothing was written");
+    drop(held);
+    assert!(process.wait().expect("it ends").success());
+    assert!(index() != before);
+    site.env.insert("KEY".into(), "2".into());
+    assert_eq!(Layout::verified(&site.path("image")).images[IMAGE], site.build().digest());
 }
 
 /// A file system of a fixed size, for as long as this value lives.

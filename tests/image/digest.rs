@@ -1,5 +1,6 @@
 //! One input, one digest, whatever the machine, the user and the day.
 
+use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -10,7 +11,7 @@ use crate::support::{Outcome, Site};
 
 /// A site whose app has all kinds of files; with everything in the image that can be.
 fn site() -> Site {
-    let site = Site::new().guest("well-behaved").guest("update-layer").env("COUNT", "no");
+    let site = Site::in_memory().guest("well-behaved").guest("update-layer").env("COUNT", "no");
     fill_app(&site.path("app"), &["b/deep/file", "a", "ä ö", "a-b", "run"]);
     site
 }
@@ -40,7 +41,7 @@ fn summary(outcome: &Outcome) -> String {
     let mut text = format!("manifest {digest}\n");
     for (layer, history) in image.layers.iter().zip(&image.configuration.history) {
         let title = history.created_by.as_deref().unwrap_or_default();
-        text.push_str(&format!("{title}\n  tar  {}\n  gzip {}\n", layer.diff_id, layer.digest));
+        let _ = writeln!(text, "{title}\n  tar  {}\n  gzip {}", layer.diff_id, layer.digest);
     }
     text
 }
@@ -74,7 +75,7 @@ fn cold_warm_and_elsewhere_give_one_digest() {
     fs::copy(second.path("app/index.html"), job.app.join("index.html")).expect("a file");
     // Other order, other times.
     fill_app(&job.app, &["run", "ä ö", "a-b", "b/deep/file", "a"]);
-    set_times(&job.app, SystemTime::UNIX_EPOCH + Duration::from_secs(86_400));
+    set_times(&job.app, SystemTime::UNIX_EPOCH + Duration::from_hours(24));
     assert_eq!(summary(&second.build_job(&job, |_| ())), cold, "app in memory, other order and times");
     // The same bytes under modes that an image does not show.
     for (name, mode) in [("a", 0o600), ("b/deep/file", 0o664), ("b/deep", 0o700), ("run", 0o700)] {
@@ -82,6 +83,9 @@ fn cold_warm_and_elsewhere_give_one_digest() {
     }
     assert_eq!(summary(&second.build_job(&job, |_| ())), cold, "other modes");
 }
+
+/// What the build's program is started by, and with which variables.
+type Variant<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
 
 /// Each is a process of its own, from a cold store.
 #[test]
@@ -92,7 +96,7 @@ fn user_umask_locale_time_zone_and_cores_do_not_matter() {
     let expected = site().build().digest();
     let umask = |mask| ["sh", "-c", mask, "sh"];
     let no_user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
-    let variants: [(&[&str], &[(&str, &str)]); 7] = [
+    let variants: [Variant<'_>; 7] = [
         (&umask("umask 000; exec \"$@\""), &[]),
         (&umask("umask 077; exec \"$@\""), &[]),
         (&[], &[("LC_ALL", "tr_TR.UTF-8"), ("LANG", "tr_TR.UTF-8"), ("TZ", "Pacific/Kiritimati")]),

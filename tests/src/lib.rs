@@ -66,6 +66,7 @@ pub struct Surroundings<'a> {
 ///
 /// # Panics
 /// When a buildpack or the launcher cannot be loaded.
+#[allow(clippy::result_large_err, reason = "the library's own error")]
 pub fn build(
     job: &Job,
     surroundings: Surroundings<'_>,
@@ -93,7 +94,7 @@ pub fn build(
             exec_env: &ExecEnv::default(),
             user_env: &job.env,
             worker: &WorkerCommand {
-                program: job.worker.clone().into(),
+                program: job.worker.clone(),
                 arguments: job.worker_arguments.clone(),
             },
             keep_work_dir: false,
