@@ -18,7 +18,11 @@ fn g21_other_worlds_are_refused_by_name() {
         ("newer-contract", "buildpack.unsupported_import", "it imports `wapack:buildpack/"),
         ("newer-patch", "buildpack.unsupported_import", "it imports `wapack:buildpack/"),
         ("unknown-import", "buildpack.unsupported_import", "it imports `acme`, which is not granted"),
-        ("unknown-function", "buildpack.unsupported_import", "it imports `launch-missiles`, which is not granted"),
+        (
+            "unknown-function",
+            "buildpack.unsupported_import",
+            "it imports `launch-missiles`, which is not granted",
+        ),
         ("mistyped-export", "buildpack.not_a_component", ""),
     ] {
         let outcome = raw_site(name).build();
@@ -29,10 +33,10 @@ fn g21_other_worlds_are_refused_by_name() {
 #[test]
 fn g16_sockets_are_refused_at_load_with_the_name_of_the_import() {
     for name in ["connect", "send-datagram"] {
-        Site::new().guest(name).build().detect_failed_with(
-            "buildpack.unsupported_import",
-            "it imports `wasi:sockets/",
-        );
+        Site::new()
+            .guest(name)
+            .build()
+            .detect_failed_with("buildpack.unsupported_import", "it imports `wasi:sockets/");
     }
 }
 

@@ -140,7 +140,7 @@ fn the_worker_has_no_variable_and_no_descriptor_of_ours() {
                 assert_eq!(name, "/dev/null");
             } else if name.starts_with("socket:") {
                 sockets.insert(name);
-            } else if !name.starts_with("/memfd:component") {
+            } else if !name.starts_with("/memfd:component") && !name.starts_with("/memfd:wasm-memory-image") {
                 assert!(ours.iter().any(|place| target.starts_with(place)), "{number} is {name}");
             }
         }
@@ -152,7 +152,8 @@ fn the_worker_has_no_variable_and_no_descriptor_of_ours() {
 #[test]
 fn g16_the_worker_has_no_network() {
     look_at_worker("nap-forever", |_, pid| {
-        let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).expect("a namespace");
+        let namespace =
+            |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).expect("a namespace");
         assert_ne!(namespace(&pid.to_string()), namespace("self"));
         let devices = fs::read_to_string(format!("/proc/{pid}/net/dev")).expect("a list");
         let names: Vec<&str> =
@@ -216,7 +217,9 @@ fn g9_a_worker_that_was_taken_over_cannot_get_out() {
     fs::create_dir(&other).expect("a directory");
     fs::write(work.path().join("mine"), "mine").expect("a file");
     // Readable for everybody, so that only Landlock stands in the way.
-    for path in [site.path(""), site.path("store"), site.path("store/work"), other.clone(), work.path().to_owned()] {
+    for path in
+        [site.path(""), site.path("store"), site.path("store/work"), other.clone(), work.path().to_owned()]
+    {
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("our own");
     }
     let roots = vec![Root { path: work.path().to_owned(), writable: true }];
@@ -251,7 +254,9 @@ fn a_policy_that_requires_isolation_refuses_a_machine_without_it() {
         .succeeded()
         .events
         .iter()
-        .filter_map(|event| if let Event::Warning { message } = event { Some(message.as_str()) } else { None })
+        .filter_map(
+            |event| if let Event::Warning { message } = event { Some(message.as_str()) } else { None },
+        )
         .collect();
     assert_eq!(
         warnings,
@@ -300,14 +305,22 @@ fn g25_a_worker_that_is_killed_is_one_builds_error() {
 
 fn kill(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).expect("small")).expect("not zero");
-    rustix::process::kill_process(pid, signal).expect("it runs");
+    // The handler of wasmtime takes a first SEGV that no instruction made for one it has to repeat.
+    eventually("the death of the worker", || {
+        let state = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+        if state.is_empty() || state.contains(") Z ") {
+            return Some(());
+        }
+        let _ = rustix::process::kill_process(pid, signal);
+        None
+    });
 }
 
 #[test]
 fn g25_a_worker_that_dies_in_detect_is_blamed_on_the_one_that_did_it() {
     let mut site = Site::new().guest("sleep-in-detect").guest("well-behaved");
     site.policy.limits.detect_wall_seconds = 3;
-    let (_, outcome) = while_running(&site, |pid| kill(pid, Signal::SEGV));
+    let (_, outcome) = while_running(&site, |pid| kill(pid, Signal::KILL));
     // Killed once, and run again alone: then it hangs as it always does.
     outcome.detect_failed_with("guest.wall_limit", "test/sleep-in-detect@1.0.0");
     let verdicts = super::verdicts(&outcome);

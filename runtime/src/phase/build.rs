@@ -228,6 +228,7 @@ fn build_one(
         sources: request.sources,
         grants: &grants,
         buildpack: reference,
+        layers_made: 0,
     };
     let outputs = executor.build(&inputs, &mut host)?;
     take_outputs(request, buildpack, &inputs, outputs, &cached.layers, workspace, progress)
@@ -265,6 +266,8 @@ struct Host<'a> {
     sources: &'a Sources,
     grants: &'a crate::grant::Grants,
     buildpack: &'a BuildpackRef,
+    /// Directories made so far.
+    layers_made: usize,
 }
 
 impl LogSink for Host<'_> {
@@ -314,8 +317,19 @@ impl BuildHost for Host<'_> {
 /// layer. A line feed cannot be in a layer's name.
 const CHANGES: &str = "\nchanges";
 
+/// Layers one buildpack may make; no image format has room for more.
+const MAX_LAYERS: usize = 256;
+
 impl Host<'_> {
-    fn fresh(&self, name: &str) -> Result<PathBuf, Refusal> {
+    fn fresh(&mut self, name: &str) -> Result<PathBuf, Refusal> {
+        self.layers_made += 1;
+        if self.layers_made > MAX_LAYERS {
+            return Err(Refusal {
+                id: "layers.too_many".to_owned(),
+                message: format!("a buildpack may make at most {MAX_LAYERS} layers"),
+                hint: None,
+            });
+        }
         let directory = self.directory.join(name);
         match fs::create_dir(&directory) {
             Ok(()) => Ok(directory),
