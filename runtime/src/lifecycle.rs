@@ -192,6 +192,12 @@ fn timed<T, E>(
     Ok(result)
 }
 
+/// Makes a directory that the worker's user can read, whatever the umask.
+fn make_readable(directory: &Path) -> std::io::Result<()> {
+    fs_err::create_dir(directory)?;
+    fs_err::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+}
+
 /// Less isolation is said aloud.
 fn say_isolation(executor: &mut WorkerExecutor<'_>, events: &mut dyn EventSink) -> Result<(), Error> {
     let missing = executor.isolation().map_err(Error::Worker)?.missing();
@@ -222,8 +228,9 @@ impl Site {
         let app = if worker_user.is_some() && !source.world_readable {
             // The worker's user could not read it in place.
             let copy = work.path().join("source");
+            make_readable(&copy).map_err(Error::Prepare)?;
             source.copy_to(&copy)?;
-            Tree::of(copy)
+            Tree { lower: Some(copy), ..Tree::default() }
         } else {
             Tree { lower: Some(source.root.clone()), upper: None, hidden: source.hidden.clone() }
         };

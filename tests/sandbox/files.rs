@@ -247,7 +247,9 @@ fn layers_are_seen_by_later_guests_only_when_they_are_build_layers() {
         [
             "list /layers: done",
             "list /layers/test_well-behaved: done",
-            "list /layers/test_well-behaved/tools: done"
+            "list /layers/test_well-behaved/tools: done",
+            "list /layers/test_well-behaved/tools/env.build: done",
+            "read /layers/test_well-behaved/tools/env.build/TOOLS.default: yes"
         ]
     );
 }
@@ -255,7 +257,6 @@ fn layers_are_seen_by_later_guests_only_when_they_are_build_layers() {
 #[test]
 fn a_guest_sees_its_own_world_and_nothing_else() {
     let (site, outcome) = seen_by_the_next("/");
-    eprintln!("{:?}", outcome.lines());
     let lines = outcome.lines();
     let top: std::collections::BTreeSet<&str> =
         lines.iter().filter_map(|line| line.split_once(" /")?.1.split(['/', ':']).next()).collect();
@@ -292,4 +293,15 @@ fn i1_links_of_the_app_are_links_of_the_image() {
             outcome.lines()
         );
     }
+}
+
+/// As root, the worker's user cannot read such an app in place: it works on a copy.
+#[test]
+fn an_app_that_only_its_owner_can_read_is_built_all_the_same() {
+    let site = Site::new().guest("peek").env("PATHS", "/workspace");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(site.path("app"), mode).expect("our own");
+    let outcome = site.build();
+    assert_eq!(outcome.succeeded().lines()[0], "list /workspace: done");
+    assert!(outcome.printed("read /workspace/index.html: <h1>hello</h1>"), "{:?}", outcome.lines());
 }

@@ -10,6 +10,9 @@ use crate::support::Site;
 fn one_second_of_cpu(mut site: Site) -> Site {
     site.policy.limits.build_cpu_seconds = 1;
     site.policy.limits.detect_cpu_seconds = 1;
+    // So that a test without its defence ends, too.
+    site.policy.limits.build_wall_seconds = 20;
+    site.policy.limits.detect_wall_seconds = 20;
     site
 }
 

@@ -514,7 +514,7 @@ fn is_empty(directory: &Path) -> bool {
 /// Where later buildpacks find a build layer on the host.
 fn host_directory(contents: &BuiltContents, layer: &LayerOutput, cached: &[CachedLayer]) -> Option<PathBuf> {
     match contents {
-        BuiltContents::Fresh(tree) => tree.lower.clone(),
+        BuiltContents::Fresh(tree) => tree.upper.clone().or_else(|| tree.lower.clone()),
         BuiltContents::Stored { .. } => {
             let known = cached.iter().find(|known| known.name == layer.name)?;
             Some(known.tree.as_ref()?.path.clone())
