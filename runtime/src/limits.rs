@@ -46,7 +46,8 @@ pub struct Limits {
     pub instances: u64,
     /// Stack of the guest's code.
     pub stack_bytes: u64,
-    /// Bytes that may cross the boundary in one host call.
+    /// Bytes that may cross the boundary in one call, directory listings that are
+    /// held included. Also bounds what `build` returns with all its SBOMs.
     pub hostcall_bytes: u64,
     /// Live handles of resources.
     pub handles: u64,
@@ -66,7 +67,7 @@ pub struct Limits {
     pub log_line_bytes: u64,
     /// What `build` and `detect` return, without SBOMs.
     pub result_bytes: u64,
-    /// One SBOM.
+    /// One SBOM; all that is returned at once has to fit in `hostcall_bytes`, too.
     pub sbom_bytes: u64,
 }
 
@@ -97,7 +98,7 @@ impl Default for Limits {
             log_bytes: 8 * MIB,
             log_line_bytes: 16 * KIB,
             result_bytes: MIB,
-            sbom_bytes: 64 * MIB,
+            sbom_bytes: 16 * MIB,
         }
     }
 }
@@ -144,8 +145,14 @@ pub enum LimitKind {
     Wall,
     /// Linear memory, in bytes.
     Memory,
+    /// Linear memories, by number.
+    Memories,
     /// Table elements.
     Tables,
+    /// Tables, by number.
+    TableCount,
+    /// Core instances, by number.
+    Instances,
     /// Stack of the guest.
     Stack,
     /// Bytes in one host call.
@@ -169,8 +176,9 @@ impl LimitKind {
         match self {
             Self::Cpu => "guest.cpu_limit",
             Self::Wall => "guest.wall_limit",
-            Self::Memory => "guest.memory_limit",
-            Self::Tables => "guest.table_limit",
+            Self::Memory | Self::Memories => "guest.memory_limit",
+            Self::Tables | Self::TableCount => "guest.table_limit",
+            Self::Instances => "guest.instance_limit",
             Self::Stack => "guest.stack_limit",
             Self::HostCall => "guest.hostcall_limit",
             Self::Handles => "guest.handle_limit",
@@ -188,7 +196,10 @@ impl LimitKind {
             Self::Cpu => "build_cpu_seconds` or `detect_cpu_seconds",
             Self::Wall => "build_wall_seconds` or `detect_wall_seconds",
             Self::Memory => "memory_bytes",
+            Self::Memories => "memories",
             Self::Tables => "table_elements",
+            Self::TableCount => "tables",
+            Self::Instances => "instances",
             Self::Stack => "stack_bytes",
             Self::HostCall => "hostcall_bytes",
             Self::Handles => "handles",
@@ -206,7 +217,10 @@ impl LimitKind {
             Self::Cpu => "used up its CPU time",
             Self::Wall => "did not end in time",
             Self::Memory => "used up its memory",
+            Self::Memories => "has too many memories",
             Self::Tables => "used up its table elements",
+            Self::TableCount => "has too many tables",
+            Self::Instances => "has too many instances",
             Self::Stack => "overflowed its stack",
             Self::HostCall => "passed too much in one host call",
             Self::Handles => "holds too many handles",
@@ -222,7 +236,12 @@ impl LimitKind {
     pub fn show(self, value: u64) -> String {
         match self {
             Self::Cpu | Self::Wall => format!("{}.{:03} s", value / 1000, value % 1000),
-            Self::Tables | Self::Handles | Self::DiskEntries => value.to_string(),
+            Self::Memories
+            | Self::Tables
+            | Self::TableCount
+            | Self::Instances
+            | Self::Handles
+            | Self::DiskEntries => value.to_string(),
             Self::Memory | Self::Stack | Self::HostCall | Self::Random | Self::DiskBytes | Self::Result => {
                 show_bytes(value)
             }

@@ -22,6 +22,7 @@ use crate::cnb::target::Target;
 use crate::fault::{Diagnose, Fault};
 use crate::grant::Grants;
 use crate::limits::{CallLimits, LimitKind};
+use crate::text::{harmless, harmless_lines};
 
 /// Runs buildpacks of one kind.
 pub trait Executor {
@@ -331,6 +332,43 @@ pub enum GuestFailure {
     /// The build was cancelled.
     #[error("cancelled while buildpack `{buildpack}` ran")]
     Cancelled { buildpack: BuildpackRef },
+}
+
+impl GuestFailure {
+    /// This failure as `buildpack`'s, with everything the guest wrote made
+    /// harmless to a terminal. What comes from a worker passes here.
+    pub(crate) fn made_harmless(self, by: &BuildpackRef) -> Self {
+        let buildpack = by.clone();
+        let lines = |text: String| harmless_lines(&text);
+        match self {
+            Self::Returned { fault, message, hint, .. } => {
+                Self::Returned { buildpack, fault, message: lines(message), hint: hint.map(lines) }
+            }
+            Self::Limit { limit, allowed, reached, .. } => Self::Limit { buildpack, limit, allowed, reached },
+            Self::Trapped { message, backtrace, .. } => Self::Trapped {
+                buildpack,
+                message: lines(message),
+                backtrace: backtrace.iter().map(|frame| harmless(frame)).collect(),
+            },
+            Self::BadOutput { message, .. } => Self::BadOutput { buildpack, message: lines(message) },
+            Self::Refused { refusal, .. } => Self::Refused {
+                buildpack,
+                refusal: Refusal {
+                    id: refusal.id,
+                    message: lines(refusal.message),
+                    hint: refusal.hint.map(lines),
+                },
+            },
+            Self::Unloadable { id, message, hint, .. } => {
+                Self::Unloadable { buildpack, id, message: lines(message), hint: hint.map(lines) }
+            }
+            Self::WorkerCrashed { how, .. } => Self::WorkerCrashed { buildpack, how: lines(how) },
+            Self::WorkerUnavailable { message, .. } => {
+                Self::WorkerUnavailable { buildpack, message: lines(message) }
+            }
+            Self::Cancelled { .. } => Self::Cancelled { buildpack },
+        }
+    }
 }
 
 impl Diagnose for GuestFailure {

@@ -214,6 +214,7 @@ fn build_one(
         sources: request.sources,
         grants: &grants,
         buildpack: reference,
+        layers_made: 0,
     };
     let outputs = executor.build(&inputs, &mut host).map_err(|failure| match failure {
         // Guests see a bare error number and blame themselves.
@@ -258,6 +259,8 @@ struct Host<'a> {
     sources: &'a Sources,
     grants: &'a crate::grant::Grants,
     buildpack: &'a BuildpackRef,
+    /// Directories made so far.
+    layers_made: usize,
 }
 
 impl LogSink for Host<'_> {
@@ -307,8 +310,19 @@ impl BuildHost for Host<'_> {
 /// layer. A line feed cannot be in a layer's name.
 const CHANGES: &str = "\nchanges";
 
+/// Layers one buildpack may make; no image format has room for more.
+const MAX_LAYERS: usize = 256;
+
 impl Host<'_> {
-    fn fresh(&self, name: &str) -> Result<PathBuf, Refusal> {
+    fn fresh(&mut self, name: &str) -> Result<PathBuf, Refusal> {
+        self.layers_made += 1;
+        if self.layers_made > MAX_LAYERS {
+            return Err(Refusal {
+                id: "layers.too_many".to_owned(),
+                message: format!("a buildpack may make at most {MAX_LAYERS} layers"),
+                hint: None,
+            });
+        }
         let directory = self.directory.join(name);
         match walk::create_readable(&directory) {
             Ok(()) => Ok(directory),
@@ -508,7 +522,7 @@ fn is_empty(directory: &Path) -> bool {
 /// Where later buildpacks find a build layer on the host.
 fn host_directory(contents: &BuiltContents, layer: &LayerOutput, cached: &[CachedLayer]) -> Option<PathBuf> {
     match contents {
-        BuiltContents::Fresh(tree) => tree.upper.clone(),
+        BuiltContents::Fresh(tree) => tree.lower.clone().or_else(|| tree.upper.clone()),
         BuiltContents::Stored { .. } => {
             let known = cached.iter().find(|known| known.name == layer.name)?;
             Some(known.tree.as_ref()?.path.clone())

@@ -256,7 +256,8 @@ pub(super) fn over_limit(buildpack: &BuildpackRef, reached: LimitReached) -> Gue
 /// texts are compared; a test per limit notices when a new version changes one.
 fn other_limit(call: &CallInputs, error: &wasmtime::Error) -> Option<LimitReached> {
     let limits = &call.limits.limits;
-    let at = |limit, allowed| Some(LimitReached { limit, allowed, reached: allowed });
+    // What was asked for is in none of the texts; it was at least one more.
+    let at = |limit, allowed| Some(LimitReached { limit, allowed, reached: allowed.saturating_add(1) });
     if matches!(error.downcast_ref::<Trap>(), Some(Trap::StackOverflow)) {
         return at(LimitKind::Stack, limits.stack_bytes);
     }
@@ -270,10 +271,16 @@ fn other_limit(call: &CallInputs, error: &wasmtime::Error) -> Option<LimitReache
         at(LimitKind::HostCall, limits.hostcall_bytes)
     } else if text.contains("requested len") && text.contains("exceeds limit") {
         at(LimitKind::Random, limits.random_bytes)
-    } else if text.contains("memory minimum size") || text.contains("memory count too high") {
+    } else if text.contains("memory minimum size") {
         at(LimitKind::Memory, limits.memory_bytes)
-    } else if text.contains("table minimum size") || text.contains("table count too high") {
+    } else if text.contains("table minimum size") {
         at(LimitKind::Tables, limits.table_elements)
+    } else if text.contains("memory count too high") {
+        at(LimitKind::Memories, limits.memories)
+    } else if text.contains("table count too high") {
+        at(LimitKind::TableCount, limits.tables)
+    } else if text.contains("instance count too high") {
+        at(LimitKind::Instances, limits.instances)
     } else {
         None
     }

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::bindings::buildpack::wapack::buildpack::{downloads, files, layers, types};
 use super::cell::{Cell, OpenedDirectory};
 use super::convert::layer_types;
-use super::filesystem::{GuestPath, MountSpec, NodeKind, OpenFile, OpenHow, Opened, resolve};
+use super::filesystem::{GuestPath, MountSpec, NodeKind, OpenFile, OpenHow, Opened, Walk, resolve};
 use super::unpack::{Unpacked, unpack};
 use crate::cnb::id::LayerName;
 use crate::cnb::layer::LayerTypes;
@@ -96,22 +96,6 @@ impl Cell {
         }
     }
 
-    /// Every path below `root`, parents first, sorted within each directory.
-    fn walk(&self, root: &GuestPath) -> Result<Vec<(GuestPath, NodeKind)>, Errno> {
-        let kind = self.files.kind(root)?.ok_or(Errno::NOENT)?;
-        let mut found = vec![];
-        let mut pending = vec![(root.clone(), kind)];
-        while let Some((path, kind)) = pending.pop() {
-            if kind == NodeKind::Directory {
-                for (name, kind) in self.files.list(&path)?.into_iter().rev() {
-                    pending.push((path.join(&name)?, kind));
-                }
-            }
-            found.push((path, kind));
-        }
-        Ok(found)
-    }
-
     fn copy(&mut self, from: &str, to: &str) -> Result<Unpacked, Errno> {
         let (from, to) = (self.absolute(from, false)?, self.absolute(to, false)?);
         if to.below(from.as_str()).is_some() {
@@ -121,7 +105,8 @@ impl Cell {
             return Err(Errno::EXIST);
         }
         let mut copied = Unpacked::default();
-        for (path, kind) in self.walk(&from)? {
+        let mut walk = Walk::new(&self.files, &from)?;
+        while let Some((path, kind)) = walk.next(&self.files)? {
             let below = path.below(from.as_str()).ok_or(Errno::INVAL)?;
             let target = below
                 .split('/')
@@ -155,7 +140,8 @@ impl Cell {
     fn hash(&mut self, path: &str) -> Result<String, Errno> {
         let root = self.absolute(path, true)?;
         let mut hasher = Sha256::new();
-        for (path, kind) in self.walk(&root)? {
+        let mut walk = Walk::new(&self.files, &root)?;
+        while let Some((path, kind)) = walk.next(&self.files)? {
             // Each field with its length, so that no two trees read alike.
             let mut field = |tag: &[u8], bytes: &[u8]| {
                 hasher.update(tag);
@@ -305,6 +291,10 @@ impl layers::Host for Cell {
         if self.layers.opened.contains_key(&name) {
             let message = format!("layer `{name}` is open already");
             return Ok(Err(host_error("layers.open_already", message)));
+        }
+        // The parent makes a directory for it.
+        if let Err(error) = self.files.quota().charge_entry() {
+            return Ok(Err(file_error("open the layer", name.as_str(), error)));
         }
         let types = layer_types(types);
         let opened = match self.calls.open_layer(&name, types, &cache_key) {

@@ -3,6 +3,7 @@
 //! The archive is hostile. Every path is checked before anything is written,
 //! nothing goes through a link, and what is written is charged to the guest's quota.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io::{self, BufReader, Read};
 
@@ -16,6 +17,9 @@ use super::filesystem::{GuestPath, MountTable, NodeKind, OpenFile, OpenHow, Open
 const RATIO_FREE_BYTES: u64 = 64 * 1024 * 1024;
 /// Output per input byte past that; honest archives stay far below.
 const MAX_RATIO: u64 = 200;
+/// Bytes of headers between the contents of two entries: long names and the like,
+/// which are read into memory.
+const MAX_HEADER_BYTES: u64 = 256 * 1024;
 /// Bytes copied at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -101,12 +105,17 @@ fn unpack_tar(
     strip: u32,
 ) -> Result<Unpacked, UnpackError> {
     let damaged = |error: io::Error| UnpackError::Damaged(error.to_string());
-    let mut archive = tar::Archive::new(source);
+    let room = Cell::new(0);
+    let mut archive = tar::Archive::new(HeaderBound { source, room: &room });
     let mut unpacked = Unpacked::default();
     let mut seen = BTreeSet::new();
     let mut number = 0;
-    for entry in archive.entries().map_err(damaged)? {
+    let mut entries = archive.entries().map_err(damaged)?;
+    loop {
+        room.set(MAX_HEADER_BYTES);
+        let Some(entry) = entries.next() else { break };
         let mut entry = entry.map_err(damaged)?;
+        room.set(u64::MAX);
         number += 1;
         let raw = entry.path_bytes().into_owned();
         let name = String::from_utf8_lossy(&raw).escape_default().to_string();
@@ -171,13 +180,31 @@ fn unpack_tar(
         }
         unpacked.entries += 1;
     }
-    let mut source = archive.into_inner();
+    drop(entries);
+    let mut source = archive.into_inner().source;
     // Reads on to the end: trailing bytes count, and a checksum behind them is checked.
     io::copy(&mut source, &mut io::sink()).map_err(damaged)?;
     if source.limit() == 0 && allowed != u64::MAX {
         return Err(UnpackError::TooLarge);
     }
     Ok(unpacked)
+}
+
+/// Fails when more than `room` is read: between two entries that is little.
+struct HeaderBound<'a, R> {
+    source: R,
+    room: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for HeaderBound<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        match self.room.get().checked_sub(count as u64) {
+            Some(left) => self.room.set(left),
+            None => return Err(io::Error::new(io::ErrorKind::InvalidData, "a header is too long")),
+        }
+        Ok(count)
+    }
 }
 
 fn copy(

@@ -18,7 +18,7 @@ use super::bindings::filesystem::wasi::filesystem::types::{
     MetadataHashValue, NewTimestamp, OpenFlags, PathFlags,
 };
 use super::cell::Cell;
-use super::filesystem::{GuestPath, NodeKind, OpenFile, OpenHow, Opened, resolve};
+use super::filesystem::{GuestPath, Names, NodeKind, OpenFile, OpenHow, Opened, resolve};
 
 /// Seconds since 1970 that every clock and every file shows: 1980-01-01T00:00:01Z.
 pub(super) const CONSTANT_TIME: u64 = 315_532_801;
@@ -47,7 +47,7 @@ enum DescriptorKind {
 /// What is left of a directory listing.
 #[derive(Debug)]
 #[allow(unreachable_pub, reason = "as above")]
-pub struct Listing(std::vec::IntoIter<(String, NodeKind)>);
+pub struct Listing(Names);
 
 impl Descriptor {
     fn file(&self) -> Result<&Arc<OpenFile>, Errno> {
@@ -203,7 +203,7 @@ impl types::HostDescriptor for Cell {
 
     fn read_directory(&mut self, descriptor: Resource<Descriptor>) -> Result<Resource<Listing>, Errno> {
         let listing = self.files.list(self.descriptor(&descriptor)?.directory()?)?;
-        self.table.push(Listing(listing.into_iter())).map_err(|_| Errno::MFILE)
+        self.table.push(Listing(listing)).map_err(|_| Errno::MFILE)
     }
 
     fn create_directory_at(&mut self, directory: Resource<Descriptor>, path: String) -> Result<(), Errno> {

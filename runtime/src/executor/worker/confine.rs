@@ -248,8 +248,7 @@ fn allowed_calls() -> Vec<libc::c_long> {
         libc::SYS_sched_getaffinity,
         libc::SYS_gettid,
         libc::SYS_getpid,
-        libc::SYS_tgkill,
-        libc::SYS_tkill,
+        libc::SYS_getppid,
         libc::SYS_rt_sigaction,
         libc::SYS_rt_sigprocmask,
         libc::SYS_rt_sigreturn,
@@ -303,6 +302,11 @@ fn filter_system_calls() -> Result<(), String> {
         libc::SYS_prctl,
         vec![SeccompRule::new(vec![names]).map_err(text)?, SeccompRule::new(vec![privileges]).map_err(text)?],
     );
+    // Signals to threads of this process only: the other workers may have the same user.
+    let process = u64::from(std::process::id());
+    let ourselves =
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, process).map_err(text)?;
+    rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![ourselves]).map_err(text)?]);
     // Reading limits, as starting a thread does; never raising one.
     let read_only = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0).map_err(text)?;
     rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![read_only]).map_err(text)?]);

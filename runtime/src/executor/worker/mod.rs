@@ -41,6 +41,8 @@ use crate::text::harmless;
 
 /// How long a worker may take to start, and to read what it is sent.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long reports that lie in the channel are still taken after a deadline.
+const LATE_REPORTS: Duration = Duration::from_millis(500);
 /// How often a wait looks whether the build was cancelled.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -271,14 +273,35 @@ impl<'a> WorkerExecutor<'a> {
         let mut waiting: VecDeque<usize> = (0..calls.len()).collect();
         let mut running: BTreeMap<u64, Running> = BTreeMap::new();
         while !(waiting.is_empty() && running.is_empty()) {
+            let (mut fresh, mut second_try) = (Vec::new(), false);
             while let Some(index) = waiting.pop_front() {
                 match self.send(&calls[index], &mut *host) {
                     Ok(id) => {
-                        let deadline = Instant::now() + inputs(&calls[index]).limits.wall;
-                        running
-                            .insert(id, Running { index, deadline, started: Instant::now(), log_bytes: 0 });
+                        let started = Instant::now();
+                        running.insert(id, Running { index, deadline: started, started, log_bytes: 0 });
+                        fresh.push(id);
                     }
-                    Err(failure) => results[index] = Some(Err(failure)),
+                    Err(Unsent::Failed(failure)) => results[index] = Some(Err(failure)),
+                    Err(Unsent::WorkerGone(_)) if !running.is_empty() => {
+                        // One of them did it: see to that first, then try again.
+                        waiting.push_front(index);
+                        break;
+                    }
+                    Err(Unsent::WorkerGone(_)) if !second_try => {
+                        self.worker = None;
+                        second_try = true;
+                        waiting.push_front(index);
+                    }
+                    Err(Unsent::WorkerGone(how)) => {
+                        results[index] = Some(Err(crashed(inputs(&calls[index]), &how)));
+                    }
+                }
+            }
+            // Only now: while others were compiled, nobody listened to those that run.
+            for id in fresh {
+                if let Some(call) = running.get_mut(&id) {
+                    call.started = Instant::now();
+                    call.deadline = call.started + inputs(&calls[call.index]).limits.wall;
                 }
             }
             let Some(first) = running.values().map(|call| call.deadline).min() else { continue };
@@ -319,27 +342,16 @@ impl<'a> WorkerExecutor<'a> {
         let Some(worker) = self.worker.as_mut() else { return vec![] };
         let wait = first_deadline.min(Instant::now() + CANCEL_INTERVAL);
         match worker.channel.receive(wait) {
-            Ok(Received::Report(report)) => self.handle(*report, running, calls, host),
-            Ok(Received::Nothing) if Instant::now() < first_deadline => vec![],
-            Ok(Received::Nothing) => {
-                // Nothing in a hung guest can be dropped safely: the process goes.
-                self.worker = None;
-                let now = Instant::now();
-                running
-                    .iter()
-                    .filter(|(_, call)| call.deadline <= now)
-                    .map(|(id, call)| {
-                        let limits = &inputs(&calls[call.index]).limits;
-                        let failure = GuestFailure::Limit {
-                            buildpack: buildpack(call),
-                            limit: LimitKind::Wall,
-                            allowed: milliseconds(limits.wall),
-                            reached: milliseconds(call.started.elapsed()),
-                        };
-                        (*id, Err(failure))
-                    })
-                    .collect()
+            Ok(Received::Report(report)) => {
+                let ended = self.handle(*report, running, calls, host);
+                // What is there in time counts, but who never stops talking does not stop the clock.
+                if ended.is_empty() && Instant::now() > first_deadline + LATE_REPORTS {
+                    return self.overdue(running, calls);
+                }
+                ended
             }
+            Ok(Received::Nothing) if Instant::now() < first_deadline => vec![],
+            Ok(Received::Nothing) => self.overdue(running, calls),
             Ok(Received::Closed) => self.bury(running, calls),
             Err(error) => {
                 self.worker = None;
@@ -350,6 +362,31 @@ impl<'a> WorkerExecutor<'a> {
                     .collect()
             }
         }
+    }
+
+    /// The wall time of at least one guest is over.
+    fn overdue(
+        &mut self,
+        running: &BTreeMap<u64, Running>,
+        calls: &[Call],
+    ) -> Vec<(u64, Result<Outputs, GuestFailure>)> {
+        // Nothing in a hung guest can be dropped safely: the process goes.
+        self.worker = None;
+        let now = Instant::now();
+        running
+            .iter()
+            .filter(|(_, call)| call.deadline <= now)
+            .map(|(id, call)| {
+                let inputs = inputs(&calls[call.index]);
+                let failure = GuestFailure::Limit {
+                    buildpack: inputs.buildpack.clone(),
+                    limit: LimitKind::Wall,
+                    allowed: milliseconds(inputs.limits.wall),
+                    reached: milliseconds(call.started.elapsed()),
+                };
+                (*id, Err(failure))
+            })
+            .collect()
     }
 
     /// The worker died. With one guest running it is that guest's doing; with
@@ -405,7 +442,7 @@ impl<'a> WorkerExecutor<'a> {
             }
             Report::Done { result, disk_used, .. } => {
                 self.disk_used = (self.disk_used.0.max(disk_used.0), self.disk_used.1.max(disk_used.1));
-                return vec![(id, result)];
+                return vec![(id, result.map_err(|failure| failure.made_harmless(&inputs.buildpack)))];
             }
             Report::OpenLayer { name, types, cache_key, .. } => {
                 self.answer_layer(host.open_layer(&name, types, &cache_key))
@@ -449,7 +486,7 @@ impl<'a> WorkerExecutor<'a> {
     }
 
     /// Sends a call with everything it may open.
-    fn send(&mut self, call: &Call, log: &mut dyn LogSink) -> Result<u64, GuestFailure> {
+    fn send(&mut self, call: &Call, log: &mut dyn LogSink) -> Result<u64, Unsent> {
         let inputs = inputs(call);
         let unavailable = |message: String| GuestFailure::WorkerUnavailable {
             buildpack: inputs.buildpack.clone(),
@@ -496,11 +533,15 @@ impl<'a> WorkerExecutor<'a> {
         };
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         let worker = self.worker().map_err(unavailable)?;
-        worker
-            .channel
-            .send(&request, &descriptors, Instant::now() + PATIENCE)
-            .map_err(|error| unavailable(format!("the worker does not read: {error}")))?;
-        Ok(id)
+        match worker.channel.send(&request, &descriptors, Instant::now() + PATIENCE) {
+            Ok(()) => Ok(id),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                Err(Unsent::WorkerGone(error.to_string()))
+            }
+            Err(error) => Err(unavailable(format!("the worker does not read: {error}")).into()),
+        }
     }
 }
 
@@ -529,6 +570,19 @@ impl Executor for WorkerExecutor<'_> {
             Outputs::Build(outputs) => Ok(*outputs),
             Outputs::Detect(_) => Err(crashed(inputs(&call), "it answered another question")),
         }
+    }
+}
+
+/// Why a call was not sent.
+enum Unsent {
+    /// It died before this call reached it.
+    WorkerGone(String),
+    Failed(GuestFailure),
+}
+
+impl From<GuestFailure> for Unsent {
+    fn from(failure: GuestFailure) -> Self {
+        Self::Failed(failure)
     }
 }
 

@@ -150,11 +150,22 @@ impl Guest {
         restorable: usize,
         descriptors: Vec<OwnedFd>,
     ) {
+        let buildpack = match &call {
+            Call::Detect(inputs) => inputs.call.buildpack.clone(),
+            Call::Build(inputs) => inputs.call.buildpack.clone(),
+        };
         let quota = Quota::new(&self.limits, disk_used);
         let result = self.call(call, mounts, &quota, restorable, descriptors);
         let done = Report::Done { id: self.id, result, disk_used: quota.used() };
-        // Without a parent there is nobody left to tell.
-        let _ = self.shared.send(&done);
+        if let Err(error) = self.shared.send(&done)
+            && error.kind() == std::io::ErrorKind::InvalidData
+        {
+            // Too long for the channel; the parent must not wait for it until the time is over.
+            let message = format!("its result cannot be passed on: {error}");
+            let result = Err(GuestFailure::BadOutput { buildpack, message });
+            // Without a parent there is nobody left to tell.
+            let _ = self.shared.send(&Report::Done { id: self.id, result, disk_used: quota.used() });
+        }
     }
 
     fn call(

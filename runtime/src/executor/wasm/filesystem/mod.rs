@@ -14,7 +14,7 @@ mod open_file;
 mod quota;
 mod resolve;
 
-pub(crate) use mount::{MountSpec, MountTable, NodeKind, OpenHow, Opened};
+pub(crate) use mount::{MountSpec, MountTable, Names, NodeKind, OpenHow, Opened, Walk};
 pub(crate) use open_file::OpenFile;
 pub(crate) use quota::{LimitReached, Quota};
 pub(crate) use resolve::{GuestPath, resolve};

@@ -14,11 +14,9 @@ use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::open_file::OpenFile;
-use super::quota::Quota;
+use super::quota::{ListingCharge, Quota};
 use super::resolve::GuestPath;
 
-/// Names one directory listing may hold; a guest that wants more is refused.
-const MAX_LISTING: usize = 1_000_000;
 /// How lookups in a host directory go: never out of it, never through a link.
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
@@ -362,6 +360,11 @@ impl MountTable {
         if source_kind == NodeKind::Directory && in_lower {
             return Err(Errno::XDEV);
         }
+        // What is there obeys the limit, so only a move downwards can break it.
+        let deeper = to.depth() > from.depth();
+        if deeper && (to.depth() > self.quota.path_depth || self.too_deep(from, to.depth())?) {
+            return Err(Errno::NAMETOOLONG);
+        }
         if matches!(mount.find(source.relative)?, Some((Side::Lower, _))) {
             mount.copy_up(source.relative, &self.quota)?;
         }
@@ -370,6 +373,11 @@ impl MountTable {
             Some((Side::Upper, stat)) => Some(stat),
             _ => None,
         };
+        let moved = stat_beneath(upper.as_fd(), source.relative)?;
+        if replaced.is_some_and(|stat| (stat.st_dev, stat.st_ino) == (moved.st_dev, moved.st_ino)) {
+            // Two names of one file: the kernel leaves both, so nothing may be refunded.
+            return Ok(());
+        }
         let (source_directory, source_name) = open_parent(upper, source.relative)?;
         let (target_directory, target_name) = mount.writable_parent(target.relative, &self.quota)?;
         fs::renameat(&source_directory, source_name, &target_directory, target_name)?;
@@ -387,6 +395,17 @@ impl MountTable {
             self.hide(&key, target)?;
         }
         Ok(())
+    }
+
+    /// Whether something below the directory `from` would be too deep with `from` at `depth`.
+    fn too_deep(&self, from: &GuestPath, depth: u64) -> Result<bool, Errno> {
+        let mut walk = Walk::new(self, from)?;
+        while let Some((path, _)) = walk.next(self)? {
+            if path.depth() - from.depth() + depth > self.quota.path_depth {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Makes `to` another name of the file `from`, within one mount.
@@ -412,7 +431,12 @@ impl MountTable {
     }
 
     /// The names in the directory `path`, sorted, with what they are.
-    pub(crate) fn list(&self, path: &GuestPath) -> Result<Vec<(String, NodeKind)>, Errno> {
+    ///
+    /// # Errors
+    /// `EOVERFLOW`, and the limit is noted, when that takes more than what may
+    /// cross the boundary in one call.
+    pub(crate) fn list(&self, path: &GuestPath) -> Result<Names, Errno> {
+        let mut charge = self.quota.listing();
         let mut names: BTreeSet<String> = self.mounted_names(path).into_iter().map(str::to_owned).collect();
         if let Some(place) = self.place(path) {
             let mount = self.mount_at(place.mount)?;
@@ -434,9 +458,9 @@ impl MountTable {
                     if side == Side::Lower && mount.hidden.contains(&join_relative(place.relative, name)) {
                         continue;
                     }
-                    names.insert(name.to_owned());
-                    if names.len() > MAX_LISTING {
-                        return Err(Errno::OVERFLOW);
+                    if !names.contains(name) {
+                        charge.add(name)?;
+                        names.insert(name.to_owned());
                     }
                 }
             }
@@ -447,7 +471,61 @@ impl MountTable {
                 listing.push((name, kind));
             }
         }
-        Ok(listing)
+        Ok(Names { names: listing.into_iter(), _charge: charge })
+    }
+}
+
+/// The names of a directory, charged to the guest's account for as long as they are held.
+#[derive(Debug)]
+pub(crate) struct Names {
+    names: std::vec::IntoIter<(String, NodeKind)>,
+    _charge: ListingCharge,
+}
+
+impl Names {
+    fn is_empty(&self) -> bool {
+        self.names.as_slice().is_empty()
+    }
+}
+
+impl Iterator for Names {
+    type Item = (String, NodeKind);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.names.next()
+    }
+}
+
+/// Every path below and including a root, parents first, sorted within each directory.
+///
+/// Holds one listing a level and no list of paths, which could be of any size.
+pub(crate) struct Walk {
+    root: Option<(GuestPath, NodeKind)>,
+    levels: Vec<(GuestPath, Names)>,
+}
+
+impl Walk {
+    pub(crate) fn new(table: &MountTable, root: &GuestPath) -> Result<Self, Errno> {
+        let kind = table.kind(root)?.ok_or(Errno::NOENT)?;
+        Ok(Self { root: Some((root.clone(), kind)), levels: Vec::new() })
+    }
+
+    /// The next path. The table may have changed since the last one.
+    pub(crate) fn next(&mut self, table: &MountTable) -> Result<Option<(GuestPath, NodeKind)>, Errno> {
+        let found = match self.root.take() {
+            Some(root) => root,
+            None => loop {
+                let Some((directory, names)) = self.levels.last_mut() else { return Ok(None) };
+                match names.next() {
+                    Some((name, kind)) => break (directory.join(&name)?, kind),
+                    None => drop(self.levels.pop()),
+                }
+            },
+        };
+        if found.1 == NodeKind::Directory {
+            self.levels.push((found.0.clone(), table.list(&found.0)?));
+        }
+        Ok(Some(found))
     }
 }
 
@@ -691,7 +769,7 @@ mod tests {
     }
 
     fn names(table: &MountTable, at: &str) -> Vec<String> {
-        table.list(&path(at)).unwrap().into_iter().map(|(name, _)| name).collect()
+        table.list(&path(at)).unwrap().map(|(name, _)| name).collect()
     }
 
     fn write(table: &mut MountTable, at: &str, bytes: &[u8]) -> Result<(), Errno> {
@@ -759,6 +837,47 @@ mod tests {
         table.rename(&path("/app/fresh"), &path("/app/d/deep")).unwrap();
         assert_eq!(names(table, "/app/d/deep"), ["x"]);
         assert_eq!(table.rename(&path("/app/moved"), &path("/ro/inner/x")), Err(Errno::XDEV));
+    }
+
+    #[test]
+    fn g8_renaming_one_name_of_a_file_onto_another_refunds_nothing() {
+        let mut fixture = fixture();
+        let table = &mut fixture.table;
+        write(table, "/app/a", b"x").unwrap();
+        table.link(&path("/app/a"), &path("/app/b")).unwrap();
+        let used = table.quota().used();
+        table.rename(&path("/app/a"), &path("/app/b")).unwrap();
+        assert_eq!(table.quota().used(), used);
+        assert_eq!(names(table, "/app"), ["a", "b", "d"]);
+    }
+
+    #[test]
+    fn g8_a_move_cannot_make_a_tree_deeper_than_the_limit() {
+        let mut fixture = fixture();
+        let table = &mut fixture.table;
+        for name in ["/app/x", "/app/x/y", "/app/z"] {
+            table.create_directory(&path(name)).unwrap();
+        }
+        table.quota.path_depth = 3;
+        assert_eq!(table.rename(&path("/app/x"), &path("/app/z/x")), Err(Errno::NAMETOOLONG));
+        table.rename(&path("/app/x/y"), &path("/app/z/y")).unwrap();
+        table.rename(&path("/app/x"), &path("/app/z/x")).unwrap();
+    }
+
+    #[test]
+    fn g5_listings_are_charged_while_they_are_held() {
+        let mut fixture = fixture();
+        let limits = Limits { hostcall_bytes: 300, ..Limits::default() };
+        fixture.table.quota = Quota::new(&limits, (0, 0));
+        for name in ["/app/1", "/app/2"] {
+            fixture.table.create_directory(&path(name)).unwrap();
+        }
+        let table = &fixture.table;
+        let held = table.list(&path("/app")).unwrap();
+        assert_eq!(table.list(&path("/app")).err(), Some(Errno::OVERFLOW));
+        assert_eq!(table.quota().reached().unwrap().limit, crate::limits::LimitKind::HostCall);
+        drop(held);
+        table.list(&path("/app")).unwrap();
     }
 
     #[test]

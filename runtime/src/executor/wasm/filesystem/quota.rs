@@ -21,6 +21,7 @@ pub(crate) struct Quota {
     allowed_entries: u64,
     pub(crate) path_depth: u64,
     pub(crate) open_files: u64,
+    allowed_listings: u64,
     state: Arc<Mutex<State>>,
 }
 
@@ -31,7 +32,48 @@ struct State {
     /// Files that are open, by how many handles, and whether their name is gone.
     open: BTreeMap<FileId, OpenCount>,
     handles: u64,
+    /// Memory of the directory listings that are held.
+    listings: u64,
     reached: Option<LimitReached>,
+}
+
+/// Memory one name of a listing takes besides its bytes.
+const NAME_OVERHEAD: u64 = 64;
+
+/// What a directory listing is charged while it is held: a guest may hold many.
+#[derive(Debug)]
+pub(crate) struct ListingCharge {
+    quota: Quota,
+    bytes: u64,
+}
+
+impl ListingCharge {
+    /// Charges one more name.
+    ///
+    /// # Errors
+    /// `EOVERFLOW`, and the limit is noted.
+    pub(crate) fn add(&mut self, name: &str) -> Result<(), Errno> {
+        let bytes = name.len() as u64 + NAME_OVERHEAD;
+        let allowed = self.quota.allowed_listings;
+        self.quota.with(|state| {
+            let wanted = state.listings.saturating_add(bytes);
+            if wanted > allowed {
+                let limit = LimitKind::HostCall;
+                state.reached.get_or_insert(LimitReached { limit, allowed, reached: wanted });
+                return Err(Errno::OVERFLOW);
+            }
+            state.listings = wanted;
+            Ok(())
+        })?;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for ListingCharge {
+    fn drop(&mut self) {
+        self.quota.with(|state| state.listings = state.listings.saturating_sub(self.bytes));
+    }
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +98,7 @@ impl Quota {
             allowed_entries: limits.disk_entries,
             path_depth: limits.path_depth,
             open_files: limits.open_files,
+            allowed_listings: limits.hostcall_bytes,
             state: Arc::new(Mutex::new(State { bytes: used.0, entries: used.1, ..State::default() })),
         }
     }
@@ -72,6 +115,11 @@ impl Quota {
     /// The first limit that was hit.
     pub(crate) fn reached(&self) -> Option<LimitReached> {
         self.with(|state| state.reached)
+    }
+
+    /// The account of a new listing.
+    pub(crate) fn listing(&self) -> ListingCharge {
+        ListingCharge { quota: self.clone(), bytes: 0 }
     }
 
     /// Charges `bytes` of growth.
