@@ -64,8 +64,8 @@ pub enum BuildError {
     #[error("buildpack `{}` cannot be run", .0.buildpack)]
     Grant(#[source] GrantRefused),
     /// A buildpack failed on a disk that is full.
-    #[error("no space left at `{}` while buildpack `{buildpack}` ran", directory.display())]
-    DiskFull { buildpack: BuildpackRef, directory: PathBuf, source: Box<GuestFailure> },
+    #[error("no space left for `{}`", directory.display())]
+    DiskFull { directory: PathBuf, source: Box<GuestFailure> },
     /// A buildpack is of a kind that cannot be run.
     #[error("buildpack `{buildpack}` cannot be run by this version of wapack")]
     NotRunnable { buildpack: BuildpackRef },
@@ -219,8 +219,7 @@ fn build_one(
     let outputs = executor.build(&inputs, &mut host).map_err(|failure| match failure {
         // Guests see a bare error number and blame themselves.
         GuestFailure::Returned { .. } | GuestFailure::Trapped { .. } if is_full(&layers_work_directory) => {
-            let (buildpack, directory) = (reference.clone(), workspace.root().to_owned());
-            BuildError::DiskFull { buildpack, directory, source: Box::new(failure) }
+            BuildError::DiskFull { directory: workspace.root().to_owned(), source: Box::new(failure) }
         }
         failure => failure.into(),
     })?;
