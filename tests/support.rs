@@ -44,8 +44,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// Everything buildpacks printed.
     pub(crate) fn lines(&self) -> Vec<&str> {
-        let line =
-            |event| if let &Event::Output { ref line, .. } = event { Some(line.as_str()) } else { None };
+        let line = |event| if let Event::Output { line, .. } = event { Some(line.as_str()) } else { None };
         self.events.iter().filter_map(line).collect()
     }
 }

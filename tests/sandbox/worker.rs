@@ -287,7 +287,7 @@ fn g25_a_worker_that_is_killed_is_one_builds_error() {
         let mut site = Site::new().guest("nap-forever");
         let (neighbour, outcome) = while_running(&site, |pid| {
             let neighbour = Site::new().guest("sleep").env("SECONDS", "1");
-            let (_, outcome) = while_running(&neighbour, |_| kill(pid, signal));
+            let ((), outcome) = while_running(&neighbour, |_| kill(pid, signal));
             outcome
         });
         assert_eq!(neighbour.succeeded().lines(), ["awake"]);
@@ -327,7 +327,7 @@ fn g25_a_worker_that_dies_in_detect_costs_the_others_nothing() {
     site.buildpack("also-asleep", &guest("sleep-in-detect"), "");
     site = site.guest("well-behaved");
     site.policy.limits.detect_wall_seconds = 5;
-    let (_, outcome) = while_running(&site, |pid| {
+    let ((), outcome) = while_running(&site, |pid| {
         eventually("two guests at once", || (guest_threads(pid) >= 2).then_some(()));
         kill(pid, Signal::KILL);
     });

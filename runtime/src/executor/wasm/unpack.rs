@@ -180,7 +180,6 @@ fn unpack_tar(
         }
         unpacked.entries += 1;
     }
-    drop(entries);
     let mut source = archive.into_inner().source;
     // Reads on to the end: trailing bytes count, and a checksum behind them is checked.
     io::copy(&mut source, &mut io::sink()).map_err(damaged)?;
