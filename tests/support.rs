@@ -44,8 +44,13 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// Everything buildpacks printed.
     pub(crate) fn lines(&self) -> Vec<&str> {
-        let line = |event| if let Event::Output { line, .. } = event { Some(line.as_str()) } else { None };
-        self.events.iter().filter_map(line).collect()
+        let mut lines = Vec::new();
+        for event in &self.events {
+            if let Event::Output { line, .. } = event {
+                lines.push(line.as_str());
+            }
+        }
+        lines
     }
 }
 
