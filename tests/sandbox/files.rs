@@ -228,6 +228,14 @@ fn g12_the_host_follows_no_link_a_guest_left() {
     assert!(outcome.printed("scratch/env: done"), "{:?}", outcome.lines());
     assert!(outcome.printed("launch.toml: refused: "), "{:?}", outcome.lines());
     assert!(no_litter(&site));
+
+    // A directory is what the host would write its own files into.
+    let site = Site::new().guest("plant-symlinks");
+    let directory = site.path("elsewhere");
+    std::fs::create_dir(&directory).expect("a directory");
+    let site = site.env("CANARY", &directory.display().to_string());
+    site.build().failed_with("buildpack.bad_output", "layer `scratch`");
+    assert_eq!(std::fs::read_dir(&directory).expect("a directory").count(), 0);
 }
 
 /// What the host made of a `peek` after `well-behaved`.

@@ -26,9 +26,8 @@ fn reached_milliseconds(text: &str) -> u64 {
 #[test]
 fn g1_a_loop_in_build_ends_near_the_limit_and_its_neighbour_builds() {
     let site = one_second_of_cpu(Site::new().guest("spin-in-build"));
-    let (neighbour, outcome) =
-        while_running(&site, |_| Site::new().guest("well-behaved").build().result.map(drop));
-    neighbour.expect("the neighbour is not concerned");
+    let (neighbour, outcome) = while_running(&site, |_| Site::new().guest("well-behaved").build());
+    neighbour.succeeded();
     let (_, text) = outcome.said();
     outcome.failed_with(
         "guest.cpu_limit",

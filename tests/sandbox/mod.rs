@@ -73,7 +73,7 @@ fn raw_site(name: &str) -> Site {
 impl Outcome {
     /// The error, which there must be.
     fn error(&self) -> &Error {
-        self.result.as_ref().err().expect("an error")
+        self.result.as_ref().expect_err("an error")
     }
 
     /// Id and text of the error.
@@ -187,8 +187,7 @@ fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// How long the phase that failed, the last one, had been running at most:
-/// the builds of these tests do nothing after their last event.
+/// How each `detect` ended, in the order of the group.
 fn verdicts(outcome: &Outcome) -> Vec<(String, String)> {
     let verdict = |event: &Event| match event {
         Event::Detected { buildpack, verdict } => Some((buildpack.id.to_string(), format!("{verdict:?}"))),

@@ -180,7 +180,6 @@ fn unpack_tar(
         }
         unpacked.entries += 1;
     }
-    drop(entries);
     let mut source = archive.into_inner().source;
     // Reads on to the end: trailing bytes count, and a checksum behind them is checked.
     io::copy(&mut source, &mut io::sink()).map_err(damaged)?;
@@ -286,5 +285,170 @@ fn make_directory(files: &mut MountTable, path: &GuestPath) -> Result<(), Errno>
         None => files.create_directory(path),
         Some(NodeKind::Directory) => Ok(()),
         Some(_) => Err(Errno::NOTDIR),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::super::filesystem::{MountSpec, Quota};
+    use super::*;
+    use crate::limits::Limits;
+
+    /// One entry: type, path, contents or target of the link.
+    type Row<'a> = (EntryType, &'a [u8], &'a [u8]);
+
+    /// A tar without the checks of the crate that writes it.
+    fn tar(rows: &[Row<'_>]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, path, contents) in rows {
+            let mut header = tar::Header::new_ustar();
+            header.as_mut_bytes()[..path.len()].copy_from_slice(path);
+            header.set_entry_type(*kind);
+            header.set_mode(0o644);
+            let is_link = matches!(*kind, EntryType::Symlink | EntryType::Link);
+            if is_link {
+                header.as_mut_bytes()[157..157 + contents.len()].copy_from_slice(contents);
+            }
+            let contents = if is_link { &[][..] } else { contents };
+            header.set_size(contents.len() as u64);
+            header.set_cksum();
+            bytes.extend_from_slice(header.as_bytes());
+            bytes.extend_from_slice(contents);
+            bytes.resize(bytes.len().next_multiple_of(512), 0);
+        }
+        bytes.resize(bytes.len() + 1024, 0);
+        bytes
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    struct Unpacking {
+        directory: tempfile::TempDir,
+        result: Result<Unpacked, UnpackError>,
+        used: (u64, u64),
+    }
+
+    impl Unpacking {
+        fn id(&self) -> &'static str {
+            self.result.as_ref().err().map_or("unpacked", UnpackError::id)
+        }
+    }
+
+    fn run(bytes: &[u8], strip: u32) -> Unpacking {
+        let limits = Limits { disk_bytes: 100 << 20, disk_entries: 100, ..Limits::default() };
+        let directory = tempfile::tempdir().unwrap();
+        let upper = directory.path().join("upper");
+        std::fs::create_dir(&upper).unwrap();
+        std::fs::write(directory.path().join("archive"), bytes).unwrap();
+        let quota = Quota::new(&limits, (0, 0));
+        let archive = std::fs::File::open(directory.path().join("archive")).unwrap();
+        let archive = OpenFile::new(archive.into(), false, quota.clone()).unwrap();
+        let mut files = MountTable::new(quota);
+        files.mount(MountSpec {
+            guest_path: "/out".to_owned(),
+            lower: None,
+            upper: Some(std::fs::File::open(&upper).unwrap().into()),
+            hidden: vec![],
+        });
+        let destination = GuestPath::parse("/out").unwrap();
+        let result = unpack(&mut files, &archive, &destination, strip);
+        let used = files.quota().used();
+        Unpacking { directory, result, used }
+    }
+
+    const FILE: EntryType = EntryType::Regular;
+
+    #[test]
+    fn plain_and_packed_archives_unpack_alike() {
+        let rows: &[Row<'_>] = &[
+            (EntryType::Directory, b"p/d/", b""),
+            (FILE, b"p/d/file", b"contents"),
+            (EntryType::Symlink, b"p/d/link", b"file"),
+            (EntryType::Link, b"p/hard", b"p/d/file"),
+        ];
+        for bytes in [tar(rows), gzip(&tar(rows))] {
+            let unpacking = run(&bytes, 1);
+            let unpacked = unpacking.result.as_ref().unwrap();
+            assert_eq!((unpacked.entries, unpacked.bytes, unpacking.used), (4, 8, (8, 4)));
+            let upper = unpacking.directory.path().join("upper");
+            assert_eq!(std::fs::read(upper.join("d/link")).unwrap(), b"contents");
+            assert_eq!(std::fs::read(upper.join("hard")).unwrap(), b"contents");
+        }
+    }
+
+    #[test]
+    fn paths_and_links_that_lead_out_are_refused() {
+        for path in [&b"../x"[..], b"a/../../x", b"/etc/x", b"a\\..\\x", b"a\nb", b"\xff"] {
+            assert_eq!(run(&tar(&[(FILE, path, b"x")]), 0).id(), "archive.bad_path", "{path:?}");
+        }
+        for kind in [EntryType::Symlink, EntryType::Link] {
+            for target in [&b"/etc/passwd"[..], b"../../x", b"..", b"a/../../../x"] {
+                let unpacking = run(&tar(&[(FILE, b"ours", b"x"), (kind, b"link", target)]), 0);
+                assert_eq!(unpacking.id(), "archive.bad_link", "{kind:?} {target:?}");
+            }
+        }
+        // A hard link to what is not of this archive.
+        assert_eq!(run(&tar(&[(EntryType::Link, b"link", b"missing")]), 0).id(), "archive.bad_link");
+        // Through a link that was unpacked before.
+        let through: &[Row<'_>] = &[
+            (EntryType::Directory, b"d/", b""),
+            (EntryType::Symlink, b"link", b"d"),
+            (FILE, b"link/x", b"x"),
+        ];
+        assert_eq!(run(&tar(through), 0).id(), "archive.write_failed");
+    }
+
+    #[test]
+    fn devices_and_what_is_there_twice_are_refused() {
+        for kind in [EntryType::Fifo, EntryType::Char, EntryType::Block] {
+            assert_eq!(run(&tar(&[(kind, b"x", b"")]), 0).id(), "archive.bad_type", "{kind:?}");
+        }
+        assert_eq!(run(&tar(&[(FILE, b"x", b"1"), (FILE, b"./x", b"2")]), 0).id(), "archive.duplicate");
+        let again: &[Row<'_>] = &[(EntryType::Directory, b"d/", b""), (EntryType::Directory, b"d/", b"")];
+        assert_eq!(run(&tar(again), 0).id(), "unpacked");
+        let both: &[Row<'_>] = &[(FILE, b"d", b"x"), (FILE, b"d/x", b"x")];
+        assert_eq!(run(&tar(both), 0).id(), "archive.write_failed");
+    }
+
+    #[test]
+    fn what_is_unpacked_counts_and_stops_at_the_limits() {
+        let many: Vec<String> = (0..101).map(|index| index.to_string()).collect();
+        let rows: Vec<Row<'_>> = many.iter().map(|name| (FILE, name.as_bytes(), &b""[..])).collect();
+        assert_eq!(run(&tar(&rows), 0).id(), "guest.disk_limit");
+        let zeros = vec![0; 80 << 20];
+        // 80 MiB of one byte pack to a thousandth: more than 200 to 1, and past 64 MiB.
+        let bomb = run(&gzip(&tar(&[(FILE, b"zeros", &zeros)])), 0);
+        assert!(["archive.too_large", "archive.damaged"].contains(&bomb.id()), "{:?}", bomb.result);
+        assert!(bomb.used.0 <= 65 << 20);
+    }
+
+    #[test]
+    fn truncated_and_damaged_archives_are_errors() {
+        let whole = tar(&[(FILE, b"file", &[7; 3000])]);
+        assert_eq!(run(&whole[..1500], 0).id(), "archive.damaged");
+        let packed = gzip(&whole);
+        assert_eq!(run(&packed[..packed.len() - 4], 0).id(), "archive.damaged");
+        let mut checksum = packed.clone();
+        let at = checksum.len() - 6;
+        checksum[at] ^= 1;
+        assert_eq!(run(&checksum, 0).id(), "archive.damaged");
+        assert_eq!(run(&[1; 700], 0).id(), "archive.damaged");
+    }
+
+    /// Long names are read into memory before anybody can look at them.
+    #[test]
+    fn a_header_cannot_take_all_memory() {
+        for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+            let name = vec![b'n'; 10 << 20];
+            let unpacking = run(&tar(&[(kind, b"long", &name), (FILE, b"file", b"x")]), 0);
+            let error = unpacking.result.unwrap_err().to_string();
+            assert_eq!(error, "the archive is damaged: a header is too long", "{kind:?}");
+        }
     }
 }

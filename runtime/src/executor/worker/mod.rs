@@ -281,7 +281,7 @@ impl<'a> WorkerExecutor<'a> {
                         running.insert(id, Running { index, deadline: started, started, log_bytes: 0 });
                         fresh.push(id);
                     }
-                    Err(Unsent::Failed(failure)) => results[index] = Some(Err(failure)),
+                    Err(Unsent::Failed(failure)) => results[index] = Some(Err(*failure)),
                     Err(Unsent::WorkerGone(_)) if !running.is_empty() => {
                         // One of them did it: see to that first, then try again.
                         waiting.push_front(index);
@@ -577,12 +577,12 @@ impl Executor for WorkerExecutor<'_> {
 enum Unsent {
     /// It died before this call reached it.
     WorkerGone(String),
-    Failed(GuestFailure),
+    Failed(Box<GuestFailure>),
 }
 
 impl From<GuestFailure> for Unsent {
     fn from(failure: GuestFailure) -> Self {
-        Self::Failed(failure)
+        Self::Failed(Box::new(failure))
     }
 }
 
