@@ -11,7 +11,9 @@ use crate::support::target_directory;
 fn built_in(name: &str) -> TestKit {
     let directory = target_directory().join(format!("embed/builder/buildpacks/wapack_{name}/0.1.0"));
     assert!(directory.is_dir(), "`{}` is missing: run `cargo xtask embed` first", directory.display());
-    TestKit::load(directory.join("buildpack.wasm")).unwrap().buildpack_directory(&directory).unwrap()
+    TestKit::load(directory.join("buildpack.wasm"))
+        .and_then(|kit| kit.buildpack_directory(&directory))
+        .expect("the built-in buildpack loads")
 }
 
 fn sample() -> PathBuf {

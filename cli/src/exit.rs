@@ -58,10 +58,9 @@ fn run(error: &Error) -> u8 {
             | BuildError::NotRunnable { .. }
             | BuildError::DiskFull { .. }
             | BuildError::Io { .. } => BUILD,
-            BuildError::Guest(GuestFailure::Cancelled { .. }) => INTERRUPTED,
+            BuildError::Guest(GuestFailure::Cancelled { .. }) | BuildError::Cancelled(_) => INTERRUPTED,
             BuildError::Guest(_) => BUILDPACK_FAILED,
             BuildError::Grant(_) => INVALID,
-            BuildError::Cancelled(_) => INTERRUPTED,
         },
         Error::Export(_) => EXPORT,
         Error::Cancelled(_) => INTERRUPTED,
