@@ -110,13 +110,20 @@ impl Workspace {
             guest_path,
             lower: Some(path.to_owned()),
             upper: None,
+            writable: false,
             hidden: Vec::new(),
         };
         Ok(vec![
             self.app_mount(app_write),
             read_only(buildpack_directory(&buildpack.reference), &buildpack.directory),
             read_only(PLATFORM.to_owned(), &self.root.join("platform")),
-            Mount { guest_path: "/tmp".to_owned(), lower: None, upper: Some(scratch), hidden: Vec::new() },
+            Mount {
+                guest_path: "/tmp".to_owned(),
+                lower: None,
+                upper: Some(scratch),
+                writable: true,
+                hidden: Vec::new(),
+            },
         ])
     }
 
@@ -125,7 +132,9 @@ impl Workspace {
         Mount {
             guest_path: APP.to_owned(),
             lower: self.app.lower.clone(),
-            upper: self.app.upper.clone().filter(|_| writable),
+            // What an earlier buildpack wrote is seen by all later ones (BLD-06).
+            upper: self.app.upper.clone(),
+            writable,
             hidden,
         }
     }

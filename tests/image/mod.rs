@@ -6,4 +6,5 @@ mod layers;
 mod layout;
 mod reuse;
 mod run;
+mod source;
 mod tools;

@@ -9,7 +9,7 @@ use wapack_runtime::event::Event;
 use wapack_runtime::fault::Diagnose as _;
 
 use super::tools::{Layout, run, tar_list};
-use crate::support::Site;
+use crate::support::{Site, guest};
 
 /// The names in the app layer of the image.
 fn app(site: &Site) -> Vec<String> {
@@ -136,4 +136,23 @@ fn a_file_that_changes_during_the_build_is_named() {
         let layout = Layout::verified(&site.path("image"));
         assert_eq!(layout.images.values().collect::<Vec<_>>(), [&first], "the old image stays");
     }
+}
+
+/// BLD-06: what one buildpack writes into the app is there for all later ones,
+/// which cannot change it without a grant, and the source stays as it was.
+#[test]
+fn what_a_buildpack_writes_into_the_app_is_seen_by_later_ones() {
+    let mut site = Site::new();
+    site.buildpack("writer", &guest("app-note"), "[grants]\napp-write = true\n");
+    site.buildpack("reader", &guest("app-note"), "");
+    let outcome = site.build();
+    outcome.digest();
+    assert_eq!(
+        outcome.lines(),
+        ["read: nothing", "write: done", "read: written by another", "write: refused: ReadOnlyFilesystem"]
+    );
+    assert!(!site.path("app/note").exists(), "the source is never written");
+    let layers = Layout::verified(&site.path("image")).layers();
+    let lines: Vec<String> = layers.into_iter().flat_map(|layer| tar_list(&layer)).collect();
+    assert!(lines.iter().any(|line| line.ends_with(" /workspace/note")), "{lines:?}");
 }

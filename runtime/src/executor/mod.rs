@@ -115,16 +115,18 @@ pub struct Refusal {
 /// A host directory as a guest sees it.
 ///
 /// # Shape
-/// The guest sees the union of `lower` (read-only) and `upper` (writable), with
-/// the paths of `hidden` cut out of `lower`. Without `upper` it is read-only.
+/// The guest sees the union of `lower` and `upper`, which wins, with the paths
+/// of `hidden` cut out of `lower`. Where it is `writable`, changes go to `upper`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// Absolute guest path, such as `/workspace`.
     pub guest_path: String,
     /// What the guest finds there and cannot change.
     pub lower: Option<PathBuf>,
-    /// What the guest writes.
+    /// What was written over it.
     pub upper: Option<PathBuf>,
+    /// Whether the guest may change `upper`.
+    pub writable: bool,
     /// Paths relative to the mount that are not visible in `lower`.
     pub hidden: Vec<String>,
 }

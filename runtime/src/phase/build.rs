@@ -374,6 +374,7 @@ fn take_outputs(
                     guest_path: layer_directory(&reference.id, &layer.name),
                     lower: Some(directory),
                     upper: None,
+                    writable: false,
                     hidden: Vec::new(),
                 });
             }

@@ -304,7 +304,13 @@ impl layers::Host for Cell {
         let guest_path = self.layers.path(&name);
         let (state, contents) = match opened {
             OpenedDirectory::Restored(tree) => {
-                self.files.mount(MountSpec { guest_path, lower: Some(tree), upper: None, hidden: vec![] });
+                self.files.mount(MountSpec {
+                    guest_path,
+                    lower: Some(tree),
+                    upper: None,
+                    writable: false,
+                    hidden: vec![],
+                });
                 (layers::LayerState::Restored, LayerContents::Restored)
             }
             OpenedDirectory::Kept => (layers::LayerState::Kept, LayerContents::Kept),
@@ -313,6 +319,7 @@ impl layers::Host for Cell {
                     guest_path,
                     lower: None,
                     upper: Some(directory),
+                    writable: true,
                     hidden: vec![],
                 });
                 (layers::LayerState::Empty, LayerContents::Written)

@@ -160,6 +160,7 @@ fn open_mounts(call: &CallInputs) -> Result<Vec<MountSpec>, GuestFailure> {
                 guest_path: mount.guest_path.clone(),
                 lower: mount.lower.as_deref().map(open).transpose()?,
                 upper: mount.upper.as_deref().map(open).transpose()?,
+                writable: mount.writable,
                 hidden: mount.hidden.clone(),
             })
         })

@@ -354,6 +354,7 @@ mod tests {
             guest_path: "/out".to_owned(),
             lower: None,
             upper: Some(std::fs::File::open(&upper).unwrap().into()),
+            writable: true,
             hidden: vec![],
         });
         let destination = GuestPath::parse("/out").unwrap();

@@ -497,18 +497,21 @@ impl<'a> WorkerExecutor<'a> {
         let directory = |path: &Path| {
             open(path, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| unavailable(named(path, error)))
         };
-        for Mount { guest_path, lower, upper, hidden } in &inputs.mounts {
+        for Mount { guest_path, lower, upper, writable, hidden } in &inputs.mounts {
             if let Some(lower) = lower {
                 descriptors.push(directory(lower)?);
             }
             if let Some(upper) = upper {
-                give(upper, self.settings.user).map_err(|error| unavailable(named(upper, error)))?;
+                if *writable {
+                    give(upper, self.settings.user).map_err(|error| unavailable(named(upper, error)))?;
+                }
                 descriptors.push(directory(upper)?);
             }
             shapes.push(MountShape {
                 guest_path: guest_path.clone(),
                 lower: lower.is_some(),
                 upper: upper.is_some(),
+                writable: *writable,
                 hidden: hidden.clone(),
             });
         }

@@ -192,6 +192,7 @@ impl Guest {
             mounts.push(MountSpec {
                 lower: if shape.lower { Some(take()?) } else { None },
                 upper: if shape.upper { Some(take()?) } else { None },
+                writable: shape.writable,
                 guest_path: shape.guest_path,
                 hidden: shape.hidden,
             });
@@ -234,7 +235,7 @@ impl Guest {
         let mut rules: Vec<Rule<'_>> = Vec::new();
         for mount in mounts {
             rules.extend(mount.lower.iter().map(|directory| rule(directory, false)));
-            rules.extend(mount.upper.iter().map(|directory| rule(directory, true)));
+            rules.extend(mount.upper.iter().map(|directory| rule(directory, mount.writable)));
         }
         rules.extend(layers.map(|directory| rule(directory, true)));
         rules.extend(trees.iter().map(|directory| rule(directory, false)));

@@ -76,6 +76,7 @@ pub(super) struct MountShape {
     pub(super) guest_path: String,
     pub(super) lower: bool,
     pub(super) upper: bool,
+    pub(super) writable: bool,
     pub(super) hidden: Vec<String>,
 }
 

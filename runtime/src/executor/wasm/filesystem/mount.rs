@@ -30,8 +30,10 @@ pub(crate) struct MountSpec {
     pub(crate) guest_path: String,
     /// Read-only contents.
     pub(crate) lower: Option<OwnedFd>,
-    /// Where writes go; `None` makes the mount read-only.
+    /// What wins over `lower`, and where writes go.
     pub(crate) upper: Option<OwnedFd>,
+    /// Whether `upper` takes changes; without, it only shows what others wrote.
+    pub(crate) writable: bool,
     /// Paths below the mount that `lower` does not show.
     pub(crate) hidden: Vec<String>,
 }
@@ -40,6 +42,7 @@ pub(crate) struct MountSpec {
 struct Mount {
     lower: Option<OwnedFd>,
     upper: Option<OwnedFd>,
+    writable: bool,
     hidden: BTreeSet<String>,
 }
 
@@ -109,20 +112,24 @@ impl MountTable {
     /// Adds a mount, or replaces the one at the same path.
     pub(crate) fn mount(&mut self, spec: MountSpec) {
         let hidden = spec.hidden.into_iter().collect();
-        self.mounts.insert(spec.guest_path, Mount { lower: spec.lower, upper: spec.upper, hidden });
+        self.mounts.insert(
+            spec.guest_path,
+            Mount { lower: spec.lower, upper: spec.upper, writable: spec.writable, hidden },
+        );
     }
 
     /// Makes a read-only mount writable: what is written goes to `upper`.
     pub(crate) fn make_writable(&mut self, guest_path: &str, upper: OwnedFd) {
         if let Some(mount) = self.mounts.get_mut(guest_path) {
             mount.upper = Some(upper);
+            mount.writable = true;
         }
     }
 
     /// Whether the mount that covers `path` takes changes.
     pub(crate) fn is_writable(&self, path: &GuestPath) -> bool {
         let mount = self.place(path).and_then(|place| self.mounts.get(place.mount));
-        mount.is_some_and(|mount| mount.upper.is_some())
+        mount.is_some_and(|mount| mount.writable)
     }
 
     /// The paths of a mount that `lower` no longer shows.
@@ -208,7 +215,7 @@ impl MountTable {
         let mount = self.mount_at(place.mount)?;
         let (side, _) = mount.find(place.relative)?.ok_or(Errno::NOENT)?;
         if changes {
-            mount.upper.as_ref().ok_or(Errno::ROFS)?;
+            mount.writable_upper()?;
             if side == Side::Lower {
                 mount.copy_up(place.relative, &quota)?;
             }
@@ -268,7 +275,7 @@ impl MountTable {
         }
         let place = self.place(path).ok_or(Errno::ROFS)?;
         let mount = self.mount_at(place.mount)?;
-        mount.upper.as_ref().ok_or(Errno::ROFS)?;
+        mount.writable_upper()?;
         if path.depth() > self.quota.path_depth {
             return Err(Errno::NAMETOOLONG);
         }
@@ -307,7 +314,7 @@ impl MountTable {
         let quota = self.quota.clone();
         let place = self.place(path).ok_or(Errno::ROFS)?;
         let mount = self.mount_at(place.mount)?;
-        let upper = mount.upper.as_ref().ok_or(Errno::ROFS)?;
+        let upper = mount.writable_upper()?;
         let (side, stat) = mount.find(place.relative)?.ok_or(Errno::NOENT)?;
         if side == Side::Upper {
             let (directory, name) = open_parent(upper, place.relative)?;
@@ -338,7 +345,7 @@ impl MountTable {
         let target_kind = self.kind(to)?;
         let (source, target) = match (self.place(from), self.place(to)) {
             (Some(source), Some(target)) if source.mount == target.mount => (source, target),
-            (Some(source), Some(_)) if self.mount_at(source.mount)?.upper.is_some() => {
+            (Some(source), Some(_)) if self.mount_at(source.mount)?.writable => {
                 return Err(Errno::XDEV);
             }
             _ => return Err(Errno::ROFS),
@@ -347,7 +354,7 @@ impl MountTable {
             return Err(Errno::BUSY);
         }
         let mount = self.mount_at(source.mount)?;
-        mount.upper.as_ref().ok_or(Errno::ROFS)?;
+        mount.writable_upper()?;
         match (source_kind, target_kind) {
             (NodeKind::Directory, Some(NodeKind::Directory)) if !self.list(to)?.is_empty() => {
                 return Err(Errno::NOTEMPTY);
@@ -368,7 +375,7 @@ impl MountTable {
         if matches!(mount.find(source.relative)?, Some((Side::Lower, _))) {
             mount.copy_up(source.relative, &self.quota)?;
         }
-        let upper = mount.upper.as_ref().ok_or(Errno::ROFS)?;
+        let upper = mount.writable_upper()?;
         let replaced = match mount.find(target.relative)? {
             Some((Side::Upper, stat)) => Some(stat),
             _ => None,
@@ -415,15 +422,14 @@ impl MountTable {
         }
         let source = self.place(from).ok_or(Errno::ROFS)?;
         let mount = self.mount_at(source.mount)?;
-        mount.upper.as_ref().ok_or(Errno::ROFS)?;
+        mount.writable_upper()?;
         if self.place(to).is_none_or(|target| target.mount != source.mount) {
             return Err(Errno::XDEV);
         }
         if matches!(mount.find(source.relative)?, Some((Side::Lower, _))) {
             mount.copy_up(source.relative, &self.quota)?;
         }
-        let (source_directory, source_name) =
-            open_parent(mount.upper.as_ref().ok_or(Errno::ROFS)?, source.relative)?;
+        let (source_directory, source_name) = open_parent(mount.writable_upper()?, source.relative)?;
         let source_name = source_name.to_owned();
         self.create(to, |directory, name| {
             fs::linkat(&source_directory, source_name.as_str(), directory, name, AtFlags::empty())
@@ -588,9 +594,17 @@ impl Mount {
         }
     }
 
+    /// Where changes go.
+    ///
+    /// # Errors
+    /// `EROFS` when the mount takes none.
+    fn writable_upper(&self) -> Result<&OwnedFd, Errno> {
+        self.upper.as_ref().filter(|_| self.writable).ok_or(Errno::ROFS)
+    }
+
     /// Makes the directories above `relative` in `upper` and opens the last one.
     fn writable_parent<'a>(&self, relative: &'a str, quota: &Quota) -> Result<(OwnedFd, &'a str), Errno> {
-        let upper = self.upper.as_ref().ok_or(Errno::ROFS)?;
+        let upper = self.writable_upper()?;
         match open_parent(upper, relative) {
             Err(Errno::NOENT) => {}
             result => return result,
@@ -757,12 +771,14 @@ mod tests {
             guest_path: "/app".into(),
             lower: Some(open(&lower)),
             upper: Some(open(&upper)),
+            writable: true,
             hidden: vec!["secret".into()],
         });
         table.mount(MountSpec {
             guest_path: "/ro/inner".into(),
             lower: Some(open(&lower)),
             upper: None,
+            writable: false,
             hidden: vec![],
         });
         Fixture { _directory: directory, lower, upper, table }
@@ -895,6 +911,26 @@ mod tests {
         assert_eq!(table.link(&path("/ro/inner/d/file"), &path("/app/x")), Err(Errno::ROFS));
         let truncate = OpenHow { truncate: true, ..OpenHow::default() };
         assert_eq!(table.open(&path("/ro/inner/d/file"), truncate).err(), Some(Errno::ROFS));
+    }
+
+    #[test]
+    fn what_another_wrote_is_seen_and_cannot_be_changed() {
+        let mut fixture = fixture();
+        fs::write(fixture.upper.join("written"), "by another").unwrap();
+        fixture.table.mount(MountSpec {
+            guest_path: "/seen".into(),
+            lower: Some(open(&fixture.lower)),
+            upper: Some(open(&fixture.upper)),
+            writable: false,
+            hidden: vec![],
+        });
+        assert_eq!(read(&mut fixture.table, "/seen/written").unwrap(), "by another");
+        assert_eq!(names(&fixture.table, "/seen"), ["d", "secret", "written"]);
+        for path_to_change in ["/seen/written", "/seen/d/file", "/seen/new"] {
+            assert_eq!(write(&mut fixture.table, path_to_change, b"x"), Err(Errno::ROFS), "{path_to_change}");
+        }
+        assert_eq!(fixture.table.unlink(&path("/seen/written")), Err(Errno::ROFS));
+        assert!(!fixture.table.is_writable(&path("/seen/written")));
     }
 
     #[test]
