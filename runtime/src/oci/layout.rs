@@ -174,6 +174,14 @@ pub struct ImageLayout {
 /// Called between pieces of work; answers whether to go on.
 pub type KeepGoing<'a> = &'a mut dyn FnMut(u64) -> bool;
 
+impl Drop for ImageLayout {
+    /// Closing alone would leave the lock with a child that is just being
+    /// started and has not closed its copy of the descriptor yet.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.handle, FlockOperation::Unlock);
+    }
+}
+
 impl ImageLayout {
     /// Opens a layout for writing, or makes one in a new or empty directory.
     ///
