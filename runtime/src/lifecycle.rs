@@ -292,4 +292,12 @@ impl CodeCache for Code<'_> {
         // Without it the next build compiles again; the store has noted why.
         let _ = self.0.put_compiled(&CompiledKey::new(component, engine), code);
     }
+
+    fn load_failure(&self, component: &str, engine: &str) -> Option<String> {
+        self.0.compile_failure(&CompiledKey::new(component, engine))
+    }
+
+    fn keep_failure(&self, component: &str, engine: &str, message: &str) {
+        let _ = self.0.put_compile_failure(&CompiledKey::new(component, engine), message);
+    }
 }

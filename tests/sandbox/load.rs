@@ -1,7 +1,8 @@
 //! What is refused before any code of it runs.
 
 use super::{raw_bytes, raw_site, site_of_bytes};
-use crate::support::{Site, guest};
+use crate::support::{Outcome, Site, guest};
+use wapack_runtime::event::Event;
 
 #[track_caller]
 fn refused(bytes: &[u8], id: &str, text: &str) {
@@ -57,4 +58,24 @@ fn g23_a_component_that_is_too_large_is_not_even_parsed() {
     let mut site = raw_site("unknown-import");
     site.policy.limits.component_bytes = 16;
     site.build().detect_failed_with("buildpack.compile_limit", "the component has ");
+}
+
+/// G23: a component that takes too much to compile is not compiled again in the next build.
+#[test]
+fn g23_what_could_not_be_compiled_is_remembered() {
+    let mut site = Site::new().guest("well-behaved");
+    // Less than a process needs before it has compiled anything.
+    site.policy.limits.compile_memory_bytes = 1 << 20;
+    let compiled = |outcome: &Outcome| {
+        outcome.events.iter().filter(|event| matches!(event, Event::Compiling { .. })).count()
+    };
+    let first = site.build();
+    assert_eq!(compiled(&first), 1);
+    first.detect_failed_with("buildpack.compile_limit", "compiling it takes more than");
+    let second = site.build();
+    assert_eq!(compiled(&second), 0);
+    second.detect_failed_with("buildpack.compile_limit", "compiling it takes more than");
+    // With other limits it is tried again.
+    site.policy.limits.compile_memory_bytes = 2 << 30;
+    site.build().digest();
 }

@@ -199,6 +199,12 @@ impl CodeCache for NoCache {
     }
 
     fn keep(&self, _: &str, _: &str, _: &[u8]) {}
+
+    fn load_failure(&self, _: &str, _: &str) -> Option<String> {
+        None
+    }
+
+    fn keep_failure(&self, _: &str, _: &str, _: &str) {}
 }
 
 fn settings(site: &Site, roots: Vec<Root>) -> WorkerSettings {

@@ -97,4 +97,10 @@ impl CodeCache for NoCache {
     }
 
     fn keep(&self, _component: &str, _engine: &str, _code: &[u8]) {}
+
+    fn load_failure(&self, _: &str, _: &str) -> Option<String> {
+        None
+    }
+
+    fn keep_failure(&self, _: &str, _: &str, _: &str) {}
 }

@@ -71,6 +71,10 @@ pub trait CodeCache {
     fn load(&self, component: &str, engine: &str) -> Option<Vec<u8>>;
     /// Keeps code. A failure is the cache's own business: it costs time only.
     fn keep(&self, component: &str, engine: &str, code: &[u8]);
+    /// Why compiling `component` was given up lately, under the same limits.
+    fn load_failure(&self, component: &str, engine: &str) -> Option<String>;
+    /// Keeps that, so that a component made to take minutes does not do so in every build.
+    fn keep_failure(&self, component: &str, engine: &str, message: &str);
 }
 
 /// What it takes to run workers.
@@ -187,10 +191,7 @@ impl<'a> WorkerExecutor<'a> {
             let code = if let Some(code) = self.code_cache.load(&program.digest, &engine) {
                 code
             } else {
-                log.compiling(buildpack);
-                let (code, _) = self.compile(buildpack, &program.path)?;
-                self.code_cache.keep(&program.digest, &engine, &code);
-                code
+                self.compile_once(buildpack, program, &engine, log)?
             };
             let sealed = sealed(&code).map_err(|error| unavailable(error.to_string()))?;
             self.code.insert(program.digest.clone(), sealed);
@@ -198,6 +199,44 @@ impl<'a> WorkerExecutor<'a> {
         let sealed = self.code.get(&program.digest).ok_or_else(|| unavailable("no code".to_owned()))?;
         // Its own descriptor with its own position, for each time it is read.
         reopen(sealed).map_err(|error| unavailable(error.to_string()))
+    }
+
+    /// Compiles a component, unless it was given up lately.
+    fn compile_once(
+        &self,
+        buildpack: &BuildpackRef,
+        program: &Program,
+        engine: &str,
+        log: &mut dyn LogSink,
+    ) -> Result<Vec<u8>, GuestFailure> {
+        let limits = &self.settings.limits;
+        let bounded = format!("{engine} {} s {} B", limits.compile_cpu_seconds, limits.compile_memory_bytes);
+        if let Some(message) = self.code_cache.load_failure(&program.digest, &bounded) {
+            return Err(GuestFailure::Unloadable {
+                buildpack: buildpack.clone(),
+                id: "buildpack.compile_limit".to_owned(),
+                message,
+                hint: Some(
+                    "it was tried within the last day; other limits or another component are tried again"
+                        .to_owned(),
+                ),
+            });
+        }
+        log.compiling(buildpack);
+        match self.compile(buildpack, &program.path) {
+            Ok((code, _)) => {
+                self.code_cache.keep(&program.digest, engine, &code);
+                Ok(code)
+            }
+            Err(failure) => {
+                if let GuestFailure::Unloadable { id, message, .. } = &failure
+                    && id == "buildpack.compile_limit"
+                {
+                    self.code_cache.keep_failure(&program.digest, &bounded, message);
+                }
+                Err(failure)
+            }
+        }
     }
 
     fn engine_key(&mut self) -> Result<String, String> {
