@@ -36,7 +36,7 @@ pub(crate) fn run() -> Result<()> {
     );
     run_command(
         Command::new(&wapack)
-            .args(["build", "--verbose", "--path"])
+            .args(["build", "--path"])
             .arg(&sample)
             .args(["--verbose", "--run-image", "scratch", "--output"])
             .arg(format!("oci:{}", layout.display()))
