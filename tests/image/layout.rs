@@ -36,6 +36,7 @@ pub(super) fn debian() -> Option<PathBuf> {
         // A machine whose clock is ahead of the mirror is no reason to fail.
         .args(["--aptopt=Acquire::Check-Valid-Until \"false\"", "bookworm"])
         .arg(&packed)
+        // Where this machine's own apt gets its packages.
         .args(apt_sources())
         .status();
     if !made.is_ok_and(|status| status.success()) {
@@ -64,6 +65,12 @@ pub(super) fn debian() -> Option<PathBuf> {
     fs::remove_file(packed).expect("it is there");
     fs::rename(fresh, &layout).expect("a name");
     Some(layout)
+}
+
+/// The files that say where apt gets packages from, on a Debian or one like it.
+fn apt_sources() -> Option<PathBuf> {
+    let known = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"];
+    known.into_iter().map(PathBuf::from).find(|path| path.is_file())
 }
 
 /// IMG-12 and the judgement of others.
