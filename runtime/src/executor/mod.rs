@@ -112,6 +112,17 @@ pub struct Refusal {
     pub hint: Option<String>,
 }
 
+impl Refusal {
+    /// `detect` has neither layers nor downloads, whichever executor runs it.
+    pub(crate) fn not_in_detect() -> Self {
+        Self {
+            id: "sandbox.not_in_detect".to_owned(),
+            message: "layers and downloads are for `build` only".to_owned(),
+            hint: None,
+        }
+    }
+}
+
 /// A host directory as a guest sees it.
 ///
 /// # Shape

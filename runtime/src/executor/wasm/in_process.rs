@@ -181,13 +181,13 @@ impl Executor for InProcessExecutor {
         }
         impl BuildHost for Host<'_> {
             fn open_layer(&mut self, _: &LayerName, _: LayerTypes, _: &str) -> Result<OpenedLayer, Refusal> {
-                Err(not_in_detect())
+                Err(Refusal::not_in_detect())
             }
             fn update_layer(&mut self, _: &LayerName) -> Result<std::path::PathBuf, Refusal> {
-                Err(not_in_detect())
+                Err(Refusal::not_in_detect())
             }
             fn fetch(&mut self, _: &ArtifactRequest) -> Result<std::path::PathBuf, Refusal> {
-                Err(not_in_detect())
+                Err(Refusal::not_in_detect())
             }
         }
         let mut host = Host(log);
@@ -207,14 +207,6 @@ impl Executor for InProcessExecutor {
         host: &mut dyn BuildHost,
     ) -> Result<BuildOutputs, GuestFailure> {
         self.run(&inputs.call, host, |cells, component, parts| cells.build(component, inputs, parts))
-    }
-}
-
-fn not_in_detect() -> Refusal {
-    Refusal {
-        id: "sandbox.not_in_detect".to_owned(),
-        message: "layers and downloads are for `build` only".to_owned(),
-        hint: None,
     }
 }
 

@@ -694,14 +694,6 @@ struct DetectHost<'a>(&'a mut dyn LogSink);
 /// For calls whose output was shown already.
 struct NoHost;
 
-fn not_in_detect() -> Refusal {
-    Refusal {
-        id: "sandbox.not_in_detect".to_owned(),
-        message: "layers and downloads are for `build` only".to_owned(),
-        hint: None,
-    }
-}
-
 impl LogSink for DetectHost<'_> {
     fn line(&mut self, buildpack: &BuildpackRef, line: &str) {
         self.0.line(buildpack, line);
@@ -720,15 +712,15 @@ macro_rules! refuse_everything {
     ($host:ty) => {
         impl BuildHost for $host {
             fn open_layer(&mut self, _: &LayerName, _: LayerTypes, _: &str) -> Result<OpenedLayer, Refusal> {
-                Err(not_in_detect())
+                Err(Refusal::not_in_detect())
             }
 
             fn update_layer(&mut self, _: &LayerName) -> Result<PathBuf, Refusal> {
-                Err(not_in_detect())
+                Err(Refusal::not_in_detect())
             }
 
             fn fetch(&mut self, _: &ArtifactRequest) -> Result<PathBuf, Refusal> {
-                Err(not_in_detect())
+                Err(Refusal::not_in_detect())
             }
         }
     };
