@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::files::Unpack;
+
 /// One file of a source, for [`BuildContext::fetch`](crate::BuildContext::fetch).
 ///
 /// A buildpack names neither host nor token. The source has to be listed under
@@ -10,16 +12,18 @@ use std::path::{Path, PathBuf};
 /// # Example
 /// ```
 /// use wapack_sdk::downloads::Artifact;
+/// use wapack_sdk::files::Unpack;
 ///
 /// let artifact = Artifact::new("npm", "left-pad/-/left-pad-1.3.0.tgz", "/layers/acme_node/modules/left-pad")
 ///     .integrity("sha512-XI5MPzVNApjAyhQzphX8BkmKsKUxD4LdyK24iZeQGinBN9yTQT3bFlCBy/aVx2HrNcqQGsdot8ghrjyrvMCoEA==")
-///     .unpack(1);
-/// assert_eq!(artifact.strip_components, Some(1));
+///     .unpack(Unpack::strip(1));
+/// assert_eq!(artifact.unpack, Some(Unpack::strip(1)));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Artifact {
-    /// The source, such as `npm`.
+    /// The source, such as `npm`, or a part of it that the operator may have put
+    /// elsewhere, such as `npm:@acme`. The part before the colon is what is granted.
     pub source: String,
     /// The path under the source's base, without a leading `/`.
     pub path: String,
@@ -27,8 +31,8 @@ pub struct Artifact {
     pub integrity: Option<String>,
     /// Where the file goes or, when it is unpacked, where its entries go.
     pub destination: PathBuf,
-    /// Unpacks the file, with so many leading names of each entry removed.
-    pub strip_components: Option<u32>,
+    /// Unpacks the file.
+    pub unpack: Option<Unpack>,
 }
 
 impl Artifact {
@@ -39,20 +43,20 @@ impl Artifact {
             path: path.into(),
             integrity: None,
             destination: destination.as_ref().to_owned(),
-            strip_components: None,
+            unpack: None,
         }
     }
 
-    /// Expects the hash `sha256:<hex>`, `sha512:<hex>` or `sha512-<base64>`.
+    /// Expects the hash `sha256:<hex>`, `sha512:<hex>`, or what npm writes:
+    /// `sha512-<base64>`, several of them separated by spaces.
     pub fn integrity(mut self, hash: impl Into<String>) -> Self {
         self.integrity = Some(hash.into());
         self
     }
 
-    /// Unpacks the file into `destination`, with `strip_components` leading
-    /// names of each entry removed.
-    pub fn unpack(mut self, strip_components: u32) -> Self {
-        self.strip_components = Some(strip_components);
+    /// Unpacks the file into `destination`.
+    pub fn unpack(mut self, how: Unpack) -> Self {
+        self.unpack = Some(how);
         self
     }
 }

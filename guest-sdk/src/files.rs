@@ -17,6 +17,45 @@ pub struct Summary {
     pub bytes: u64,
 }
 
+/// How the entries of an archive become files.
+///
+/// # Example
+/// ```
+/// use wapack_sdk::files::Unpack;
+///
+/// let npm_package = Unpack::strip(1).without_links().renaming(".gitignore", ".npmignore");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[must_use]
+pub struct Unpack {
+    /// Leading names of each entry that are removed.
+    pub strip_components: u32,
+    /// Leave symbolic and hard links out.
+    pub skip_links: bool,
+    /// File names that are replaced, from and to. An entry that has the new name
+    /// itself wins over one that would get it.
+    pub rename: Vec<(String, String)>,
+}
+
+impl Unpack {
+    /// Removes `components` leading names of each entry.
+    pub fn strip(components: u32) -> Self {
+        Self { strip_components: components, ..Self::default() }
+    }
+
+    /// Leaves symbolic and hard links out.
+    pub fn without_links(mut self) -> Self {
+        self.skip_links = true;
+        self
+    }
+
+    /// Calls files `to` that the archive calls `from`.
+    pub fn renaming(mut self, from: impl Into<String>, to: impl Into<String>) -> Self {
+        self.rename.push((from.into(), to.into()));
+        self
+    }
+}
+
 /// Sets or clears the executable bit of a file. WASI has no mode bits, so files
 /// that a buildpack writes are not executable until it says so.
 ///
@@ -44,16 +83,15 @@ pub fn hash_tree(path: impl AsRef<Path>) -> Result<String, Error> {
     host::hash_tree(path.as_ref())
 }
 
-/// Unpacks an archive (tar, or tar compressed with gzip) into `destination`,
-/// which is made when missing, with `strip_components` leading names of each
-/// entry removed.
+/// Unpacks an archive (tar, plain or compressed with gzip, xz or zstd, or zip)
+/// into `destination`, which is made when missing.
 ///
 /// # Errors
 /// When the archive is damaged, or an entry would leave `destination`.
 pub fn unpack(
     archive: impl AsRef<Path>,
     destination: impl AsRef<Path>,
-    strip_components: u32,
+    how: &Unpack,
 ) -> Result<Summary, Error> {
-    host::unpack(archive.as_ref(), destination.as_ref(), strip_components)
+    host::unpack(archive.as_ref(), destination.as_ref(), how)
 }

@@ -43,7 +43,14 @@ impl Grants {
     /// Whether `grant` is in force.
     #[must_use]
     pub fn allows(&self, grant: &Grant) -> bool {
-        self.0.contains(grant)
+        match grant {
+            // `npm` covers its parts, such as `npm:@acme`.
+            Grant::Source(name) => {
+                let part_of = name.split_once(':').map(|(whole, _)| Grant::Source(whole.to_owned()));
+                self.0.contains(grant) || part_of.is_some_and(|whole| self.0.contains(&whole))
+            }
+            Grant::AppWrite | Grant::Clock | Grant::Random => self.0.contains(grant),
+        }
     }
 }
 
@@ -75,7 +82,7 @@ impl std::str::FromStr for Grant {
 /// Whether `name` can name a source: `npm`, or with a scope `npm:@acme`.
 #[must_use]
 pub fn is_source_name(name: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '@');
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '@' | '/');
     name.len() <= 128 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(allowed)
 }
 

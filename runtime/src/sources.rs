@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::cnb::id::BuildpackRef;
-use crate::executor::{ArtifactRequest, Refusal};
+use crate::executor::{Arrivals, ArtifactRequest, Refusal};
 use crate::grant::{Grant, Grants};
 
 /// The sources of a build.
@@ -33,18 +33,31 @@ impl Sources {
         Self { directories }
     }
 
-    /// Finds the file of `artifact`, checked against its integrity value.
+    /// Hands over each of `artifacts`, see [`crate::executor::BuildHost::fetch`].
+    pub fn fetch(
+        &self,
+        buildpack: &BuildpackRef,
+        grants: &Grants,
+        artifacts: Vec<ArtifactRequest>,
+        arrivals: &Arrivals,
+    ) {
+        for (index, artifact) in artifacts.iter().enumerate() {
+            arrivals(index, self.fetch_one(buildpack, grants, artifact));
+        }
+    }
+
+    /// Opens the file of `artifact`, checked against its integrity value.
     ///
     /// # Errors
     /// `sandbox.source_refused` when the source was not granted, `source.unset`
     /// when the operator did not say where it is, `source.not_found`,
     /// `source.bad_path` and `source.integrity` as they say.
-    pub fn fetch(
+    fn fetch_one(
         &self,
         buildpack: &BuildpackRef,
         grants: &Grants,
         artifact: &ArtifactRequest,
-    ) -> Result<PathBuf, Refusal> {
+    ) -> Result<File, Refusal> {
         let name = &artifact.source;
         if !grants.allows(&Grant::Source(name.clone())) {
             return Err(refusal(
@@ -71,13 +84,16 @@ impl Sources {
                 format!("`{}` is not a path below the source `{name}`", artifact.path.escape_default());
             refusal("source.bad_path", message, None)
         })?;
-        let file = open_beneath(directory, &path).map_err(|error| {
-            refusal(
-                "source.not_found",
-                format!("the source `{name}` has no `{path}`: {}", error.kind()),
-                None,
-            )
-        })?;
+        let open = || {
+            open_beneath(directory, &path).map_err(|error| {
+                refusal(
+                    "source.not_found",
+                    format!("the source `{name}` has no `{path}`: {}", error.kind()),
+                    None,
+                )
+            })
+        };
+        let file = open()?;
         if let Some(expected) = &artifact.integrity {
             let found = Integrity::parse(expected)
                 .ok_or_else(|| {
@@ -99,7 +115,7 @@ impl Sources {
                 ));
             }
         }
-        Ok(directory.join(path))
+        open()
     }
 }
 
@@ -185,14 +201,15 @@ mod tests {
         BuildpackRef { id: "acme/node".parse().unwrap(), version: "1.2.0".parse().unwrap() }
     }
 
-    fn fetch(sources: &Sources, path: &str, integrity: Option<&str>) -> Result<PathBuf, String> {
+    fn fetch(sources: &Sources, path: &str, integrity: Option<&str>) -> Result<String, String> {
         let grants = Grants([Grant::Source("npm".to_owned())].into());
         let artifact = ArtifactRequest {
             source: "npm".to_owned(),
             path: path.to_owned(),
             integrity: integrity.map(str::to_owned),
         };
-        sources.fetch(&buildpack(), &grants, &artifact).map_err(|refusal| refusal.id)
+        let file = sources.fetch_one(&buildpack(), &grants, &artifact).map_err(|refusal| refusal.id)?;
+        Ok(io::read_to_string(file).unwrap())
     }
 
     /// `printf hello | sha256sum`, `printf hello | openssl dgst -sha512 -binary | base64`
@@ -207,7 +224,7 @@ mod tests {
         std::fs::write(directory.path().join("a/b.tgz"), "hello").unwrap();
         std::os::unix::fs::symlink("/etc/hostname", directory.path().join("out")).unwrap();
         let sources = Sources::new([("npm".to_owned(), directory.path().to_owned())].into());
-        assert_eq!(fetch(&sources, "a/b.tgz", None).unwrap(), directory.path().join("a/b.tgz"));
+        assert_eq!(fetch(&sources, "a/b.tgz", None).unwrap(), "hello");
         fetch(&sources, "a//./b.tgz", Some(SHA256)).unwrap();
         fetch(&sources, "a/b.tgz", Some(SHA512)).unwrap();
         assert_eq!(
@@ -225,7 +242,7 @@ mod tests {
     #[test]
     fn a_source_has_to_be_granted_and_set() {
         let artifact = ArtifactRequest { source: "npm".to_owned(), path: "x".to_owned(), integrity: None };
-        let refusal = Sources::default().fetch(&buildpack(), &Grants::default(), &artifact).unwrap_err();
+        let refusal = Sources::default().fetch_one(&buildpack(), &Grants::default(), &artifact).unwrap_err();
         assert_eq!(refusal.id, "sandbox.source_refused");
         assert_eq!(fetch(&Sources::default(), "x", None).unwrap_err(), "source.unset");
     }

@@ -34,8 +34,8 @@ use crate::cnb::layer::LayerTypes;
 use crate::cnb::target::Target;
 use crate::executor::wasm::InProcessExecutor;
 use crate::executor::{
-    ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, DetectInputs, DetectOutputs, Executor,
-    GuestFailure, LayerContents, LayerOutput, LogSink, OpenedLayer, PlanEntry, Program, Refusal,
+    Arrivals, ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, DetectInputs, DetectOutputs,
+    Executor, GuestFailure, LayerContents, LayerOutput, LogSink, OpenedLayer, PlanEntry, Program, Refusal,
     RestoredLayer,
 };
 use crate::limits::Limits;
@@ -391,7 +391,7 @@ impl BuildHost for Host {
         self.fresh(&changes_of(name))
     }
 
-    fn fetch(&mut self, artifact: &ArtifactRequest) -> Result<PathBuf, Refusal> {
-        self.sources.fetch(&self.buildpack, &self.grants, artifact)
+    fn fetch(&mut self, artifacts: Vec<ArtifactRequest>, arrivals: Arrivals) {
+        self.sources.fetch(&self.buildpack, &self.grants, artifacts, &arrivals);
     }
 }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::downloads::Artifact;
 use crate::error::Error;
-use crate::files::Summary;
+use crate::files::{Summary, Unpack};
 use crate::layer::{LayerState, LayerTypes, hex};
 
 /// What is known of a layer.
@@ -122,9 +122,9 @@ impl Host {
                     .hint("give it one with `Project::source`")
             })?;
             let file = source.join(&artifact.path);
-            match artifact.strip_components {
-                Some(strip_components) => {
-                    unpack(&file, &artifact.destination, strip_components)?;
+            match &artifact.unpack {
+                Some(how) => {
+                    unpack(&file, &artifact.destination, how)?;
                 }
                 None => {
                     fs::copy(file, &artifact.destination)?;
@@ -183,7 +183,7 @@ pub(crate) fn hash_tree(path: &Path) -> Result<String, Error> {
     Ok(format!("sha256:{}", hex(&hash.finalize())))
 }
 
-pub(crate) fn unpack(archive: &Path, destination: &Path, strip_components: u32) -> Result<Summary, Error> {
+pub(crate) fn unpack(archive: &Path, destination: &Path, how: &Unpack) -> Result<Summary, Error> {
     let mut file = fs::File::open(archive)?;
     let mut magic = [0; 2];
     let is_gzip = file.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b];
@@ -195,7 +195,7 @@ pub(crate) fn unpack(archive: &Path, destination: &Path, strip_components: u32) 
     let mut summary = Summary::default();
     for entry in tar::Archive::new(reader).entries()? {
         let mut entry = entry?;
-        let path: PathBuf = entry.path()?.components().skip(strip_components as usize).collect();
+        let path: PathBuf = entry.path()?.components().skip(how.strip_components as usize).collect();
         if path.as_os_str().is_empty() {
             continue;
         }

@@ -9,7 +9,7 @@ use crate::context::{BuildContext, DetectContext, Distro, PlanEntry, Target};
 use crate::detected::{Detected, PlanContribution};
 use crate::downloads::Artifact;
 use crate::error::{Error, Fault};
-use crate::files::Summary;
+use crate::files::{Summary, Unpack};
 use crate::layer::{EnvironmentChange, Layer, LayerState, LayerTypes, Operation, RestoredLayer, Scope};
 
 use bindings::wapack::buildpack::{downloads, files, layers, types};
@@ -98,7 +98,7 @@ impl Host {
                     path: artifact.path.clone(),
                     integrity: artifact.integrity.clone(),
                     destination: text(&artifact.destination)?.to_owned(),
-                    unpack: artifact.strip_components,
+                    unpack: artifact.unpack.as_ref().map(Into::into),
                 })
             })
             .collect::<Result<Vec<_>, Error>>()?;
@@ -118,8 +118,8 @@ pub(crate) fn hash_tree(path: &Path) -> Result<String, Error> {
     Ok(files::hash_tree(text(path)?)?)
 }
 
-pub(crate) fn unpack(archive: &Path, destination: &Path, strip_components: u32) -> Result<Summary, Error> {
-    Ok(files::unpack(text(archive)?, text(destination)?, strip_components)?.into())
+pub(crate) fn unpack(archive: &Path, destination: &Path, how: &Unpack) -> Result<Summary, Error> {
+    Ok(files::unpack(text(archive)?, text(destination)?, &how.into())?.into())
 }
 
 /// Paths cross as text; WASI has no others.
@@ -165,6 +165,16 @@ impl From<Error> for types::Failure {
             Fault::Environment => types::Fault::Environment,
         };
         Self { fault, message: error.message, hint: error.hint }
+    }
+}
+
+impl From<&Unpack> for files::UnpackOptions {
+    fn from(how: &Unpack) -> Self {
+        Self {
+            strip_components: how.strip_components,
+            skip_links: how.skip_links,
+            rename: how.rename.clone(),
+        }
     }
 }
 

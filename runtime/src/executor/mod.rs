@@ -9,7 +9,9 @@ pub mod wasm;
 pub mod worker;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -71,21 +73,27 @@ pub trait BuildHost: LogSink {
     /// A refusal, shown to the guest.
     fn update_layer(&mut self, name: &LayerName) -> Result<PathBuf, Refusal>;
 
-    /// Fetches one artifact of a source; returns the file that holds it.
-    ///
-    /// # Errors
-    /// A refusal, shown to the guest.
-    fn fetch(&mut self, artifact: &ArtifactRequest) -> Result<PathBuf, Refusal>;
+    /// Starts to fetch artifacts. Every one of them arrives once, as a file or
+    /// as a refusal, in any order, during this call or after it.
+    fn fetch(&mut self, artifacts: Vec<ArtifactRequest>, arrivals: Arrivals);
+
+    /// Called every now and then while a guest runs, on the thread of all other
+    /// calls: the moment to say how far downloads are.
+    fn tick(&mut self) {}
 }
+
+/// Takes what a fetch brings, from any thread: the index of the artifact in the
+/// request, and its file, verified and open for reading at the start.
+pub type Arrivals = Arc<dyn Fn(usize, Result<File, Refusal>) + Send + Sync>;
 
 /// One file of a source, as a guest asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactRequest {
-    /// Name of the source, such as `npm`.
+    /// Name of the source, such as `npm` or `npm:@acme`.
     pub source: String,
     /// Path under the source's base.
     pub path: String,
-    /// `sha256:<hex>`, `sha512:<hex>` or an SRI string.
+    /// `sha256:<hex>`, `sha512:<hex>` or the SRI form.
     pub integrity: Option<String>,
 }
 

@@ -25,8 +25,8 @@ use crate::cnb::layer::LayerTypes;
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
 use crate::executor::{
-    ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, Executor, GuestFailure, LayerContents,
-    LayerOutput, LogSink, Mount, OpenedLayer, PlanEntry, Program, Refusal, RestoredLayer,
+    Arrivals, ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, Executor, GuestFailure,
+    LayerContents, LayerOutput, LogSink, Mount, OpenedLayer, PlanEntry, Program, Refusal, RestoredLayer,
 };
 use crate::fault::{Diagnose, Fault, is_disk_full};
 use crate::grant::{Grant, GrantRefused};
@@ -300,8 +300,8 @@ impl BuildHost for Host<'_> {
         self.fresh(&format!("{name}{CHANGES}"))
     }
 
-    fn fetch(&mut self, artifact: &ArtifactRequest) -> Result<PathBuf, Refusal> {
-        self.sources.fetch(self.buildpack, self.grants, artifact)
+    fn fetch(&mut self, artifacts: Vec<ArtifactRequest>, arrivals: Arrivals) {
+        self.sources.fetch(self.buildpack, self.grants, artifacts, &arrivals);
     }
 }
 

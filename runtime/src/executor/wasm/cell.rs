@@ -39,8 +39,13 @@ pub(crate) trait CellCalls: Send {
     /// See [`crate::executor::BuildHost::update_layer`].
     fn update_layer(&mut self, name: &LayerName) -> Result<OwnedFd, Refusal>;
 
-    /// See [`crate::executor::BuildHost::fetch`]; the file is open for reading.
-    fn fetch(&mut self, artifact: &ArtifactRequest) -> Result<OwnedFd, Refusal>;
+    /// See [`crate::executor::BuildHost::fetch`]. Returns when all have arrived;
+    /// `arrived` is called on this thread.
+    fn fetch(
+        &mut self,
+        artifacts: Vec<ArtifactRequest>,
+        arrived: &mut dyn FnMut(usize, Result<OwnedFd, Refusal>),
+    );
 }
 
 /// [`crate::executor::OpenedLayer`] with the directory opened.

@@ -173,7 +173,7 @@ impl Cell {
         &mut self,
         archive: &OpenFile,
         destination: &str,
-        strip: u32,
+        options: &files::UnpackOptions,
     ) -> Result<Unpacked, types::HostError> {
         let failed = |error| file_error("unpack into", destination, error);
         let directory = self.absolute(destination, true).map_err(failed)?;
@@ -182,7 +182,7 @@ impl Cell {
             Some(NodeKind::Directory) => {}
             Some(_) => return Err(failed(Errno::NOTDIR)),
         }
-        unpack(&mut self.files, archive, &directory, strip)
+        unpack(&mut self.files, archive, &directory, options)
             .map_err(|error| host_error(error.id(), error.to_string()))
     }
 
@@ -191,17 +191,12 @@ impl Cell {
         OpenFile::new(fd, false, self.files.quota().clone())
     }
 
-    fn place(&mut self, artifact: &downloads::Artifact) -> Result<(), types::HostError> {
-        let request = ArtifactRequest {
-            source: artifact.source.clone(),
-            path: artifact.path.clone(),
-            integrity: artifact.integrity.clone(),
-        };
-        let fd = self.calls.fetch(&request).map_err(refused)?;
+    /// Writes or unpacks what arrived.
+    fn place(&mut self, artifact: &downloads::Artifact, fd: OwnedFd) -> Result<(), types::HostError> {
         let failed = |error| file_error("write", &artifact.destination, error);
         let file = self.fetched(fd).map_err(failed)?;
-        if let Some(strip) = artifact.unpack {
-            return self.unpack_into(&file, &artifact.destination, strip).map(|_| ());
+        if let Some(options) = &artifact.unpack {
+            return self.unpack_into(&file, &artifact.destination, options).map(|_| ());
         }
         let target = self.absolute(&artifact.destination, true).map_err(failed)?;
         let how = OpenHow { write: true, create: true, truncate: true, ..OpenHow::default() };
@@ -262,12 +257,17 @@ impl files::Host for Cell {
         Ok(self.hash(&path).map_err(|error| file_error("hash", &path, error)))
     }
 
-    fn unpack(&mut self, archive: String, destination: String, strip: u32) -> HostResult<files::Summary> {
+    fn unpack(
+        &mut self,
+        archive: String,
+        destination: String,
+        options: files::UnpackOptions,
+    ) -> HostResult<files::Summary> {
         let file = match self.open_to_read(&archive) {
             Ok(file) => file,
             Err(error) => return Ok(Err(file_error("read", &archive, error))),
         };
-        Ok(self.unpack_into(&file, &destination, strip).map(summary))
+        Ok(self.unpack_into(&file, &destination, &options).map(summary))
     }
 }
 
@@ -355,6 +355,19 @@ impl layers::Host for Cell {
 
 impl downloads::Host for Cell {
     fn fetch(&mut self, artifacts: Vec<downloads::Artifact>) -> HostResult<()> {
-        Ok(artifacts.iter().try_for_each(|artifact| self.place(artifact)))
+        let requests = artifacts
+            .iter()
+            .map(|artifact| ArtifactRequest {
+                source: artifact.source.clone(),
+                path: artifact.path.clone(),
+                integrity: artifact.integrity.clone(),
+            })
+            .collect();
+        let mut arrived = Vec::with_capacity(artifacts.len());
+        self.calls.fetch(requests, &mut |index, file| arrived.push((index, file)));
+        Ok(arrived.into_iter().try_for_each(|(index, file)| match artifacts.get(index) {
+            Some(artifact) => self.place(artifact, file.map_err(refused)?),
+            None => Ok(()),
+        }))
     }
 }

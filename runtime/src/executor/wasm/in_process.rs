@@ -4,7 +4,7 @@
 //! Landlock and no seccomp, and a guest that hangs inside the host cannot be
 //! stopped. Never for code of strangers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -17,8 +17,8 @@ use super::filesystem::{MountSpec, Quota};
 use crate::cnb::id::{BuildpackRef, LayerName};
 use crate::cnb::layer::LayerTypes;
 use crate::executor::{
-    ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, DetectInputs, DetectOutputs, Executor,
-    GuestFailure, LogSink, OpenedLayer, Refusal,
+    Arrivals, ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, DetectInputs, DetectOutputs,
+    Executor, GuestFailure, LogSink, OpenedLayer, Refusal,
 };
 use crate::limits::Limits;
 use crate::text::harmless;
@@ -40,7 +40,7 @@ enum Question {
     Line(String),
     OpenLayer(LayerName, LayerTypes, String, Sender<Result<OpenedLayer, Refusal>>),
     UpdateLayer(LayerName, Sender<Result<std::path::PathBuf, Refusal>>),
-    Fetch(ArtifactRequest, Sender<Result<std::path::PathBuf, Refusal>>),
+    Fetch(Vec<ArtifactRequest>, Sender<(usize, Result<File, Refusal>)>),
 }
 
 impl InProcessExecutor {
@@ -141,7 +141,14 @@ fn answer(questions: &Receiver<Question>, call: &CallInputs, host: &mut dyn Buil
                 drop(sender.send(host.open_layer(&name, types, &key)));
             }
             Question::UpdateLayer(name, sender) => drop(sender.send(host.update_layer(&name))),
-            Question::Fetch(artifact, sender) => drop(sender.send(host.fetch(&artifact))),
+            Question::Fetch(artifacts, sender) => {
+                let sender = std::sync::Mutex::new(sender);
+                let arrivals = move |index, file| {
+                    let sender = sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    drop(sender.send((index, file)));
+                };
+                host.fetch(artifacts, Arc::new(arrivals));
+            }
         }
     }
 }
@@ -186,8 +193,8 @@ impl Executor for InProcessExecutor {
             fn update_layer(&mut self, _: &LayerName) -> Result<std::path::PathBuf, Refusal> {
                 Err(Refusal::not_in_detect())
             }
-            fn fetch(&mut self, _: &ArtifactRequest) -> Result<std::path::PathBuf, Refusal> {
-                Err(Refusal::not_in_detect())
+            fn fetch(&mut self, artifacts: Vec<ArtifactRequest>, arrivals: Arrivals) {
+                (0..artifacts.len()).for_each(|index| arrivals(index, Err(Refusal::not_in_detect())));
             }
         }
         let mut host = Host(log);
@@ -216,10 +223,13 @@ struct Asker(Sender<Question>);
 impl Asker {
     fn ask<T>(&self, question: impl FnOnce(Sender<Result<T, Refusal>>) -> Question) -> Result<T, Refusal> {
         let (sender, receiver) = channel();
-        let gone = |()| Refusal { id: "host.failed".into(), message: "nobody answers".into(), hint: None };
-        self.0.send(question(sender)).map_err(|_| gone(()))?;
-        receiver.recv().map_err(|_| gone(()))?
+        self.0.send(question(sender)).map_err(|_| nobody_answers())?;
+        receiver.recv().map_err(|_| nobody_answers())?
     }
+}
+
+fn nobody_answers() -> Refusal {
+    Refusal { id: "host.failed".to_owned(), message: "nobody answers".to_owned(), hint: None }
 }
 
 fn open(path: &Path) -> Result<OwnedFd, Refusal> {
@@ -250,7 +260,21 @@ impl CellCalls for Asker {
         open(&self.ask(|sender| Question::UpdateLayer(name.clone(), sender))?)
     }
 
-    fn fetch(&mut self, artifact: &ArtifactRequest) -> Result<OwnedFd, Refusal> {
-        open(&self.ask(|sender| Question::Fetch(artifact.clone(), sender))?)
+    fn fetch(
+        &mut self,
+        artifacts: Vec<ArtifactRequest>,
+        arrived: &mut dyn FnMut(usize, Result<OwnedFd, Refusal>),
+    ) {
+        let (sender, receiver) = channel();
+        let mut missing: BTreeSet<usize> = (0..artifacts.len()).collect();
+        if self.0.send(Question::Fetch(artifacts, sender)).is_ok() {
+            while !missing.is_empty()
+                && let Ok((index, file)) = receiver.recv()
+            {
+                missing.remove(&index);
+                arrived(index, file.map(OwnedFd::from));
+            }
+        }
+        missing.into_iter().for_each(|index| arrived(index, Err(nobody_answers())));
     }
 }

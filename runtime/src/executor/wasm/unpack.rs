@@ -11,6 +11,7 @@ use flate2::read::MultiGzDecoder;
 use rustix::io::Errno;
 use tar::EntryType;
 
+use super::bindings::buildpack::wapack::buildpack::files::UnpackOptions;
 use super::filesystem::{GuestPath, MountTable, NodeKind, OpenFile, OpenHow, Opened};
 
 /// Output a compressed archive may have before its ratio counts.
@@ -83,8 +84,9 @@ pub(super) fn unpack(
     files: &mut MountTable,
     archive: &OpenFile,
     destination: &GuestPath,
-    strip: u32,
+    options: &UnpackOptions,
 ) -> Result<Unpacked, UnpackError> {
+    let strip = options.strip_components;
     let mut magic = [0; 2];
     let count = archive.read_at(&mut magic, 0).map_err(|error| UnpackError::Damaged(error.to_string()))?;
     let source = BufReader::with_capacity(CHUNK_BYTES, FileSource { file: archive, offset: 0 });
@@ -358,7 +360,8 @@ mod tests {
             hidden: vec![],
         });
         let destination = GuestPath::parse("/out").unwrap();
-        let result = unpack(&mut files, &archive, &destination, strip);
+        let options = UnpackOptions { strip_components: strip, skip_links: false, rename: vec![] };
+        let result = unpack(&mut files, &archive, &destination, &options);
         let used = files.quota().used();
         Unpacking { directory, result, used }
     }

@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
@@ -26,12 +27,14 @@ pub use probe::Attempt;
 pub use process::worker_main;
 
 use confine::Confinement;
-use protocol::{Answer, Call, MountShape, Outputs, ParentChannel, Received, Report, Request, Role, Start};
+use protocol::{
+    Answer, Call, MountShape, Outputs, ParentChannel, ParentWriter, Received, Report, Request, Role, Start,
+};
 
 use super::wasm::{Interface, NotLoadable, engine_key, new_engine};
 use super::{
-    ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, DetectInputs, DetectOutputs, Executor,
-    GuestFailure, LogSink, Mount, OpenedLayer, Program, Refusal,
+    Arrivals, ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, DetectInputs, DetectOutputs,
+    Executor, GuestFailure, LogSink, Mount, OpenedLayer, Program, Refusal,
 };
 use crate::cancel::Cancel;
 use crate::cnb::id::{BuildpackRef, LayerName};
@@ -378,6 +381,7 @@ impl<'a> WorkerExecutor<'a> {
                 .map(|(id, call)| (*id, Err(GuestFailure::Cancelled { buildpack: buildpack(call) })))
                 .collect();
         }
+        host.tick();
         let Some(worker) = self.worker.as_mut() else { return vec![] };
         let wait = first_deadline.min(Instant::now() + CANCEL_INTERVAL);
         match worker.channel.receive(wait) {
@@ -489,8 +493,11 @@ impl<'a> WorkerExecutor<'a> {
             Report::UpdateLayer { name, .. } => {
                 host.update_layer(&name).and_then(|path| self.grant_new(&path))
             }
-            Report::Fetch { artifact, .. } => {
-                host.fetch(&artifact).and_then(|path| granted(&path, OFlags::RDONLY))
+            Report::Fetch { artifacts, .. } => {
+                if let Some(worker) = &self.worker {
+                    host.fetch(artifacts, arrivals(id, Arc::clone(worker.channel.writer())));
+                }
+                return vec![];
             }
             Report::Ready(_) | Report::Compiled(_) | Report::Probed(_) => return vec![],
         };
@@ -719,8 +726,8 @@ macro_rules! refuse_everything {
                 Err(Refusal::not_in_detect())
             }
 
-            fn fetch(&mut self, _: &ArtifactRequest) -> Result<PathBuf, Refusal> {
-                Err(Refusal::not_in_detect())
+            fn fetch(&mut self, artifacts: Vec<ArtifactRequest>, arrivals: Arrivals) {
+                (0..artifacts.len()).for_each(|index| arrivals(index, Err(Refusal::not_in_detect())));
             }
         }
     };
@@ -789,6 +796,20 @@ fn give(directory: &Path, user: Option<u32>) -> rustix::io::Result<()> {
         Some(group),
         rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
     )
+}
+
+/// Passes what arrives on to the guest `id`.
+fn arrivals(id: u64, writer: Arc<ParentWriter>) -> Arrivals {
+    Arc::new(move |index, file| {
+        let (file, refused) = match file {
+            Ok(file) => (Some(file), None),
+            Err(refusal) => (None, Some(refusal)),
+        };
+        let descriptors: Vec<BorrowedFd<'_>> = file.iter().map(AsFd::as_fd).collect();
+        let answer = Answer::Arrived { index, refused };
+        // A worker that cannot be answered is noticed by the next receive.
+        let _ = writer.send(&Request::Answer { id, answer }, &descriptors, Instant::now() + PATIENCE);
+    })
 }
 
 fn granted(path: &Path, flags: OFlags) -> Result<(Answer, Option<OwnedFd>), Refusal> {

@@ -3,7 +3,7 @@
 //! Holds no state of the build. What a guest asks for goes to the parent and
 //! waits for its answer; what the parent does not send cannot be reached.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -120,7 +120,7 @@ fn serve_guests(channel: WorkerChannel, start: &Start, roots: &[OwnedFd]) -> std
                 std::thread::Builder::new().name("guest".to_owned()).spawn(work)?;
             }
             Request::Answer { id, answer } => {
-                if let Some(waiting) = lock(&shared.waiting).remove(&id) {
+                if let Some(waiting) = lock(&shared.waiting).get(&id) {
                     // A guest that no longer waits needs no answer.
                     let _ = waiting.send((answer, descriptors.into_iter().next()));
                 }
@@ -282,15 +282,17 @@ struct Calls {
 
 impl Calls {
     fn ask(&self, report: &Report) -> Result<Answered, Refusal> {
-        let gone = || Refusal {
-            id: "worker.parent_gone".to_owned(),
-            message: "the build is being ended".to_owned(),
-            hint: None,
-        };
-        let (sender, receiver): (_, Receiver<Answered>) = channel();
+        let answers = self.answers(report).map_err(|_| gone())?;
+        let answer = answers.recv().map_err(|_| gone());
+        lock(&self.shared.waiting).remove(&self.id);
+        answer
+    }
+
+    /// Asks something that gets any number of answers.
+    fn answers(&self, report: &Report) -> std::io::Result<Receiver<Answered>> {
+        let (sender, receiver) = channel();
         lock(&self.shared.waiting).insert(self.id, sender);
-        self.shared.send(report).map_err(|_| gone())?;
-        receiver.recv().map_err(|_| gone())
+        self.shared.send(report).map(|()| receiver)
     }
 
     fn descriptor(&self, report: &Report) -> Result<OwnedFd, Refusal> {
@@ -299,6 +301,14 @@ impl Calls {
             (_, Some(descriptor)) => Ok(descriptor),
             (_, None) => Err(no_directory()),
         }
+    }
+}
+
+fn gone() -> Refusal {
+    Refusal {
+        id: "worker.parent_gone".to_owned(),
+        message: "the build is being ended".to_owned(),
+        hint: None,
     }
 }
 
@@ -320,7 +330,7 @@ impl CellCalls for Calls {
             (Answer::Kept, _) => Ok(OpenedDirectory::Kept),
             (Answer::Restored, Some(tree)) => Ok(OpenedDirectory::Restored(tree)),
             (Answer::Granted, Some(directory)) => Ok(OpenedDirectory::Empty(directory)),
-            (Answer::Restored | Answer::Granted, None) => Err(no_directory()),
+            (Answer::Restored | Answer::Granted, None) | (Answer::Arrived { .. }, _) => Err(no_directory()),
         }
     }
 
@@ -328,7 +338,23 @@ impl CellCalls for Calls {
         self.descriptor(&Report::UpdateLayer { id: self.id, name: name.clone() })
     }
 
-    fn fetch(&mut self, artifact: &ArtifactRequest) -> Result<OwnedFd, Refusal> {
-        self.descriptor(&Report::Fetch { id: self.id, artifact: artifact.clone() })
+    fn fetch(
+        &mut self,
+        artifacts: Vec<ArtifactRequest>,
+        arrived: &mut dyn FnMut(usize, Result<OwnedFd, Refusal>),
+    ) {
+        let mut missing: BTreeSet<usize> = (0..artifacts.len()).collect();
+        if let Ok(answers) = self.answers(&Report::Fetch { id: self.id, artifacts }) {
+            while !missing.is_empty()
+                && let Ok((answer, file)) = answers.recv()
+            {
+                let Answer::Arrived { index, refused } = answer else { continue };
+                if missing.remove(&index) {
+                    arrived(index, refused.map_or_else(|| file.ok_or_else(no_directory), Err));
+                }
+            }
+        }
+        lock(&self.shared.waiting).remove(&self.id);
+        missing.into_iter().for_each(|index| arrived(index, Err(gone())));
     }
 }

@@ -9,6 +9,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -86,9 +87,14 @@ pub(super) enum Answer {
     /// With the tree as descriptor.
     Restored,
     Kept,
-    /// With the new directory, the directory for changes or the file as descriptor.
+    /// With the new directory or the directory for changes as descriptor.
     Granted,
     Refused(Refusal),
+    /// An artifact of a fetch, one frame each: with its file as descriptor, or why not.
+    Arrived {
+        index: usize,
+        refused: Option<Refusal>,
+    },
 }
 
 /// From the worker to the parent.
@@ -112,7 +118,7 @@ pub(super) enum Report {
     },
     Fetch {
         id: u64,
-        artifact: ArtifactRequest,
+        artifacts: Vec<ArtifactRequest>,
     },
     Done {
         id: u64,
@@ -216,16 +222,19 @@ impl AsFd for WorkerChannel {
 
 /// The parent's end: it never waits longer than it wants to.
 pub(super) struct ParentChannel {
-    socket: OwnedFd,
+    writer: Arc<ParentWriter>,
     received: Vec<u8>,
     closed: bool,
 }
 
-impl ParentChannel {
-    pub(super) fn new(socket: OwnedFd) -> Self {
-        Self { socket, received: Vec::new(), closed: false }
-    }
+/// The half of the parent's end that sends, for several threads.
+pub(super) struct ParentWriter {
+    socket: OwnedFd,
+    /// Held for a whole frame.
+    turn: Mutex<()>,
+}
 
+impl ParentWriter {
     /// Sends one frame with descriptors, by `deadline` at the latest.
     ///
     /// # Errors
@@ -237,6 +246,7 @@ impl ParentChannel {
         deadline: Instant,
     ) -> io::Result<()> {
         let frame = encode(message)?;
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rest = &frame[..];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         while !rest.is_empty() {
@@ -272,6 +282,28 @@ impl ParentChannel {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+impl ParentChannel {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        let writer = ParentWriter { socket, turn: Mutex::new(()) };
+        Self { writer: Arc::new(writer), received: Vec::new(), closed: false }
+    }
+
+    /// The sending half.
+    pub(super) fn writer(&self) -> &Arc<ParentWriter> {
+        &self.writer
+    }
+
+    /// See [`ParentWriter::send`].
+    pub(super) fn send<T: Serialize>(
+        &self,
+        message: &T,
+        descriptors: &[BorrowedFd<'_>],
+        deadline: Instant,
+    ) -> io::Result<()> {
+        self.writer.send(message, descriptors, deadline)
+    }
 
     /// Gives the next whole frame, waiting until `deadline` at most.
     ///
@@ -285,7 +317,7 @@ impl ParentChannel {
             if self.closed {
                 return Ok(Received::Closed);
             }
-            if !self.wait(PollFlags::IN, deadline)? {
+            if !self.writer.wait(PollFlags::IN, deadline)? {
                 return Ok(Received::Nothing);
             }
             self.fill()?;
@@ -298,7 +330,7 @@ impl ParentChannel {
             if self.closed {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            if !self.wait(PollFlags::IN, deadline)? && Instant::now() >= deadline {
+            if !self.writer.wait(PollFlags::IN, deadline)? && Instant::now() >= deadline {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             self.fill()?;
@@ -310,7 +342,7 @@ impl ParentChannel {
     fn fill(&mut self) -> io::Result<()> {
         let start = self.received.len();
         self.received.resize(start + 64 * 1024, 0);
-        let count = match recv(&self.socket, &mut self.received[start..], RecvFlags::DONTWAIT) {
+        let count = match recv(&self.writer.socket, &mut self.received[start..], RecvFlags::DONTWAIT) {
             Ok((_, count)) => count,
             Err(Errno::INTR | Errno::AGAIN) => {
                 self.received.truncate(start);
