@@ -106,7 +106,7 @@ impl Output {
     }
 
     fn text_event(&mut self, event: &Event) {
-        if !matches!(event, Event::Progress { .. }) {
+        if !matches!(event, Event::Progress { .. } | Event::Download { .. }) {
             self.progress.clear();
         }
         match event {
@@ -144,6 +144,7 @@ impl Output {
                 }
                 self.say(&line);
             }
+            Event::Download { done_bytes, total_bytes, .. } => self.progress.bytes(*done_bytes, *total_bytes),
             Event::Progress { done_bytes, total_bytes } => self.progress.bytes(*done_bytes, *total_bytes),
             // The command says it, with what else it knows.
             Event::ImageWritten { .. } => {}

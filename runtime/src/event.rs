@@ -95,6 +95,14 @@ pub enum Event {
         bytes: u64,
         digest: String,
     },
+    /// Downloads that are on their way or done, in this fetch.
+    Download {
+        done_bytes: u64,
+        /// As far as the servers said.
+        total_bytes: Option<u64>,
+        done_files: usize,
+        total_files: usize,
+    },
     /// Bytes of layers written so far.
     Progress {
         done_bytes: u64,

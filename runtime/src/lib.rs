@@ -27,6 +27,7 @@ pub mod fault;
 pub mod grant;
 pub mod lifecycle;
 pub mod limits;
+pub mod network;
 pub mod oci;
 pub mod phase;
 pub mod plan;
