@@ -129,6 +129,9 @@ impl Output {
                 self.say(&format!("Restoring layer '{}:{}'", buildpack.id, harmless(layer)));
             }
             Event::BuildpackStarted { buildpack } => self.detail(&format!("{buildpack} builds")),
+            Event::BuildpackFinished { buildpack, elapsed } => {
+                self.detail(&format!("{buildpack} took {:.1} ms", elapsed.as_secs_f64() * 1e3));
+            }
             Event::Output { buildpack, line } => {
                 let prefix = self.terminal.out.faint(&format!("[{}]", buildpack.id));
                 self.say(&format!("{prefix} {}", harmless(line)));

@@ -83,6 +83,12 @@ pub enum Event {
     BuildpackStarted {
         buildpack: BuildpackRef,
     },
+    /// A buildpack has built.
+    BuildpackFinished {
+        buildpack: BuildpackRef,
+        #[serde(serialize_with = "milliseconds", rename = "milliseconds")]
+        elapsed: Duration,
+    },
     /// A buildpack printed a line; control characters are already escaped.
     Output {
         buildpack: BuildpackRef,

@@ -10,6 +10,7 @@ mod layer_files;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use fs_err as fs;
 
@@ -136,8 +137,11 @@ pub fn build(
     };
     for buildpack in group {
         request.cancel.check()?;
-        events.event(Event::BuildpackStarted { buildpack: buildpack.reference.clone() });
+        let reference = || buildpack.reference.clone();
+        events.event(Event::BuildpackStarted { buildpack: reference() });
+        let started = Instant::now();
         build_one(request, buildpack, plan, &mut restored, workspace, executor, events, &mut progress)?;
+        events.event(Event::BuildpackFinished { buildpack: reference(), elapsed: started.elapsed() });
     }
     progress.outcome.built.app = workspace.app.clone();
     Ok(progress.outcome)
