@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal")]
 
 mod archive;
+mod base;
 mod bench;
 mod checks;
 mod command;
@@ -32,6 +33,7 @@ cargo xtask COMMAND [ARGUMENTS]
   embed    build the buildpacks, web server and launcher that become part of `wapack`
   guests   build the test guests of `tests/guests` as components
   bench    run the benchmarks; further arguments go to `cargo bench`
+  base     make a small Debian to build upon, in `target/base`
   bless    rewrite the snapshots and golden files that tests compare with
 ";
 
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         "embed" => embed::run(),
         "guests" => checks::guests(),
         "bench" => bench::run(rest),
+        "base" => base::run_command(),
         "bless" => checks::bless(),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
