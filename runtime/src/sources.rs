@@ -38,7 +38,7 @@ impl Sources {
         &self,
         buildpack: &BuildpackRef,
         grants: &Grants,
-        artifacts: Vec<ArtifactRequest>,
+        artifacts: &[ArtifactRequest],
         arrivals: &Arrivals,
     ) {
         for (index, artifact) in artifacts.iter().enumerate() {

@@ -392,6 +392,6 @@ impl BuildHost for Host {
     }
 
     fn fetch(&mut self, artifacts: Vec<ArtifactRequest>, arrivals: Arrivals) {
-        self.sources.fetch(&self.buildpack, &self.grants, artifacts, &arrivals);
+        self.sources.fetch(&self.buildpack, &self.grants, &artifacts, &arrivals);
     }
 }

@@ -305,7 +305,7 @@ impl BuildHost for Host<'_> {
     }
 
     fn fetch(&mut self, artifacts: Vec<ArtifactRequest>, arrivals: Arrivals) {
-        self.sources.fetch(self.buildpack, self.grants, artifacts, &arrivals);
+        self.sources.fetch(self.buildpack, self.grants, &artifacts, &arrivals);
     }
 }
 

@@ -275,6 +275,8 @@ impl CellCalls for Asker {
                 arrived(index, file.map(OwnedFd::from));
             }
         }
-        missing.into_iter().for_each(|index| arrived(index, Err(nobody_answers())));
+        for index in missing {
+            arrived(index, Err(nobody_answers()));
+        }
     }
 }
