@@ -147,8 +147,13 @@ impl Output {
                 }
                 self.say(&line);
             }
-            Event::Download { done_bytes, total_bytes, .. } => self.progress.bytes(*done_bytes, *total_bytes),
-            Event::Progress { done_bytes, total_bytes } => self.progress.bytes(*done_bytes, *total_bytes),
+            Event::Download { done_bytes, total_bytes, done_files, total_files } => {
+                let files = format!("{done_files} of {total_files} files");
+                self.progress.bytes(*done_bytes, *total_bytes, files);
+            }
+            Event::Progress { done_bytes, total_bytes } => {
+                self.progress.bytes(*done_bytes, *total_bytes, String::new());
+            }
             // The command says it, with what else it knows.
             Event::ImageWritten { .. } => {}
             Event::Warning { message } => self.warning(message),

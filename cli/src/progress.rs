@@ -37,8 +37,8 @@ impl Progress {
         Self { shown, bar: None, spinner: None }
     }
 
-    /// Bytes were written.
-    pub(crate) fn bytes(&mut self, done: u64, total: Option<u64>) {
+    /// Bytes were fetched or written; `what` stands behind the numbers.
+    pub(crate) fn bytes(&mut self, done: u64, total: Option<u64>, what: String) {
         if !self.shown {
             return;
         }
@@ -48,11 +48,12 @@ impl Progress {
         }
         let drawn = bar.drawn.get_or_insert_with(|| {
             let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-            bar.set_style(style("{bar:30} {bytes} of {total_bytes} ({bytes_per_sec})"));
+            bar.set_style(style("{bar:30} {bytes} of {total_bytes} ({bytes_per_sec}) {msg}"));
             bar
         });
         drawn.set_length(total.unwrap_or(done).max(done));
         drawn.set_position(done);
+        drawn.set_message(what);
     }
 
     /// Something of unknown length starts; it ends with the next call of [`Progress::clear`].
