@@ -209,9 +209,12 @@ impl BuildpackDescriptor {
             return Err(at("[[stacks]]", "`[[stacks]]` and `[[order]]` exclude each other"));
         }
         let sources = |key: &str, names: Vec<String>| {
-            let source = |name: String| match crate::grant::is_source_name(&name) {
-                true => Ok(Grant::Source(name)),
-                false => Err(at(key, &format!("`{}` is not the name of a source", name.escape_default()))),
+            let source = |name: String| {
+                if crate::grant::is_source_name(&name) {
+                    Ok(Grant::Source(name))
+                } else {
+                    Err(at(key, &format!("`{}` is not the name of a source", name.escape_default())))
+                }
             };
             names.into_iter().map(source).collect::<Result<BTreeSet<Grant>, TomlError>>()
         };
