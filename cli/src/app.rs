@@ -26,6 +26,9 @@ use crate::output::Output;
 /// The word for the builder that is part of this program.
 const BUILTIN: &str = "builtin";
 
+/// The variable that has buildpacks choose versions anew.
+const UPDATE_VARIABLE: &str = "WAPACK_UPDATE";
+
 /// Everything of an [`AppRequest`], owned.
 #[derive(Debug)]
 pub(crate) struct App {
@@ -71,6 +74,11 @@ impl App {
             excluded,
             keep_work_dir: arguments.keep_work_dir,
         })
+    }
+
+    /// Tells the buildpacks that no choice of an earlier build has to stay.
+    pub(crate) fn choose_anew(&mut self) {
+        self.environment.insert(UPDATE_VARIABLE.to_owned(), "1".to_owned());
     }
 
     pub(crate) fn request<'a>(&'a self, target: &'a Target, cancel: &'a Cancel) -> AppRequest<'a> {

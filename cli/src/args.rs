@@ -130,6 +130,10 @@ pub(crate) struct BuildArguments {
     #[arg(long, value_name = "IMAGE", default_value = "scratch")]
     pub(crate) run_image: OsString,
 
+    /// Have buildpacks choose versions anew; otherwise what an earlier build chose stays while it fits
+    #[arg(long)]
+    pub(crate) update: bool,
+
     #[command(flatten)]
     pub(crate) app: AppArguments,
 

@@ -182,3 +182,17 @@ fn what_the_buildpacks_saw_can_be_kept() {
     let path = line.unwrap().split('`').nth(1).unwrap();
     assert!(std::path::Path::new(path).join("platform/env").is_dir());
 }
+
+#[test]
+fn an_update_tells_the_buildpacks_to_choose_anew() {
+    let site = Site::new();
+    let Some(directory) = site.guest("env-reader") else { return };
+    let build = |more: &[&str]| {
+        let mut arguments = vec!["build", "x", "--path", SAMPLE, "--buildpack", directory.to_str().unwrap()];
+        arguments.extend(more);
+        site.run(&arguments).with(0)
+    };
+    let ended = build(&[]);
+    assert!(!ended.out.contains("WAPACK_UPDATE"), "{}", ended.out);
+    build(&["--update", "--env", "WAPACK_UPDATE=0"]).says(&["WAPACK_UPDATE=1"]);
+}

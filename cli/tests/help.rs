@@ -32,6 +32,7 @@ fn help_of_build_names_every_flag_and_exit_code() {
         "--user",
         "--process-type",
         "--keep-work-dir",
+        "--update",
         "--output-format",
         "--verbose",
         "--quiet",

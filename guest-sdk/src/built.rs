@@ -95,7 +95,8 @@ pub struct Sbom {
 }
 
 impl Sbom {
-    /// A bill of materials in `CycloneDX` JSON.
+    /// A bill of materials in `CycloneDX` JSON, such as
+    /// [`CycloneDx`](crate::sbom::CycloneDx) writes.
     pub fn cyclonedx(content: impl Into<String>) -> Self {
         Self { format: SbomFormat::CycloneDx, content: content.into() }
     }
@@ -214,14 +215,14 @@ impl Built {
     }
 
     /// Adds a bill of materials of the image as a whole.
-    pub fn launch_sbom(mut self, sbom: Sbom) -> Self {
-        self.launch_sboms.push(sbom);
+    pub fn launch_sbom(mut self, sbom: impl Into<Sbom>) -> Self {
+        self.launch_sboms.push(sbom.into());
         self
     }
 
     /// Adds a bill of materials of what only the build used.
-    pub fn build_sbom(mut self, sbom: Sbom) -> Self {
-        self.build_sboms.push(sbom);
+    pub fn build_sbom(mut self, sbom: impl Into<Sbom>) -> Self {
+        self.build_sboms.push(sbom.into());
         self
     }
 }

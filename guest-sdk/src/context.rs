@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
@@ -62,6 +62,20 @@ impl DetectContext {
     /// A buildpack error when the table does not fit `T`.
     pub fn metadata<T: DeserializeOwned>(&self) -> Result<T, Error> {
         table::from_text(&self.metadata, "`[metadata]` of `buildpack.toml`")
+    }
+
+    /// The path in the app that `relative` names, for what a user may set;
+    /// `None` when it leads out of the app.
+    pub fn app_path(&self, relative: impl AsRef<Path>) -> Option<PathBuf> {
+        let mut path = self.app.clone();
+        for component in relative.as_ref().components() {
+            match component {
+                Component::Normal(name) => path.push(name),
+                Component::CurDir => {}
+                Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
+            }
+        }
+        Some(path)
     }
 }
 

@@ -36,6 +36,9 @@ pub struct Error {
     pub message: String,
     /// What would help.
     pub hint: Option<String>,
+    /// When the host refused something: the id of why, which never changes, such
+    /// as `source.unset`.
+    pub id: Option<String>,
 }
 
 impl Error {
@@ -61,8 +64,14 @@ impl Error {
         self
     }
 
+    /// The host did not do what it was asked for. The id leads, so that it
+    /// survives a buildpack that passes the message on.
+    pub(crate) fn host(id: &str, message: &str) -> Self {
+        Self { id: Some(id.to_owned()), ..Self::buildpack(format!("{id}: {message}")) }
+    }
+
     fn new(fault: Fault, message: impl Into<String>) -> Self {
-        Self { fault, message: message.into(), hint: None }
+        Self { fault, message: message.into(), hint: None, id: None }
     }
 }
 

@@ -279,8 +279,8 @@ impl Layer {
 
     /// Adds a bill of materials. Not part of the contents: say it for a reused
     /// layer as well, outside `fill`.
-    pub fn sbom(mut self, sbom: Sbom) -> Self {
-        self.sboms.push(sbom);
+    pub fn sbom(mut self, sbom: impl Into<Sbom>) -> Self {
+        self.sboms.push(sbom.into());
         self
     }
 }

@@ -64,6 +64,7 @@
 
 pub mod downloads;
 pub mod files;
+pub mod sbom;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 

@@ -54,6 +54,29 @@ impl Grants {
     }
 }
 
+/// What a buildpack asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AskedGrants {
+    /// Without these it does not run.
+    pub required: Grants,
+    /// It runs without these, and takes another way.
+    pub optional: Grants,
+}
+
+impl AskedGrants {
+    /// Both kinds, for where everything is allowed.
+    #[must_use]
+    pub fn all(&self) -> Grants {
+        Grants(self.required.0.union(&self.optional.0).cloned().collect())
+    }
+}
+
+impl From<Grants> for AskedGrants {
+    fn from(required: Grants) -> Self {
+        Self { required, optional: Grants::default() }
+    }
+}
+
 /// Text that names no grant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{value}` is not a grant: known are `app-write`, `clock`, `random` and `source=NAME`")]
@@ -114,19 +137,20 @@ impl Diagnose for GrantRefused {
     }
 }
 
-/// What a buildpack gets: all it asks for, or nothing. A buildpack that runs
-/// with less than it asked for would fail later and less clearly.
+/// What a buildpack gets: all it requires, or nothing, and what is allowed of
+/// the rest. A buildpack that runs with less than it requires would fail later and
+/// less clearly.
 ///
 /// # Errors
-/// [`GrantRefused`] with the first grant that is asked for and not allowed.
+/// [`GrantRefused`] with the first grant that is required and not allowed.
 pub fn intersect(
     buildpack: &BuildpackRef,
-    asked: &Grants,
+    asked: &AskedGrants,
     allowed: &Grants,
     ceiling: Option<&str>,
 ) -> Result<Grants, GrantRefused> {
-    match asked.0.iter().find(|grant| !allowed.allows(grant)) {
-        None => Ok(asked.clone()),
+    match asked.required.0.iter().find(|grant| !allowed.allows(grant)) {
+        None => Ok(Grants(asked.all().0.into_iter().filter(|grant| allowed.allows(grant)).collect())),
         Some(grant) => Err(GrantRefused {
             buildpack: buildpack.clone(),
             grant: grant.clone(),
@@ -163,13 +187,25 @@ mod tests {
     fn a_buildpack_gets_what_it_asks_for_and_no_more() {
         let allowed = grants(&["app-write", "clock", "source=npm"]);
         let asked = grants(&["clock"]);
-        assert_eq!(intersect(&buildpack(), &asked, &allowed, None).unwrap(), asked);
-        assert_eq!(intersect(&buildpack(), &Grants::default(), &allowed, None).unwrap(), Grants::default());
+        assert_eq!(intersect(&buildpack(), &asked.clone().into(), &allowed, None).unwrap(), asked);
+        let nothing = AskedGrants::default();
+        assert_eq!(intersect(&buildpack(), &nothing, &allowed, None).unwrap(), Grants::default());
+    }
+
+    #[test]
+    fn what_is_optional_is_left_out_where_it_is_not_allowed() {
+        let asked = AskedGrants { required: grants(&["source=npm"]), optional: grants(&["source=nodejs"]) };
+        let given = |allowed: &[&str]| intersect(&buildpack(), &asked, &grants(allowed), None);
+        assert_eq!(given(&["source=npm"]).unwrap(), grants(&["source=npm"]));
+        let both = ["source=nodejs", "source=npm"];
+        assert_eq!(given(&[both[0], both[1], "clock"]).unwrap(), grants(&both));
+        assert_eq!(given(&["source=nodejs"]).unwrap_err().grant, "source=npm".parse().unwrap());
     }
 
     #[test]
     fn a_refusal_names_buildpack_grant_and_remedy() {
-        let error = intersect(&buildpack(), &grants(&["source=npm"]), &grants(&["clock"]), None).unwrap_err();
+        let asked = grants(&["source=npm"]).into();
+        let error = intersect(&buildpack(), &asked, &grants(&["clock"]), None).unwrap_err();
         assert_eq!(
             error.to_string(),
             "buildpack `acme/node@1.2.0` asks for the grant `source=npm`, which is not allowed"
@@ -180,7 +216,7 @@ mod tests {
         );
         let system = intersect(
             &buildpack(),
-            &grants(&["random"]),
+            &grants(&["random"]).into(),
             &Grants::default(),
             Some("/etc/wapack/policy.toml"),
         );

@@ -35,7 +35,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::cnb::id::{BuildpackId, BuildpackRef};
 use crate::fault::{Diagnose, Fault};
-use crate::grant::{self, Grant, GrantRefused, Grants};
+use crate::grant::{self, AskedGrants, Grant, GrantRefused, Grants};
 use crate::limits::Limits;
 use crate::toml_text::{self, TomlError, TomlFileError};
 
@@ -326,7 +326,7 @@ impl Policy {
     ///
     /// # Errors
     /// [`GrantRefused`] with what would allow it.
-    pub fn grant(&self, buildpack: &BuildpackRef, asked: &Grants) -> Result<Grants, GrantRefused> {
+    pub fn grant(&self, buildpack: &BuildpackRef, asked: &AskedGrants) -> Result<Grants, GrantRefused> {
         let ceiling = self.ceiling.as_ref().map(|ceiling| ceiling.path.display().to_string());
         grant::intersect(buildpack, asked, &self.allowed(&buildpack.id), ceiling.as_deref())
     }
@@ -650,7 +650,7 @@ mod tests {
     #[test]
     fn a_refused_grant_says_who_could_allow_it() {
         let buildpack = BuildpackRef { id: "a".parse().unwrap(), version: "1".parse().unwrap() };
-        let asked = Grants(BTreeSet::from([Grant::Random]));
+        let asked = Grants(BTreeSet::from([Grant::Random])).into();
         let error = Policy::default().grant(&buildpack, &asked).unwrap_err();
         assert!(error.hint().unwrap().starts_with("allow it with `--grant random`"));
         let files = files(Some(""), None, None);

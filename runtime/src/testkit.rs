@@ -292,7 +292,7 @@ impl TestKit {
         let BuildpackKind::Component { path, digest } = &self.buildpack.kind else {
             return Err(TestKitError::Engine("not a component".to_owned()));
         };
-        let grants = self.buildpack.descriptor.grants.clone();
+        let grants = self.buildpack.descriptor.grants.all();
         let app_write = building && grants.allows(&crate::grant::Grant::AppWrite);
         let exec_env = ExecEnv::default();
         let mut environment =
@@ -350,7 +350,7 @@ impl Host {
             directory,
             cached: kit.cached.clone(),
             sources: kit.sources.clone(),
-            grants: kit.buildpack.descriptor.grants.clone(),
+            grants: kit.buildpack.descriptor.grants.all(),
             buildpack: kit.buildpack.reference.clone(),
             lines: Vec::new(),
         }

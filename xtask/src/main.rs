@@ -3,8 +3,8 @@
 //! Each command sets up what it needs first, says what it does, and does
 //! nothing twice: a second run takes seconds. Plain Rust, so that a fresh
 //! machine needs nothing but a Rust toolchain to begin with. It knows the
-//! repository's folders by convention and no buildpack by name; it must not
-//! know what is inside the crates it builds.
+//! repository's folders by convention and, but for [`inventory`], no buildpack by
+//! name; it must not know what is inside the crates it builds.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal")]
 
@@ -15,6 +15,7 @@ mod checks;
 mod command;
 mod demo;
 mod embed;
+mod inventory;
 mod setup;
 mod workspace;
 
@@ -26,22 +27,23 @@ type Result<T> = std::result::Result<T, String>;
 const USAGE: &str = "\
 cargo xtask COMMAND [ARGUMENTS]
 
-  demo     build the sample website into an image, and start it where crun or runc is installed
-  test     run every test; further arguments go to `cargo test`
-  check    formatting, clippy, rustdoc, dependency rules (cargo deny)
-  setup    install what the other commands need (they do this themselves)
-  embed    build the buildpacks, web server and launcher that become part of `wapack`
-  guests   build the test guests of `tests/guests` as components
-  bench    run the benchmarks; further arguments go to `cargo bench`
-  base     make a small Debian to build upon, in `target/base`
-  bless    rewrite the snapshots and golden files that tests compare with
+  demo       build the sample website into an image, and start it where crun or runc is installed
+  test       run every test; further arguments go to `cargo test`
+  check      formatting, clippy, rustdoc, dependency rules (cargo deny)
+  setup      install what the other commands need (they do this themselves)
+  embed      build the buildpacks, web server and launcher that become part of `wapack`
+  guests     build the test guests of `tests/guests` as components
+  bench      run the benchmarks; further arguments go to `cargo bench`
+  base       make a small Debian to build upon, in `target/base`
+  bless      rewrite the snapshots and golden files that tests compare with
+  inventory  rewrite the list of Node.js releases; arguments are files like `SHASUMS256.txt` to take hashes from
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (name, rest) =
         arguments.split_first().map_or(("help", &[][..]), |(name, rest)| (name.as_str(), rest));
-    let takes_arguments = matches!(name, "test" | "bench");
+    let takes_arguments = matches!(name, "test" | "bench" | "inventory");
     if !takes_arguments && !rest.is_empty() {
         eprintln!("error: `{name}` takes no arguments\n\n{USAGE}");
         return ExitCode::from(2);
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(rest),
         "base" => base::run_command(),
         "bless" => checks::bless(),
+        "inventory" => inventory::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             Ok(())

@@ -5,12 +5,10 @@
 
 pub mod site;
 
-use std::path::PathBuf;
-
 use serde::Deserialize;
-use serde_json::json;
+use wapack_sdk::sbom::{Component, ComponentKind, CycloneDx};
 use wapack_sdk::{
-    BuildContext, Buildpack, Built, DetectContext, Detected, Error, LayerTypes, Process, Sbom, files, fs,
+    BuildContext, Buildpack, Built, DetectContext, Detected, Error, LayerTypes, Process, files, fs,
 };
 
 /// The buildpack.
@@ -33,17 +31,18 @@ struct Server {
 
 impl Buildpack for StaticSite {
     fn detect(context: &DetectContext) -> Result<Detected, Error> {
-        Ok(match site::find_root(context)? {
-            Some(_) => Detected::pass(),
-            None => Detected::fail("no `index.html` in the app, `public/` or `dist/`"),
+        if site::find_root(context)?.is_none() {
+            return Ok(Detected::fail("no `index.html` in the app, `public/` or `dist/`"));
+        }
+        Ok(match site::server_of_its_own(context) {
+            None => Detected::pass(),
+            Some(sign) => Detected::fail(format!("an app of Node.js: {sign}")),
         })
     }
 
     #[expect(clippy::print_stdout, reason = "the build's log")]
     fn build(context: &BuildContext) -> Result<Built, Error> {
         let root = site::find_root(context)?.ok_or_else(|| Error::app("the `index.html` is gone"))?;
-        // Collected again, because joining an empty path leaves a slash at the end.
-        let root: PathBuf = context.app.join(root).components().collect();
         println!("serving {}", root.display());
 
         let server = context.metadata::<Metadata>()?.server;
@@ -61,7 +60,11 @@ impl Buildpack for StaticSite {
                 files::copy_tree(&program, &copy)?;
                 files::set_executable(copy, true)
             })?
-            .sbom(bill_of_materials(&server));
+            .sbom(CycloneDx::from(
+                Component::cargo(&server.name, &server.version)
+                    .kind(ComponentKind::Application)
+                    .license(&server.license),
+            ));
 
         let program = layer.path().join("bin/static-web-server").display().to_string();
         let web = Process::new("web", [program, "--root".into(), root.display().to_string()]).default();
@@ -70,26 +73,6 @@ impl Buildpack for StaticSite {
 }
 
 wapack_sdk::export!(StaticSite);
-
-/// One component: the server. Without a time or a serial number, so that two
-/// builds have the same one.
-fn bill_of_materials(server: &Server) -> Sbom {
-    let purl = format!("pkg:cargo/{}@{}", server.name, server.version);
-    let document = json!({
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.5",
-        "version": 1,
-        "components": [{
-            "type": "application",
-            "bom-ref": &purl,
-            "name": &server.name,
-            "version": &server.version,
-            "licenses": [{ "expression": &server.license }],
-            "purl": &purl,
-        }],
-    });
-    Sbom::cyclonedx(document.to_string())
-}
 
 #[cfg(test)]
 mod tests {
@@ -122,6 +105,33 @@ mod tests {
     }
 
     #[test]
+    fn an_app_of_node_with_a_page_is_no_website_unless_the_user_says_so() {
+        let site = |file: &str, text: &str| {
+            let project = Project::new().unwrap();
+            project.app_file("public/index.html", "").unwrap();
+            project.app_file(file, text).unwrap();
+            project
+        };
+        for (file, text, reason) in [
+            (
+                "package.json",
+                r#"{"scripts":{"start":"node ."}}"#,
+                "an app of Node.js: `package.json` has a start script",
+            ),
+            ("package-lock.json", "{}", "an app of Node.js: `package-lock.json`"),
+            ("yarn.lock", "", "an app of Node.js: `yarn.lock`"),
+        ] {
+            let project = site(file, text);
+            assert_eq!(project.detect::<StaticSite>().unwrap().reason(), Some(reason));
+            let project = project.user_env(site::ROOT_VARIABLE, "public");
+            assert!(project.detect::<StaticSite>().unwrap().is_pass(), "{file}");
+        }
+        for package in [r#"{"scripts":{"build":"tsc"}}"#, r#"{"scripts":["start"]}"#, "{"] {
+            assert!(site("package.json", package).detect::<StaticSite>().unwrap().is_pass(), "{package}");
+        }
+    }
+
+    #[test]
     fn the_server_is_a_layer_and_serves_the_site() {
         let project = project();
         let built = project.build::<StaticSite>().unwrap();
@@ -132,7 +142,9 @@ mod tests {
         let root = project.path().join("app/public");
         assert_eq!(web.command, [program.to_str().unwrap(), "--root", root.to_str().unwrap()]);
         assert!(web.default);
-        assert!(built.layers[0].sboms()[0].content.contains("pkg:cargo/static-web-server@2.44.1"));
+        let [sbom] = built.layers[0].sboms() else { panic!("one bill of materials") };
+        assert!(sbom.content.contains(r#""purl":"pkg:cargo/static-web-server@2.44.1""#));
+        assert!(sbom.content.contains(r#"[{"expression":"MIT OR Apache-2.0"}]"#));
     }
 
     #[test]

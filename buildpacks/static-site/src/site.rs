@@ -1,8 +1,8 @@
 //! Where the website is. Knows nothing of images or servers.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use wapack_sdk::{DetectContext, Error};
+use wapack_sdk::{DetectContext, Error, fs};
 
 /// The variable that names the root of the website.
 pub const ROOT_VARIABLE: &str = "BP_STATIC_ROOT";
@@ -10,37 +10,50 @@ pub const ROOT_VARIABLE: &str = "BP_STATIC_ROOT";
 /// Where a website may be in an app, best first; the empty path is the app.
 const USUAL_ROOTS: [&str; 3] = ["", "public", "dist"];
 
-/// The root of the website relative to the app, if there is a website.
+/// Lists of packages that Node's package managers leave.
+const LOCKS: [&str; 6] =
+    ["package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "bun.lock", "bun.lockb"];
+
+/// The root of the website, if there is a website.
 ///
 /// # Errors
 /// When the user names a root that is none.
 pub fn find_root(context: &DetectContext) -> Result<Option<PathBuf>, Error> {
     match context.user_env.get(ROOT_VARIABLE).filter(|value| !value.is_empty()) {
-        Some(named) => named_root(&context.app, named).map(Some),
+        Some(named) => named_root(context, named).map(Some),
         None => {
-            Ok(USUAL_ROOTS.into_iter().map(PathBuf::from).find(|root| has_index(&context.app.join(root))))
+            Ok(USUAL_ROOTS.into_iter().filter_map(|root| context.app_path(root)).find(|root| has_index(root)))
         }
     }
 }
 
-fn named_root(app: &Path, named: &str) -> Result<PathBuf, Error> {
-    let mut root = PathBuf::new();
-    for component in Path::new(named).components() {
-        match component {
-            Component::Normal(name) => root.push(name),
-            Component::CurDir => {}
-            _ => {
-                return Err(Error::app(format!("`{ROOT_VARIABLE}` leads out of the app: `{named}`"))
-                    .hint("name a directory relative to the app, such as `public`"));
-            }
-        }
-    }
-    if has_index(&app.join(&root)) {
+fn named_root(context: &DetectContext, named: &str) -> Result<PathBuf, Error> {
+    let root = context.app_path(named).ok_or_else(|| {
+        Error::app(format!("`{ROOT_VARIABLE}` leads out of the app: `{named}`"))
+            .hint("name a directory relative to the app, such as `public`")
+    })?;
+    if has_index(&root) {
         Ok(root)
     } else {
         Err(Error::app(format!("there is no `index.html` in `{named}`, which `{ROOT_VARIABLE}` names"))
             .hint("build the website first, or name the directory that has its `index.html`"))
     }
+}
+
+/// What shows that the app is one of Node.js which has pages, rather than a
+/// website: packages that are installed, or a server that is started. The user
+/// who names a root has decided.
+pub fn server_of_its_own(context: &DetectContext) -> Option<String> {
+    if context.user_env.get(ROOT_VARIABLE).is_some_and(|value| !value.is_empty()) {
+        return None;
+    }
+    if let Some(lock) = LOCKS.into_iter().find(|lock| context.app.join(lock).is_file()) {
+        return Some(format!("`{lock}`"));
+    }
+    // What is no valid package says nothing.
+    let package = fs::read(context.app.join("package.json")).ok()?;
+    let package: serde_json::Value = serde_json::from_slice(&package).ok()?;
+    package["scripts"]["start"].as_str().map(|_| "`package.json` has a start script".to_owned())
 }
 
 fn has_index(directory: &Path) -> bool {
@@ -58,8 +71,9 @@ mod tests {
         for file in files {
             project.app_file(file, "").unwrap();
         }
+        let app = project.path().join("app");
         find_root(&project.detect_context())
-            .map(|root| root.map(|root| root.display().to_string()))
+            .map(|root| root.map(|root| root.strip_prefix(&app).unwrap().display().to_string()))
             .map_err(|error| error.message)
     }
 

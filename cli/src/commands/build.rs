@@ -38,7 +38,10 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
         .filter(|_| target.os == "linux")
         .ok_or_else(|| InputError::NoLauncher { target: show_target(&target) })?;
     let launcher = Launcher { bytes: launcher.to_vec(), version: env!("CARGO_PKG_VERSION").to_owned() };
-    let app = App::prepare(&arguments.app, std::slice::from_ref(&layout), output)?;
+    let mut app = App::prepare(&arguments.app, std::slice::from_ref(&layout), output)?;
+    if arguments.update {
+        app.choose_anew();
+    }
     let sources =
         app.policy.sources.iter().map(|(name, source)| (name.clone(), source.directory.clone())).collect();
     let image = name.to_string();

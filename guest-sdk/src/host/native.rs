@@ -118,10 +118,14 @@ impl Host {
         for artifact in artifacts {
             let sources = self.0.sources.borrow();
             let source = sources.get(&artifact.source).ok_or_else(|| {
-                Error::buildpack(format!("the test has no source `{}`", artifact.source))
+                Error::host("source.unset", &format!("the test has no source `{}`", artifact.source))
                     .hint("give it one with `Project::source`")
             })?;
             let file = source.join(&artifact.path);
+            if !file.is_file() {
+                let message = format!("the source `{}` has no `{}`", artifact.source, artifact.path);
+                return Err(Error::host("source.not_found", &message));
+            }
             match &artifact.unpack {
                 Some(how) => {
                     unpack(&file, &artifact.destination, how)?;

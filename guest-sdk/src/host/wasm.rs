@@ -151,9 +151,8 @@ fn detect_context(
 }
 
 impl From<types::HostError> for Error {
-    /// The id leads, so that it survives a buildpack that passes the error on.
     fn from(error: types::HostError) -> Self {
-        Self::buildpack(format!("{}: {}", error.id, error.message))
+        Self::host(&error.id, &error.message)
     }
 }
 

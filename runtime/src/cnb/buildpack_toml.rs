@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::id::{BuildpackId, BuildpackRef, BuildpackVersion, ExecEnv, InvalidName};
 use super::order::{ExecEnvList, Order, OrderGroup};
 use super::target::{Target, TargetPattern};
-use crate::grant::{Grant, Grants};
+use crate::grant::{AskedGrants, Grant, Grants};
 use crate::toml_text::{self, TomlError};
 
 /// A version of the Buildpack API.
@@ -121,7 +121,7 @@ pub struct BuildpackDescriptor {
     /// The table `[metadata]` as TOML text; empty when there is none.
     pub metadata: String,
     /// What it asks for.
-    pub grants: Grants,
+    pub grants: AskedGrants,
     /// Oddities of published buildpacks that are put up with.
     pub warnings: Vec<String>,
 }
@@ -169,6 +169,7 @@ struct BuildpackTable {
 /// ```toml
 /// [grants]
 /// sources = ["npm"]
+/// optional-sources = ["nodejs"]
 /// app-write = true
 /// clock = true
 /// random = true
@@ -177,6 +178,7 @@ struct BuildpackTable {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct GrantsTable {
     sources: Vec<String>,
+    optional_sources: Vec<String>,
     app_write: bool,
     clock: bool,
     random: bool,
@@ -206,20 +208,24 @@ impl BuildpackDescriptor {
         if !file.order.is_empty() && !file.stacks.is_empty() {
             return Err(at("[[stacks]]", "`[[stacks]]` and `[[order]]` exclude each other"));
         }
-        let mut granted = BTreeSet::new();
-        for name in file.grants.sources {
-            if !crate::grant::is_source_name(&name) {
-                let message = format!("`{}` is not the name of a source", name.escape_default());
-                return Err(at("sources", &message));
-            }
-            granted.insert(Grant::Source(name));
-        }
+        let sources = |key: &str, names: Vec<String>| {
+            let source = |name: String| {
+                if crate::grant::is_source_name(&name) {
+                    Ok(Grant::Source(name))
+                } else {
+                    Err(at(key, &format!("`{}` is not the name of a source", name.escape_default())))
+                }
+            };
+            names.into_iter().map(source).collect::<Result<BTreeSet<Grant>, TomlError>>()
+        };
+        let optional = Grants(sources("optional-sources", file.grants.optional_sources)?);
+        let mut required = sources("sources", file.grants.sources)?;
         let asked = [
             (file.grants.app_write, Grant::AppWrite),
             (file.grants.clock, Grant::Clock),
             (file.grants.random, Grant::Random),
         ];
-        granted.extend(asked.into_iter().filter(|(asked, _)| *asked).map(|(_, grant)| grant));
+        required.extend(asked.into_iter().filter(|(asked, _)| *asked).map(|(_, grant)| grant));
 
         let BuildpackTable { id, version, .. } = &file.buildpack;
         let mut warnings = Vec::new();
@@ -242,7 +248,7 @@ impl BuildpackDescriptor {
             targets: file.targets,
             stacks: file.stacks,
             metadata: if file.metadata.is_empty() { String::new() } else { file.metadata.to_string() },
-            grants: Grants(granted),
+            grants: AskedGrants { required: Grants(required), optional },
             warnings,
         })
     }
@@ -299,6 +305,7 @@ mod tests {
             when = 1979-05-27
             [grants]
             sources = ["npm", "npm:@acme"]
+            optional-sources = ["nodejs"]
             app-write = true
             clock = false
             "#,
@@ -314,8 +321,9 @@ mod tests {
         let metadata: toml::Table = descriptor.metadata.parse().unwrap();
         assert_eq!(metadata["n"].as_integer(), Some(1));
         assert_eq!(metadata["deep"]["when"].as_datetime().unwrap().to_string(), "1979-05-27");
-        let asked: Vec<String> = descriptor.grants.0.iter().map(ToString::to_string).collect();
+        let asked: Vec<String> = descriptor.grants.required.0.iter().map(ToString::to_string).collect();
         assert_eq!(asked, ["app-write", "source=npm", "source=npm:@acme"]);
+        assert!(descriptor.grants.optional.allows(&"source=nodejs".parse().unwrap()));
         assert!(descriptor.warnings.is_empty());
     }
 

@@ -46,6 +46,9 @@ struct Described {
 struct Asked {
     grant: String,
     allowed: bool,
+    /// It runs without.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    optional: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,11 +94,14 @@ pub(super) fn look(directory: &Path, policy: &Policy, cancel: &Cancel) -> Result
             .iter()
             .map(|group| group.members.iter().map(|member| member.buildpack.to_string()).collect())
             .collect(),
-        grants: descriptor
-            .grants
-            .0
-            .iter()
-            .map(|grant| Asked { grant: grant.to_string(), allowed: allowed.allows(grant) })
+        grants: [(&descriptor.grants.required, false), (&descriptor.grants.optional, true)]
+            .into_iter()
+            .flat_map(|(grants, optional)| grants.0.iter().map(move |grant| (grant, optional)))
+            .map(|(grant, optional)| Asked {
+                grant: grant.to_string(),
+                allowed: allowed.allows(grant),
+                optional,
+            })
             .collect(),
     };
     Ok(BuildpackReport { buildpack: Some(described), component })
@@ -159,11 +165,11 @@ pub(super) fn text(report: &BuildpackReport) -> String {
         if buildpack.grants.is_empty() {
             text.push_str("  none\n");
         }
-        for Asked { grant, allowed } in &buildpack.grants {
-            let answer = if *allowed {
-                "allowed".to_owned()
-            } else {
-                format!("NOT ALLOWED; `--grant {grant}` or the policy file allows it")
+        for Asked { grant, allowed, optional } in &buildpack.grants {
+            let answer = match (allowed, optional) {
+                (true, _) => "allowed".to_owned(),
+                (false, false) => format!("NOT ALLOWED; `--grant {grant}` or the policy file allows it"),
+                (false, true) => "not allowed; it runs without".to_owned(),
             };
             let _ = writeln!(text, "  {grant:<20}{answer}");
         }
