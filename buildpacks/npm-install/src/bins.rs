@@ -187,7 +187,10 @@ mod tests {
     fn all_forms_of_bin_become_names_and_paths_inside_the_package() {
         let pair = |name: &str, path: &str| (name.to_owned(), path.to_owned());
         assert_eq!(names(&json!("./cli.js")), [pair("tool", "cli.js")]);
-        assert_eq!(names(&json!({"a": "bin/a", "b/../c": "..\\..\\x"})), [pair("a", "bin/a"), pair("c", "x")]);
+        assert_eq!(
+            names(&json!({"a": "bin/a", "b/../c": "..\\..\\x"})),
+            [pair("a", "bin/a"), pair("c", "x")]
+        );
         assert_eq!(names(&json!(["bin/a.js"])), [pair("a.js", "bin/a.js")]);
         assert_eq!(names(&json!({"..": "x", "a": "", "b": 1, "c": "/"})), []);
         assert_eq!(names(&json!({"@s/a": "/etc/passwd"})), [pair("a", "etc/passwd")]);

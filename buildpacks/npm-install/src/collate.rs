@@ -33,7 +33,9 @@ fn rank(character: char) -> Option<u32> {
 
 /// For each character that counts, whether it is a capital letter.
 fn capitals(text: &str) -> impl Iterator<Item = bool> {
-    text.chars().filter(|character| rank(*character).is_some()).map(|character| character.is_ascii_uppercase())
+    text.chars()
+        .filter(|character| rank(*character).is_some())
+        .map(|character| character.is_ascii_uppercase())
 }
 
 #[cfg(test)]

@@ -88,10 +88,15 @@ fn describe(package: &Entry<'_>, node: &Node<'_>, put: &mut impl FnMut(&str, Val
     put("os", json!(package.os));
     put("cpu", json!(package.cpu));
     put("libc", json!(package.libc));
-    put("license", match &package.license {
-        Value::Object(license) if license.get("type").is_some_and(|kind| !is_empty(kind)) => license["type"].clone(),
-        license => license.clone(),
-    });
+    put(
+        "license",
+        match &package.license {
+            Value::Object(license) if license.get("type").is_some_and(|kind| !is_empty(kind)) => {
+                license["type"].clone()
+            }
+            license => license.clone(),
+        },
+    );
     put("bin", json!(bins::normalized(&package.bin, node.package_name())));
     put("deprecated", package.deprecated.clone());
     put("workspaces", package.workspaces.clone());
@@ -140,7 +145,9 @@ fn write(text: &mut String, value: &Value, indent: &str, depth: usize) {
             let mut fields: Vec<(&String, &Value)> = fields.iter().collect();
             fields.sort_by(|(left, a), (right, b)| {
                 let number = |name: &str| {
-                    name.parse::<u32>().ok().filter(|number| number.to_string() == name && *number != u32::MAX)
+                    name.parse::<u32>()
+                        .ok()
+                        .filter(|number| number.to_string() == name && *number != u32::MAX)
                 };
                 let first = |name: &str| FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len());
                 let key = |name: &str, value: &Value| {

@@ -263,7 +263,9 @@ fn outermost(place: &str) -> &str {
 /// author's machine where the lock has nothing: the result must not have it.
 pub fn leftovers(tree: &Tree<'_>, selection: &Selection, root: &Path) -> Vec<String> {
     (0..tree.nodes.len())
-        .filter(|&id| id == ROOT || tree.nodes[id].parent.is_none() && selection.stays(id) && tree.is_workspace(id))
+        .filter(|&id| {
+            id == ROOT || tree.nodes[id].parent.is_none() && selection.stays(id) && tree.is_workspace(id)
+        })
         .map(|id| join(tree.nodes[id].place.as_str(), "node_modules"))
         .filter(|place| root.join(place).is_dir())
         .collect()

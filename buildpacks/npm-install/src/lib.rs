@@ -26,8 +26,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use wapack_sdk::{
-    BuildContext, Buildpack, Built, DetectContext, Detected, Error, Layer, LayerState, LayerTypes, Operation, Process,
-    Requirement, Scope, fs,
+    BuildContext, Buildpack, Built, DetectContext, Detected, Error, Layer, LayerState, LayerTypes, Operation,
+    Process, Requirement, Scope, fs,
 };
 
 use install::Plan;
@@ -84,9 +84,12 @@ impl Buildpack for NpmInstall {
         let directory = project.directory(&context.app);
         let path = start::search_path(&context.app, &project.place);
         let mode = if context.exec_env.is_empty() { "production" } else { &context.exec_env };
-        let mut layer = layer
-            .env(Scope::Launch, "NODE_ENV", Operation::Default, mode)
-            .env(Scope::Launch, "PATH", Operation::Prepend(":"), path);
+        let mut layer = layer.env(Scope::Launch, "NODE_ENV", Operation::Default, mode).env(
+            Scope::Launch,
+            "PATH",
+            Operation::Prepend(":"),
+            path,
+        );
         if let Some(start) = Start::of(&package, &directory) {
             let process;
             (layer, process) = process_of(&start, layer);
@@ -102,7 +105,9 @@ impl Buildpack for NpmInstall {
                 process
             });
         } else {
-            log("warning: nothing to start: `package.json` has neither `scripts.start` nor a `main` that is there, and there is no `server.js`");
+            log(
+                "warning: nothing to start: `package.json` has neither `scripts.start` nor a `main` that is there, and there is no `server.js`",
+            );
         }
         Ok(built.layer(layer))
     }
@@ -164,7 +169,11 @@ fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), 
 
     let materials = install::materials(&tree, &selection);
     let scripts = materials.iter().filter(|node| node.entry.has_install_script).count();
-    log(&format!("{} packages{}", materials.len(), if with_dev { ", with those for development" } else { "" }));
+    log(&format!(
+        "{} packages{}",
+        materials.len(),
+        if with_dev { ", with those for development" } else { "" }
+    ));
     let layer = context
         .layer(NODE_MODULES, LayerTypes::LAUNCH | LayerTypes::CACHE)
         .key(&plan.key(&root)?)
@@ -209,8 +218,10 @@ fn needs_no_lock(package: &Manifest) -> Result<(), Error> {
     if needed == 0 && entry.workspaces.is_null() {
         return Ok(());
     }
-    Err(Error::app("`package.json` has dependencies, and there is no `package-lock.json` that says which versions")
-        .hint(WRITE_LOCK))
+    Err(Error::app(
+        "`package.json` has dependencies, and there is no `package-lock.json` that says which versions",
+    )
+    .hint(WRITE_LOCK))
 }
 
 fn unusable(name: &str, error: LockError) -> Error {
@@ -218,17 +229,23 @@ fn unusable(name: &str, error: LockError) -> Error {
         LockError::Version(version) => {
             Error::app(format!("`{name}` is of version {version}; 2 and 3 can be read")).hint(WRITE_LOCK)
         }
-        LockError::Unreadable(reason) => Error::app(format!("cannot read `{name}`: {reason}")).hint(WRITE_LOCK),
+        LockError::Unreadable(reason) => {
+            Error::app(format!("cannot read `{name}`: {reason}")).hint(WRITE_LOCK)
+        }
     }
 }
 
 fn damaged(name: &str, error: TreeError) -> Error {
     let hint = "delete it and run `npm install` to write it again";
     let message = match error {
-        TreeError::Place(place) => format!("`{name}` has a package at `{place}`, which is no place in the app"),
+        TreeError::Place(place) => {
+            format!("`{name}` has a package at `{place}`, which is no place in the app")
+        }
         TreeError::Homeless(place) => format!("`{name}` has `{place}`, but not the package around it"),
         TreeError::Target(place, target) => {
-            format!("`{name}` has a link at `{place}` to `{target}`, which it does not know or which is not in the app")
+            format!(
+                "`{name}` has a link at `{place}` to `{target}`, which it does not know or which is not in the app"
+            )
         }
     };
     Error::app(message).hint(hint)
@@ -274,7 +291,8 @@ fn includes_dev(context: &DetectContext) -> Result<bool, Error> {
             // They are always there.
             "prod" | "optional" | "peer" => {}
             other => {
-                return Err(Error::app(format!("`{INCLUDE_VARIABLE}` does not know `{other}`")).hint("it knows `dev`"));
+                return Err(Error::app(format!("`{INCLUDE_VARIABLE}` does not know `{other}`"))
+                    .hint("it knows `dev`"));
             }
         }
     }

@@ -146,9 +146,7 @@ impl<'a> Lock<'a> {
             (2 | 3, Some(packages)) => {
                 Ok(Self { name: file.name, version: file.version, packages: packages.0 })
             }
-            (version, None) if version >= 2 => {
-                Err(LockError::Unreadable("it has no `packages`".to_owned()))
-            }
+            (version, None) if version >= 2 => Err(LockError::Unreadable("it has no `packages`".to_owned())),
             (version, _) => Err(LockError::Version(version)),
         }
     }
@@ -192,7 +190,9 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<
         Value::Null => Ok(None),
         Value::String(one) => Ok(Some(vec![one])),
         Value::Array(many) => Ok(Some(
-            many.into_iter().filter_map(|one| if let Value::String(one) = one { Some(one) } else { None }).collect(),
+            many.into_iter()
+                .filter_map(|one| if let Value::String(one) = one { Some(one) } else { None })
+                .collect(),
         )),
         _ => Err(D::Error::custom("neither text nor a list of texts")),
     }

@@ -54,9 +54,9 @@ impl Manifest {
         }
         let bytes = fs::read(path)?;
         let text = String::from_utf8_lossy(&bytes);
-        Self::parse(&text)
-            .map(Some)
-            .map_err(|reason| Error::app(format!("cannot read `{shown}`: {reason}")).hint("it has to be one JSON object"))
+        Self::parse(&text).map(Some).map_err(|reason| {
+            Error::app(format!("cannot read `{shown}`: {reason}")).hint("it has to be one JSON object")
+        })
     }
 
     /// Reads the text of a `package.json`.
@@ -168,15 +168,13 @@ impl Layout {
         let inside = text.trim_start().trim_start_matches(['{', '[']);
         let lines = inside.trim_start_matches(['\r', '\n']);
         let newline = &inside[..inside.len() - lines.len()];
-        let indent: String = lines.chars().take_while(|character| character.is_whitespace()).take(10).collect();
+        let indent: String =
+            lines.chars().take_while(|character| character.is_whitespace()).take(10).collect();
         let default = Self::default();
         if newline.is_empty() {
             return default;
         }
-        Self {
-            indent: if indent.is_empty() { default.indent } else { indent },
-            newline: newline.to_owned(),
-        }
+        Self { indent: if indent.is_empty() { default.indent } else { indent }, newline: newline.to_owned() }
     }
 }
 

@@ -51,7 +51,8 @@ impl Material {
 /// same one.
 pub fn bill(materials: &[Material]) -> Sbom {
     let components: Vec<Value> = materials.iter().map(component).collect();
-    let document = json!({ "bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "components": components });
+    let document =
+        json!({ "bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "components": components });
     Sbom::cyclonedx(document.to_string())
 }
 
@@ -72,9 +73,10 @@ fn component(material: &Material) -> Value {
     }
     if let Some(license) = &material.license {
         // Anything is allowed in a lock; only what looks like SPDX is passed as that.
-        let is_expression = license.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" ().+-".contains(&byte))
-            && !license.starts_with("SEE ")
-            && license != "UNLICENSED";
+        let is_expression =
+            license.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" ().+-".contains(&byte))
+                && !license.starts_with("SEE ")
+                && license != "UNLICENSED";
         component["licenses"] = if is_expression {
             json!([{ "expression": license }])
         } else {

@@ -149,7 +149,10 @@ mod tests {
     fn a_registry_or_its_mirror_is_the_source_npm() {
         let left_pad = registry("npm", "left-pad/-/left-pad-1.3.0.tgz");
         assert_eq!(origin("left-pad", "https://registry.test/left-pad/-/left-pad-1.3.0.tgz"), left_pad);
-        assert_eq!(origin("left-pad", "http://m.test:81/a/npm/left-pad/-/left-pad-1.3.0.tgz?x=y#z"), left_pad);
+        assert_eq!(
+            origin("left-pad", "http://m.test:81/a/npm/left-pad/-/left-pad-1.3.0.tgz?x=y#z"),
+            left_pad
+        );
         let scoped = registry("npm:@acme", "@acme/x/-/x-1.0.0.tgz");
         assert_eq!(origin("@acme/x", "https://r.test/@acme/x/-/x-1.0.0.tgz"), scoped);
         assert_eq!(origin("@acme/x", "https://r.test/up/@acme%2fx/-/x-1.0.0.tgz"), scoped);

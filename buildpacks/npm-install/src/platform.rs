@@ -25,16 +25,13 @@ impl Platform {
             other => other,
         };
         let is_alpine = target.distro.as_ref().is_some_and(|distro| distro.name == "alpine");
-        Self {
-            os: target.os.clone(),
-            cpu: cpu.to_owned(),
-            libc: if is_alpine { "musl" } else { "glibc" },
-        }
+        Self { os: target.os.clone(), cpu: cpu.to_owned(), libc: if is_alpine { "musl" } else { "glibc" } }
     }
 
     /// Whether a package is for it.
     pub fn fits(&self, package: &Entry<'_>) -> bool {
-        let fits = |value: &str, list: &Option<Vec<String>>| list.as_ref().is_none_or(|list| is_in(value, list));
+        let fits =
+            |value: &str, list: &Option<Vec<String>>| list.as_ref().is_none_or(|list| is_in(value, list));
         fits(&self.os, &package.os) && fits(&self.cpu, &package.cpu) && fits(self.libc, &package.libc)
     }
 }

@@ -66,7 +66,9 @@ fn last_command(line: &str) -> Option<usize> {
             (_, '`') => return None,
             (_, '$') if next == Some('(') => return None,
             (Some(_), _) => {}
-            (None, '(' | ')' | '\n' | '{' | '}') if previous != '$' && !is_inside_name(line, at) => return None,
+            (None, '(' | ')' | '\n' | '{' | '}') if previous != '$' && !is_inside_name(line, at) => {
+                return None;
+            }
             (None, '#') if previous.is_whitespace() => return None,
             (None, '<') if next == Some('<') => return None,
             (None, '&' | '|') if next == Some(character) => {
@@ -105,14 +107,15 @@ fn is_shells_word(part: &str) -> bool {
 
 /// Words that begin or end something larger than a command.
 const RESERVED: [&str; 18] = [
-    "!", "case", "do", "done", "elif", "else", "esac", "fi", "for", "function", "if", "in", "select", "then", "time",
-    "trap", "until", "while",
+    "!", "case", "do", "done", "elif", "else", "esac", "fi", "for", "function", "if", "in", "select", "then",
+    "time", "trap", "until", "while",
 ];
 
 /// Commands that a shell carries out itself.
 const BUILT_IN: [&str; 26] = [
-    ".", ":", "alias", "bg", "break", "cd", "command", "continue", "eval", "exec", "exit", "export", "fg", "jobs",
-    "local", "read", "readonly", "return", "set", "shift", "source", "type", "ulimit", "umask", "unset", "wait",
+    ".", ":", "alias", "bg", "break", "cd", "command", "continue", "eval", "exec", "exit", "export", "fg",
+    "jobs", "local", "read", "readonly", "return", "set", "shift", "source", "type", "ulimit", "umask",
+    "unset", "wait",
 ];
 
 fn is_shells_own(word: &str) -> bool {
@@ -221,8 +224,29 @@ mod tests {
     #[test]
     fn everything_else_needs_one() {
         for line in [
-            "node $PORT", "node \"$PORT\"", "a && b", "a | b", "a; b", "a > b", "a &", "ls *.js", "a ~/x", "a #b", "(a)",
-            "`a`", "a\\ b", "cd x", "export A=1", "exec a", "if a", "! a", "A=1", "", "'open", "\"a\\\"b\"", "{ a",
+            "node $PORT",
+            "node \"$PORT\"",
+            "a && b",
+            "a | b",
+            "a; b",
+            "a > b",
+            "a &",
+            "ls *.js",
+            "a ~/x",
+            "a #b",
+            "(a)",
+            "`a`",
+            "a\\ b",
+            "cd x",
+            "export A=1",
+            "exec a",
+            "if a",
+            "! a",
+            "A=1",
+            "",
+            "'open",
+            "\"a\\\"b\"",
+            "{ a",
         ] {
             assert_eq!(direct(line), None, "{line}");
         }
@@ -240,8 +264,26 @@ mod tests {
             assert_eq!(with_exec(line).as_deref(), Some(expected), "{line}");
         }
         for line in [
-            "a | b", "a & b", "a &", "(a)", "a && (b)", "$A x", "\"a b\" c", "a `b`", "a $(b)", "a # b", "if a; then b; fi",
-            "for x in y; do z; done", "a && cd b", "! a", "{ a; }", "cat <<E", "a\nb", "trap a b; c", "A=1", "'x",
+            "a | b",
+            "a & b",
+            "a &",
+            "(a)",
+            "a && (b)",
+            "$A x",
+            "\"a b\" c",
+            "a `b`",
+            "a $(b)",
+            "a # b",
+            "if a; then b; fi",
+            "for x in y; do z; done",
+            "a && cd b",
+            "! a",
+            "{ a; }",
+            "cat <<E",
+            "a\nb",
+            "trap a b; c",
+            "A=1",
+            "'x",
         ] {
             assert_eq!(with_exec(line), None, "{line}");
         }

@@ -51,8 +51,9 @@ impl Selection {
         if !unfit.is_empty() {
             return Err(Unfit(unfit));
         }
-        let leaves: Vec<bool> =
-            (0..count).map(|id| gone[id] || left_out[id] || tree.nodes[id].parent.is_some() && omitted(id)).collect();
+        let leaves: Vec<bool> = (0..count)
+            .map(|id| gone[id] || left_out[id] || tree.nodes[id].parent.is_some() && omitted(id))
+            .collect();
         let stays = (0..count)
             .map(|id| !std::iter::successors(Some(id), |id| tree.around(*id)).any(|id| leaves[id]))
             .collect();

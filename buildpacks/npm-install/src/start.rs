@@ -50,7 +50,8 @@ impl Start {
 /// npm falls back to.
 fn from_file(package: &Manifest, directory: &Path) -> Option<Start> {
     let named = package.main.as_deref().filter(|main| is_module(directory, main));
-    let file = named.or_else(|| ["server.js", "index.js"].into_iter().find(|name| directory.join(name).is_file()))?;
+    let file = named
+        .or_else(|| ["server.js", "index.js"].into_iter().find(|name| directory.join(name).is_file()))?;
     Some(Start {
         command: vec!["node".into(), file.to_owned()],
         variables: vec![("npm_lifecycle_event".into(), "start".into())],
@@ -162,9 +163,11 @@ fn other_script(script: &str) -> Option<String> {
 /// A program of the package manager's, if a script uses one.
 fn package_manager(script: &str) -> Option<&str> {
     let commands = script.split(['|', '&', ';', '(', ')', '\n']);
-    commands.filter_map(|command| script::raw_words(command).into_iter().find(|word| !word.contains('='))).find(
-        |program| ["npm", "npx", "yarn", "yarnpkg", "pnpm", "pnpx", "bun", "bunx", "corepack"].contains(program),
-    )
+    commands
+        .filter_map(|command| script::raw_words(command).into_iter().find(|word| !word.contains('=')))
+        .find(|program| {
+            ["npm", "npx", "yarn", "yarnpkg", "pnpm", "pnpx", "bun", "bunx", "corepack"].contains(program)
+        })
 }
 
 /// What npm tells a script about its package.
@@ -296,7 +299,8 @@ mod tests {
 
     #[test]
     fn a_package_manager_in_a_script_is_named() {
-        let notes = |script: &str| start(&format!(r#"{{"scripts":{{"start":"{script}"}}}}"#), &[]).unwrap().notes;
+        let notes =
+            |script: &str| start(&format!(r#"{{"scripts":{{"start":"{script}"}}}}"#), &[]).unwrap().notes;
         assert!(notes("npm run build && node x")[0].contains("`npm`"));
         assert!(notes("A=1 npx serve")[0].contains("`npx`"));
         assert_eq!(notes("node npm.js"), Vec::<String>::new());

@@ -18,7 +18,8 @@ pub fn check(tree: &Tree<'_>, root: &Manifest, lock_file: &str) -> Result<(), Er
     let mut problems = Vec::new();
     for (id, node) in tree.nodes.iter().enumerate() {
         if id == ROOT || node.parent.is_none() && tree.is_workspace(id) {
-            problems.extend(node.edges.iter().filter_map(|edge| problem(tree, node, edge, root.has_overrides)));
+            problems
+                .extend(node.edges.iter().filter_map(|edge| problem(tree, node, edge, root.has_overrides)));
         }
     }
     if problems.is_empty() {

@@ -294,7 +294,11 @@ impl<'a> Tree<'a> {
                 let meta = &node.entry.peer_dependencies_meta;
                 add(&node.entry.peer_dependencies, &|name| {
                     let optional = meta.get(name).and_then(|meta| meta.get("optional"));
-                    if optional.and_then(Value::as_bool) == Some(true) { Kind::PeerOptional } else { Kind::Peer }
+                    if optional.and_then(Value::as_bool) == Some(true) {
+                        Kind::PeerOptional
+                    } else {
+                        Kind::Peer
+                    }
                 });
             }
             add(&node.entry.dependencies, &|_| Kind::Production);
@@ -314,7 +318,12 @@ impl<'a> Tree<'a> {
             }
             let edges: Vec<Edge<'a>> = edges
                 .into_iter()
-                .map(|(name, (version, kind))| Edge { to: self.resolve(id, name.as_str()), name, version, kind })
+                .map(|(name, (version, kind))| Edge {
+                    to: self.resolve(id, name.as_str()),
+                    name,
+                    version,
+                    kind,
+                })
                 .collect();
             for (index, edge) in edges.iter().enumerate() {
                 if let Some(to) = edge.to {

@@ -9,12 +9,30 @@ use crate::start::is_module;
 
 /// Where build steps put what they make.
 const OUTPUTS: [&str; 11] = [
-    ".next", ".nuxt", ".output", ".svelte-kit", "build", "dist", "lib", "out", "output", "public/build", "public/dist",
+    ".next",
+    ".nuxt",
+    ".output",
+    ".svelte-kit",
+    "build",
+    "dist",
+    "lib",
+    "out",
+    "output",
+    "public/build",
+    "public/dist",
 ];
 
 /// Options of Node that are followed by a value of their own.
 const OPTIONS_WITH_VALUE: [&str; 9] = [
-    "-r", "--require", "--import", "--loader", "--experimental-loader", "-C", "--conditions", "--env-file", "--input-type",
+    "-r",
+    "--require",
+    "--import",
+    "--loader",
+    "--experimental-loader",
+    "-C",
+    "--conditions",
+    "--env-file",
+    "--input-type",
 ];
 
 /// What is missing in `directory` for `line` to start, in a sentence; `None`
