@@ -3,7 +3,7 @@
 //! the real host: it enforces no limits and no grants.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -197,14 +197,29 @@ pub(crate) fn unpack(archive: &Path, destination: &Path, how: &Unpack) -> Result
 
     fs::create_dir_all(destination)?;
     let mut summary = Summary::default();
+    let mut renamed = BTreeSet::new();
     for entry in tar::Archive::new(reader).entries()? {
         let mut entry = entry?;
-        let path: PathBuf = entry.path()?.components().skip(how.strip_components as usize).collect();
+        let kind = entry.header().entry_type();
+        if how.skip_links && (kind.is_symlink() || kind.is_hard_link()) {
+            continue;
+        }
+        let mut path: PathBuf = entry.path()?.components().skip(how.strip_components as usize).collect();
         if path.as_os_str().is_empty() {
             continue;
         }
         if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
             return Err(Error::app(format!("the archive has an entry outside itself: `{}`", path.display())));
+        }
+        let new_name =
+            how.rename.iter().find(|(from, _)| kind.is_file() && path.file_name() == Some(from.as_ref()));
+        if let Some((_, name)) = new_name {
+            path.set_file_name(name);
+            // The entry that has the name itself may have come before.
+            if destination.join(&path).exists() && !renamed.contains(&path) {
+                continue;
+            }
+            renamed.insert(path.clone());
         }
         let target = destination.join(path);
         if let Some(parent) = target.parent() {
@@ -212,7 +227,10 @@ pub(crate) fn unpack(archive: &Path, destination: &Path, how: &Unpack) -> Result
         }
         summary.entries += 1;
         summary.bytes += entry.size();
-        entry.unpack(target)?;
+        entry.unpack(&target)?;
+        if kind.is_file() {
+            set_executable(&target, entry.header().mode()? & 0o111 != 0)?;
+        }
     }
     Ok(summary)
 }
