@@ -1,24 +1,26 @@
 //! Our own imports: what WASI cannot do, only as wide as the directories already granted.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd as _;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
-use super::bindings::buildpack::wapack::buildpack::{downloads, files, layers, types};
+use super::bindings::buildpack::wapack::buildpack::{files, layers, types};
 use super::cell::{Cell, OpenedDirectory};
 use super::convert::layer_types;
 use super::filesystem::{GuestPath, MountSpec, NodeKind, OpenFile, OpenHow, Opened, Walk, resolve};
-use super::unpack::{Unpacked, unpack};
+use super::unpack::{Destination, Unpacked, unpack};
 use crate::cnb::id::LayerName;
 use crate::cnb::layer::LayerTypes;
-use crate::executor::{ArtifactRequest, LayerContents, Refusal};
+use crate::executor::{LayerContents, Refusal};
 
 /// Bytes copied or hashed at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-type HostResult<T> = wasmtime::Result<Result<T, types::HostError>>;
+pub(super) type HostResult<T> = wasmtime::Result<Result<T, types::HostError>>;
 
 /// The layers a `build` call has opened.
 pub(super) struct LayerDesk {
@@ -50,12 +52,12 @@ impl LayerDesk {
     }
 }
 
-fn host_error(id: &str, message: impl Into<String>) -> types::HostError {
+pub(super) fn host_error(id: &str, message: impl Into<String>) -> types::HostError {
     types::HostError { id: id.to_owned(), message: message.into() }
 }
 
 /// A failed file operation, with the id that says what kind of failure it is.
-fn file_error(what: &str, path: &str, error: Errno) -> types::HostError {
+pub(super) fn file_error(what: &str, path: &str, error: Errno) -> types::HostError {
     let id = match error {
         Errno::NOENT | Errno::NOTDIR => "files.not_found",
         Errno::ROFS | Errno::PERM | Errno::ACCESS | Errno::LOOP => "files.not_permitted",
@@ -66,7 +68,7 @@ fn file_error(what: &str, path: &str, error: Errno) -> types::HostError {
     host_error(id, format!("cannot {what} `{path}`: {error}"))
 }
 
-fn refused(refusal: Refusal) -> types::HostError {
+pub(super) fn refused(refusal: Refusal) -> types::HostError {
     host_error(&refusal.id, refusal.message)
 }
 
@@ -167,49 +169,10 @@ impl Cell {
         }
         Ok(format!("sha256:{}", hex(&hasher.finalize())))
     }
-
-    /// Unpacks `archive` into the directory `destination`, made when missing.
-    fn unpack_into(
-        &mut self,
-        archive: &OpenFile,
-        destination: &str,
-        options: &files::UnpackOptions,
-    ) -> Result<Unpacked, types::HostError> {
-        let failed = |error| file_error("unpack into", destination, error);
-        let directory = self.absolute(destination, true).map_err(failed)?;
-        match self.files.kind(&directory).map_err(failed)? {
-            None => self.files.create_directory(&directory).map_err(failed)?,
-            Some(NodeKind::Directory) => {}
-            Some(_) => return Err(failed(Errno::NOTDIR)),
-        }
-        unpack(&mut self.files, archive, &directory, options)
-            .map_err(|error| host_error(error.id(), error.to_string()))
-    }
-
-    /// Reads a file the host fetched, outside of the guest's tree.
-    fn fetched(&self, fd: OwnedFd) -> Result<OpenFile, Errno> {
-        OpenFile::new(fd, false, self.files.quota().clone())
-    }
-
-    /// Writes or unpacks what arrived.
-    fn place(&mut self, artifact: &downloads::Artifact, fd: OwnedFd) -> Result<(), types::HostError> {
-        let failed = |error| file_error("write", &artifact.destination, error);
-        let file = self.fetched(fd).map_err(failed)?;
-        if let Some(options) = &artifact.unpack {
-            return self.unpack_into(&file, &artifact.destination, options).map(|_| ());
-        }
-        let target = self.absolute(&artifact.destination, true).map_err(failed)?;
-        let how = OpenHow { write: true, create: true, truncate: true, ..OpenHow::default() };
-        match self.files.open(&target, how).map_err(failed)? {
-            Opened::File(target) => {
-                for_each_chunk(&file, |chunk, offset| target.write_at(chunk, offset)).map_err(failed)
-            }
-            Opened::Directory => Err(failed(Errno::ISDIR)),
-        }
-    }
 }
 
-fn for_each_chunk(
+/// Gives the contents of `file` to `work`, with the offset of each chunk.
+pub(super) fn for_each_chunk(
     file: &OpenFile,
     mut work: impl FnMut(&[u8], u64) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
@@ -267,7 +230,16 @@ impl files::Host for Cell {
             Ok(file) => file,
             Err(error) => return Ok(Err(file_error("read", &archive, error))),
         };
-        Ok(self.unpack_into(&file, &destination, &options).map(summary))
+        let table = Mutex::new(&mut self.files);
+        let directory = GuestPath::parse(&destination).and_then(|path| Destination::open(&table, &path));
+        let directory = match directory {
+            Ok(directory) => directory,
+            Err(error) => return Ok(Err(file_error("unpack into", &destination, error))),
+        };
+        let unpacked = unpack(file.as_fd(), directory, &options, &AtomicBool::new(false));
+        Ok(unpacked.map(summary).map_err(|error| {
+            host_error(error.id(), format!("cannot unpack `{archive}` into `{destination}`: {error}"))
+        }))
     }
 }
 
@@ -350,24 +322,5 @@ impl layers::Host for Cell {
             }
             Err(refusal) => Ok(Err(refused(refusal))),
         }
-    }
-}
-
-impl downloads::Host for Cell {
-    fn fetch(&mut self, artifacts: Vec<downloads::Artifact>) -> HostResult<()> {
-        let requests = artifacts
-            .iter()
-            .map(|artifact| ArtifactRequest {
-                source: artifact.source.clone(),
-                path: artifact.path.clone(),
-                integrity: artifact.integrity.clone(),
-            })
-            .collect();
-        let mut arrived = Vec::with_capacity(artifacts.len());
-        self.calls.fetch(requests, &mut |index, file| arrived.push((index, file)));
-        Ok(arrived.into_iter().try_for_each(|(index, file)| match artifacts.get(index) {
-            Some(artifact) => self.place(artifact, file.map_err(refused)?),
-            None => Ok(()),
-        }))
     }
 }

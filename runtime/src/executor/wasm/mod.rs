@@ -7,6 +7,7 @@
 mod bindings;
 mod cell;
 mod convert;
+mod downloads;
 mod engine;
 mod filesystem;
 mod host;

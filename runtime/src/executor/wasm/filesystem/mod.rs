@@ -9,11 +9,13 @@
 //! Knows nothing of Wasm or of buildpacks; `wasi` binds it to `wasi:filesystem`,
 //! `host` to our own interfaces.
 
+mod fresh;
 mod mount;
 mod open_file;
 mod quota;
 mod resolve;
 
+pub(crate) use fresh::{FreshDirectory, NewFile};
 pub(crate) use mount::{MountSpec, MountTable, Names, NodeKind, OpenHow, Opened, Walk};
 pub(crate) use open_file::OpenFile;
 pub(crate) use quota::{LimitReached, Quota};

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::fresh::FreshDirectory;
 use super::open_file::OpenFile;
 use super::quota::{ListingCharge, Quota};
 use super::resolve::GuestPath;
@@ -20,8 +21,8 @@ use super::resolve::GuestPath;
 /// How lookups in a host directory go: never out of it, never through a link.
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
-const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
-const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
+pub(super) const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+pub(super) const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 
 /// A mount to be added to a table.
 #[derive(Debug)]
@@ -130,6 +131,44 @@ impl MountTable {
     pub(crate) fn is_writable(&self, path: &GuestPath) -> bool {
         let mount = self.place(path).and_then(|place| self.mounts.get(place.mount));
         mount.is_some_and(|mount| mount.writable)
+    }
+
+    /// The directory `path`, made when missing, to be filled past this table;
+    /// `None` when the table has a say in what is there: below a mount with a
+    /// lower side, or one that has others inside.
+    ///
+    /// # Errors
+    /// `EROFS` when nothing may be written there, `ELOOP` or `ENOTDIR` when a link
+    /// or a file is on the way.
+    pub(crate) fn fresh(&self, path: &GuestPath) -> Result<Option<FreshDirectory>, Errno> {
+        let place = self.place(path).ok_or(Errno::ROFS)?;
+        let mount = self.mount_at(place.mount)?;
+        let upper = mount.writable_upper()?;
+        let has_inner = self.mounts.keys().any(|key| strip_directory(key, place.mount).is_some());
+        if mount.lower.is_some() || has_inner {
+            return Ok(None);
+        }
+        let depth = path.depth() - place.relative.split('/').filter(|name| !name.is_empty()).count() as u64;
+        FreshDirectory::new(upper.as_fd(), depth, place.relative, self.quota.clone()).map(Some)
+    }
+
+    /// Makes the directory `path` and those above it, as far as they are missing.
+    ///
+    /// # Errors
+    /// `ELOOP` or `ENOTDIR` when one of them is a link or a file.
+    pub(crate) fn create_directories(&mut self, path: &GuestPath) -> Result<(), Errno> {
+        let mut missing = Vec::new();
+        let mut current = Some(path.clone());
+        while let Some(directory) = current {
+            match self.kind(&directory)? {
+                Some(NodeKind::Directory) => break,
+                Some(NodeKind::Symlink) => return Err(Errno::LOOP),
+                Some(_) => return Err(Errno::NOTDIR),
+                None => current = directory.parent(),
+            }
+            missing.push(directory);
+        }
+        missing.iter().rev().try_for_each(|directory| self.create_directory(directory))
     }
 
     /// The paths of a mount that `lower` no longer shows.
@@ -692,7 +731,7 @@ fn kernel_path(relative: &str) -> &str {
     if relative.is_empty() { "." } else { relative }
 }
 
-fn open_beneath(
+pub(super) fn open_beneath(
     directory: BorrowedFd<'_>,
     relative: &str,
     flags: OFlags,

@@ -87,7 +87,12 @@ impl OpenFile {
 
     /// Sets or clears the executable bits; everything else of the mode is fixed.
     pub(crate) fn set_executable(&self, executable: bool) -> Result<(), Errno> {
-        fs::fchmod(&self.fd, fs::Mode::from_raw_mode(if executable { 0o755 } else { 0o644 }))
+        self.set_mode(fs::Mode::from_raw_mode(if executable { 0o755 } else { 0o644 }))
+    }
+
+    /// Sets the permissions, which the caller has reduced to what files may have here.
+    pub(crate) fn set_mode(&self, mode: fs::Mode) -> Result<(), Errno> {
+        fs::fchmod(&self.fd, mode)
     }
 }
 

@@ -162,6 +162,15 @@ impl Quota {
         })
     }
 
+    /// Charges one file and its `bytes`, both or neither.
+    ///
+    /// # Errors
+    /// `EDQUOT`, and the limit is noted.
+    pub(crate) fn charge_file(&self, bytes: u64) -> Result<(), Errno> {
+        self.charge_entry()?;
+        self.charge_bytes(bytes).inspect_err(|_| self.refund_entry())
+    }
+
     /// Gives back `bytes` that a file no longer has.
     pub(crate) fn refund_bytes(&self, bytes: u64) {
         self.with(|state| state.bytes = state.bytes.saturating_sub(bytes));

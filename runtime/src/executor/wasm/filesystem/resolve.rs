@@ -23,13 +23,15 @@ impl GuestPath {
         Self("/".to_owned())
     }
 
-    /// Parses a clean absolute path.
-    #[cfg(test)]
+    /// Parses an absolute path without `..`, as it is: no link is followed.
+    ///
+    /// # Errors
+    /// `EINVAL` for what is none, `ENAMETOOLONG`.
     pub(crate) fn parse(path: &str) -> Result<Self, Errno> {
-        let names = path.strip_prefix('/').ok_or(Errno::NOENT)?;
+        let names = path.strip_prefix('/').ok_or(Errno::INVAL)?;
         let mut parsed = Self::root();
-        for name in names.split('/').filter(|name| !name.is_empty()) {
-            if matches!(name, "." | "..") {
+        for name in names.split('/').filter(|name| !matches!(*name, "" | ".")) {
+            if name == ".." {
                 return Err(Errno::INVAL);
             }
             parsed.push(name)?;
