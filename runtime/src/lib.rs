@@ -25,6 +25,7 @@ pub mod event;
 pub mod executor;
 pub mod fault;
 pub mod grant;
+pub mod integrity;
 pub mod lifecycle;
 pub mod limits;
 pub mod network;

@@ -69,6 +69,23 @@ pub struct Limits {
     pub result_bytes: u64,
     /// One SBOM; all that is returned at once has to fit in `hostcall_bytes`, too.
     pub sbom_bytes: u64,
+    /// Downloads at the same time.
+    pub http_connections: u64,
+    /// Everything that comes in over the network in one build.
+    pub http_total_bytes: u64,
+    /// One file of a source.
+    pub http_body_bytes: u64,
+    /// Redirects on the way to one file.
+    pub http_redirects: u64,
+    /// From the first packet to a connection, TLS included.
+    pub http_connect_seconds: u64,
+    /// From a request to the head of its answer.
+    pub http_first_byte_seconds: u64,
+    /// Between two pieces of a body.
+    pub http_idle_seconds: u64,
+    /// What a body has to bring in every second, on average over each minute;
+    /// no line in use is slower, and who drips could otherwise hold a build for days.
+    pub http_least_bytes_per_second: u64,
 }
 
 impl Default for Limits {
@@ -99,6 +116,14 @@ impl Default for Limits {
             log_line_bytes: 16 * KIB,
             result_bytes: MIB,
             sbom_bytes: 16 * MIB,
+            http_connections: 32,
+            http_total_bytes: 8 * GIB,
+            http_body_bytes: 2 * GIB,
+            http_redirects: 5,
+            http_connect_seconds: 10,
+            http_first_byte_seconds: 30,
+            http_idle_seconds: 30,
+            http_least_bytes_per_second: KIB,
         }
     }
 }

@@ -40,7 +40,7 @@ use crate::executor::{
 };
 use crate::limits::Limits;
 use crate::phase::build::merge;
-use crate::sources::Sources;
+use crate::sources::{Session, Sources};
 use crate::toml_text::TomlError;
 use crate::tree::Tree;
 use crate::workspace::{Workspace, layers_directory};
@@ -203,7 +203,7 @@ impl TestKit {
         self
     }
 
-    /// Serves a source from a directory.
+    /// Serves sources: from directories with [`Sources::of_directories`], or from anywhere.
     #[must_use]
     pub fn sources(mut self, sources: Sources) -> Self {
         self.sources = sources;
@@ -338,9 +338,7 @@ fn hex(bytes: &[u8]) -> String {
 struct Host {
     directory: PathBuf,
     cached: Vec<TestLayer>,
-    sources: Sources,
-    grants: crate::grant::Grants,
-    buildpack: BuildpackRef,
+    session: Session,
     lines: Vec<String>,
 }
 
@@ -349,9 +347,7 @@ impl Host {
         Self {
             directory,
             cached: kit.cached.clone(),
-            sources: kit.sources.clone(),
-            grants: kit.buildpack.descriptor.grants.all(),
-            buildpack: kit.buildpack.reference.clone(),
+            session: kit.sources.session(&kit.buildpack.reference, &kit.buildpack.descriptor.grants.all()),
             lines: Vec::new(),
         }
     }
@@ -392,6 +388,6 @@ impl BuildHost for Host {
     }
 
     fn fetch(&mut self, artifacts: Vec<ArtifactRequest>, arrivals: Arrivals) {
-        self.sources.fetch(&self.buildpack, &self.grants, &artifacts, &arrivals);
+        self.session.fetch(artifacts, &arrivals);
     }
 }

@@ -19,6 +19,7 @@ const ROWS: [(usize, &[&str]); 6] = [
             "event",
             "fault",
             "grant",
+            "integrity",
             "limits",
             "network",
             "oci",
@@ -38,7 +39,8 @@ const ROWS: [(usize, &[&str]); 6] = [
 ];
 
 /// Row 0 is the exception to "do not know each other": these are plain words that anything may use, …
-const WORDS: [&str; 8] = ["cancel", "cnb", "fault", "grant", "limits", "network", "text", "toml_text"];
+const WORDS: [&str; 9] =
+    ["cancel", "cnb", "fault", "grant", "integrity", "limits", "network", "text", "toml_text"];
 /// … these uses among the others are meant, …
 const MEANT: [(&str, &str); 2] = [("oci", "tree"), ("source", "walk")];
 /// … and these are not, words or not: an image has never heard of a buildpack.

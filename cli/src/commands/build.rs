@@ -9,9 +9,11 @@ use wapack_runtime::cnb::labels::ProjectMetadata;
 use wapack_runtime::cnb::target::{Distro, Target};
 use wapack_runtime::lifecycle::{self, BuildRequest};
 use wapack_runtime::limits::show_bytes;
+use wapack_runtime::network::{NetworkSettings, SourcePlace, SourceSettings, SourceTrust};
 use wapack_runtime::oci::layer::Owner;
 use wapack_runtime::oci::layout::{LayoutError, LayoutImage, Platform, read_image};
 use wapack_runtime::phase::export::{Base, Exported, Launcher, LauncherMode, RunImage};
+use wapack_runtime::policy::{Policy, SourceMirror};
 use wapack_runtime::sources::Sources;
 
 use crate::app::{self, App};
@@ -42,14 +44,13 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
     if arguments.update {
         app.choose_anew();
     }
-    let sources =
-        app.policy.sources.iter().map(|(name, source)| (name.clone(), source.directory.clone())).collect();
+    let sources = Sources::new(network(&app.policy), &app.policy.limits, app.store.downloads());
     let image = name.to_string();
     let request = BuildRequest {
         app: app.request(&target, cancel),
         tenant: TENANT,
         image: &image,
-        sources: &Sources::new(sources),
+        sources: &sources,
         run_image: &run_image,
         launcher: &launcher,
         launcher_mode: match arguments.image.launcher {
@@ -65,6 +66,20 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
     let exported = lifecycle::build(&request, output)?;
     summary(&exported, &image, &layout, output);
     Ok(0)
+}
+
+/// The network of a build, as its policy has it.
+fn network(policy: &Policy) -> NetworkSettings {
+    let source = |mirror: &SourceMirror| SourceSettings {
+        place: SourcePlace::Directory(mirror.directory.clone()),
+        mirrors: Vec::new(),
+        credentials: None,
+        ca: Vec::new(),
+        trust: SourceTrust::Configured,
+        set_by: "policy".to_owned(),
+    };
+    let sources = policy.sources.iter().map(|(name, mirror)| (name.clone(), source(mirror))).collect();
+    NetworkSettings { sources, ..NetworkSettings::default() }
 }
 
 /// Where the image goes; refused now when it could not be written there later.

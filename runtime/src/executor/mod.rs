@@ -87,13 +87,13 @@ pub trait BuildHost: LogSink {
 pub type Arrivals = Arc<dyn Fn(usize, Result<File, Refusal>) + Send + Sync>;
 
 /// One file of a source, as a guest asks for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ArtifactRequest {
     /// Name of the source, such as `npm` or `npm:@acme`.
     pub source: String,
     /// Path under the source's base.
     pub path: String,
-    /// `sha256:<hex>`, `sha512:<hex>` or the SRI form.
+    /// As [`crate::integrity::Integrity`] reads it.
     pub integrity: Option<String>,
 }
 

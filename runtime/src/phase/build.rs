@@ -37,7 +37,7 @@ use crate::phase::values::{
     Built, BuiltBuildpack, BuiltContents, BuiltLayer, KeptContents, KeptLayer, Outcome, Restored,
 };
 use crate::policy::Policy;
-use crate::sources::Sources;
+use crate::sources::{Session, Sources};
 use crate::store::CachedLayer;
 use crate::tree::Tree;
 use crate::walk;
@@ -135,14 +135,22 @@ pub fn build(
         met: BTreeSet::new(),
         outcome: Outcome { built: Built::default(), kept: Vec::new() },
     };
-    for buildpack in group {
-        request.cancel.check()?;
-        let reference = || buildpack.reference.clone();
-        events.event(Event::BuildpackStarted { buildpack: reference() });
-        let started = Instant::now();
-        build_one(request, buildpack, plan, &mut restored, workspace, executor, events, &mut progress)?;
-        events.event(Event::BuildpackFinished { buildpack: reference(), elapsed: started.elapsed() });
+    let mut build_all = || {
+        for buildpack in group {
+            request.cancel.check()?;
+            let reference = || buildpack.reference.clone();
+            events.event(Event::BuildpackStarted { buildpack: reference() });
+            let started = Instant::now();
+            build_one(request, buildpack, plan, &mut restored, workspace, executor, events, &mut progress)?;
+            events.event(Event::BuildpackFinished { buildpack: reference(), elapsed: started.elapsed() });
+        }
+        Ok::<_, BuildError>(())
+    };
+    let result = build_all();
+    for message in request.sources.take_warnings() {
+        events.event(Event::Warning { message });
     }
+    result?;
     progress.outcome.built.app = workspace.app.clone();
     Ok(progress.outcome)
 }
@@ -215,12 +223,14 @@ fn build_one(
         events,
         directory: &layers_work_directory,
         cached: &cached.layers,
-        sources: request.sources,
-        grants: &grants,
-        buildpack: reference,
+        session: request.sources.session(reference, &grants),
         layers_made: 0,
     };
-    let outputs = executor.build(&inputs, &mut host).map_err(|failure| match failure {
+    let result = executor.build(&inputs, &mut host);
+    // The last word on downloads; what is still on its way ends with the session.
+    host.tick();
+    drop(host);
+    let outputs = result.map_err(|failure| match failure {
         // Guests see a bare error number and blame themselves.
         GuestFailure::Returned { .. } | GuestFailure::Trapped { .. } if is_full(&layers_work_directory) => {
             BuildError::DiskFull { directory: workspace.root().to_owned(), source: Box::new(failure) }
@@ -259,9 +269,7 @@ struct Host<'a> {
     /// Host directory its layers are made in.
     directory: &'a Path,
     cached: &'a [CachedLayer],
-    sources: &'a Sources,
-    grants: &'a crate::grant::Grants,
-    buildpack: &'a BuildpackRef,
+    session: Session,
     /// Directories made so far.
     layers_made: usize,
 }
@@ -305,7 +313,13 @@ impl BuildHost for Host<'_> {
     }
 
     fn fetch(&mut self, artifacts: Vec<ArtifactRequest>, arrivals: Arrivals) {
-        self.sources.fetch(self.buildpack, self.grants, &artifacts, &arrivals);
+        self.session.fetch(artifacts, &arrivals);
+    }
+
+    fn tick(&mut self) {
+        if let Some(event) = self.session.progress() {
+            self.events.event(event);
+        }
     }
 }
 

@@ -176,10 +176,50 @@ fn index_name(diff_id: &DiffId, encoder: &str) -> String {
     format!("index/{}", hash_of(&[&diff_id.to_string(), encoder]))
 }
 
+/// What can happen to a file, for the tests of everything that is kept as one.
+#[cfg(test)]
+pub(super) mod corruptions {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+
+    /// Replaces the file at a path by something else.
+    pub(super) type Corruption = fn(&Path);
+
+    /// K4: the nine corruptions of a file.
+    pub(super) const CORRUPTIONS: [(&str, Corruption); 9] = [
+        ("flipped bit", |path| rewrite(path, |bytes| bytes[0] ^= 1)),
+        ("flipped last bit", |path| rewrite(path, |bytes| *bytes.last_mut().unwrap() ^= 0x80)),
+        ("truncated", |path| rewrite(path, |bytes| bytes.truncate(bytes.len() - 1))),
+        ("longer", |path| rewrite(path, |bytes| bytes.push(0))),
+        ("empty", |path| rewrite(path, Vec::clear)),
+        ("zeroes", |path| rewrite(path, |bytes| bytes.fill(0))),
+        ("missing", |path| std::fs::remove_file(path).unwrap()),
+        ("a link", |path| {
+            std::fs::remove_file(path).unwrap();
+            symlink("/etc/passwd", path).unwrap();
+        }),
+        ("a directory", |path| {
+            std::fs::remove_file(path).unwrap();
+            std::fs::create_dir_all(path.join("inside")).unwrap();
+        }),
+    ];
+
+    /// In place, as a bad disk or a buggy program would.
+    pub(super) fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = std::fs::read(path).unwrap();
+        change(&mut bytes);
+        std::fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
+        std::fs::write(path, bytes).unwrap();
+        std::fs::set_permissions(path, Permissions::from_mode(0o444)).unwrap();
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::corruptions::{CORRUPTIONS, rewrite};
     use super::*;
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::MetadataExt;
 
     const ENCODER: &str = "gzip-6";
     /// `printf 'hello\n' | sha256sum`
@@ -222,37 +262,6 @@ mod tests {
         store.commit(blob, &diff_id(), ENCODER, &hello(), 6).unwrap_err();
         assert_eq!(std::fs::read_dir(temp.path().join("blobs/sha256")).unwrap().count(), 0);
         assert_eq!(store.find(&diff_id(), ENCODER), None);
-    }
-
-    /// Replaces the file at a path by something else.
-    type Corruption = fn(&Path);
-
-    /// K4: the nine corruptions of a file.
-    const CORRUPTIONS: [(&str, Corruption); 9] = [
-        ("flipped bit", |path| rewrite(path, |bytes| bytes[0] ^= 1)),
-        ("flipped last bit", |path| rewrite(path, |bytes| *bytes.last_mut().unwrap() ^= 0x80)),
-        ("truncated", |path| rewrite(path, |bytes| bytes.truncate(bytes.len() - 1))),
-        ("longer", |path| rewrite(path, |bytes| bytes.push(0))),
-        ("empty", |path| rewrite(path, Vec::clear)),
-        ("zeroes", |path| rewrite(path, |bytes| bytes.fill(0))),
-        ("missing", |path| std::fs::remove_file(path).unwrap()),
-        ("a link", |path| {
-            std::fs::remove_file(path).unwrap();
-            symlink("/etc/passwd", path).unwrap();
-        }),
-        ("a directory", |path| {
-            std::fs::remove_file(path).unwrap();
-            std::fs::create_dir_all(path.join("inside")).unwrap();
-        }),
-    ];
-
-    /// In place, as a bad disk or a buggy program would.
-    fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
-        let mut bytes = std::fs::read(path).unwrap();
-        change(&mut bytes);
-        std::fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
-        std::fs::write(path, bytes).unwrap();
-        std::fs::set_permissions(path, Permissions::from_mode(0o444)).unwrap();
     }
 
     #[test]

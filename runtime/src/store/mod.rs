@@ -13,16 +13,19 @@
 //! layers/<tenant>/<image>/     what the last build of an image left: record, trees/<random>/tree
 //! compiled/<hash>              precompiled components, each with its MAC
 //! builders/<hash>/             unpacked builders
+//! downloads/<algorithm>-<hex>  files of sources, by the hash they were asked for
 //! digests/<hash>               digests of files elsewhere, by seal
 //! work/<random>/               directories of running builds
 //! ```
 //! All directories are 0700. Records are JSON behind a checksum that also
 //! covers where they stand. Everything appears by rename: written beside,
 //! flushed, renamed, directory flushed, and only then mentioned in a record.
+//! (Downloads are not flushed: no record mentions them, and every use hashes them.)
 
 mod blobs;
 mod builders;
 mod compiled;
+mod downloads;
 mod files;
 mod images;
 #[cfg(test)]
@@ -31,7 +34,7 @@ mod work;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -41,6 +44,7 @@ use crate::fault::{Diagnose, Fault};
 use crate::walk::{self, Status};
 
 pub use compiled::CompiledKey;
+pub use downloads::{Downloads, Scratch};
 pub use images::{
     BuildpackRecords, CachedLayer, ExportedAs, ImageCache, ImageRecords, LayerRecord, SealedTree, TreeSource,
 };
@@ -50,7 +54,8 @@ pub use work::WorkDir;
 const FORMAT: u32 = 1;
 
 /// Where records and damage are kept apart from each other.
-const DIRECTORIES: [&str; 7] = ["blobs/sha256", "index", "layers", "compiled", "builders", "digests", "work"];
+const DIRECTORIES: [&str; 8] =
+    ["blobs/sha256", "index", "layers", "compiled", "builders", "digests", "downloads", "work"];
 
 /// Why the store could not do what was asked. Damage is never among the reasons.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +129,7 @@ impl Diagnose for StoreError {
 pub struct Store {
     root: PathBuf,
     /// Damaged pieces met so far, relative to the root.
-    damaged: Mutex<Vec<String>>,
+    damaged: Arc<Mutex<Vec<String>>>,
     /// Where files are written before they are renamed; made when first needed.
     scratch: Mutex<Option<WorkDir>>,
 }
@@ -155,7 +160,7 @@ impl Store {
         if status.owner != us {
             return Err(StoreError::Foreign { root, owner: status.owner, us });
         }
-        let store = Self { root, damaged: Mutex::default(), scratch: Mutex::default() };
+        let store = Self { root, damaged: Arc::default(), scratch: Mutex::default() };
         store.check_version()?;
         let mut warnings = store.prepare(&status)?;
         warnings.extend(store.take_warnings());
@@ -182,11 +187,7 @@ impl Store {
 
     /// Notes that `path` was not what the store had left there.
     fn note_damage(&self, path: &Path) {
-        let path = path.strip_prefix(&self.root).unwrap_or(path).display().to_string();
-        let mut damaged = lock(&self.damaged);
-        if !damaged.contains(&path) {
-            damaged.push(path);
-        }
+        note(&self.damaged, &self.root, path);
     }
 
     /// Notes damage and gets it out of the way. On a store that cannot be
@@ -279,6 +280,15 @@ impl Store {
     }
 }
 
+/// Notes once that `path` of the store at `root` was damaged.
+fn note(damaged: &Mutex<Vec<String>>, root: &Path, path: &Path) {
+    let path = path.strip_prefix(root).unwrap_or(path).display().to_string();
+    let mut damaged = lock(damaged);
+    if !damaged.contains(&path) {
+        damaged.push(path);
+    }
+}
+
 /// What a poisoned lock protects here is still whole: each change is one push or one swap.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -296,9 +306,18 @@ mod tests {
         let (store, warnings) = Store::open(&root).unwrap();
         assert_eq!(warnings, Vec::<String>::new());
         store.put_compiled(&CompiledKey::new("sha256:00", "engine"), b"code").unwrap();
-        for path in
-            ["", "blobs", "blobs/sha256", "index", "layers", "compiled", "builders", "digests", "work"]
-        {
+        for path in [
+            "",
+            "blobs",
+            "blobs/sha256",
+            "index",
+            "layers",
+            "compiled",
+            "builders",
+            "digests",
+            "downloads",
+            "work",
+        ] {
             let mode = std::fs::metadata(root.join(path)).unwrap().mode();
             assert_eq!(mode & 0o7777, 0o700, "{path}");
         }

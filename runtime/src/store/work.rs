@@ -63,24 +63,43 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the store cannot be written.
     pub fn work_dir(&self) -> Result<WorkDir, StoreError> {
-        let parent = self.root().join("work");
-        let failed = |path: &Path, error| StoreError::io("make the work directory", path, error);
-        for _ in 0..ATTEMPTS {
-            let name = walk::random_name();
-            let path = parent.join(&name);
-            files::create_private(&path).map_err(|error| failed(&path, error))?;
-            // Another process may take the directory for litter until it is locked.
-            match lock(&path, FlockOperation::LockExclusive) {
-                Ok(Some(lock)) => {
-                    let kept = self.root().join("kept").join(name);
-                    return Ok(WorkDir { path, kept, lock: Some(lock) });
-                }
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(failed(&path, error)),
-            }
+        unnamed(self.root())
+    }
+}
+
+/// A new, empty directory in the store at `root`.
+pub(super) fn unnamed(root: &Path) -> Result<WorkDir, StoreError> {
+    for _ in 0..ATTEMPTS {
+        if let Some(directory) = make(root, &walk::random_name(), FlockOperation::LockExclusive)? {
+            return Ok(directory);
         }
-        Err(failed(&parent, io::Error::new(io::ErrorKind::WouldBlock, "others keep removing it")))
+    }
+    let lost = io::Error::new(io::ErrorKind::WouldBlock, "others keep removing it");
+    Err(StoreError::io("make the work directory", &root.join("work"), lost))
+}
+
+/// The directory with this name in the store at `root`; `None` while another
+/// has it. May hold what a process that was killed left there.
+pub(super) fn named(root: &Path, name: &str) -> Result<Option<WorkDir>, StoreError> {
+    make(root, name, FlockOperation::NonBlockingLockExclusive)
+}
+
+/// Makes the directory, if need be, and locks it: until then another process
+/// may take it for litter, and `None` says that one did.
+fn make(root: &Path, name: &str, operation: FlockOperation) -> Result<Option<WorkDir>, StoreError> {
+    let path = root.join("work").join(name);
+    let failed = |error| StoreError::io("make the work directory", &path, error);
+    match files::create_private(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    match lock(&path, operation) {
+        Ok(lock) => {
+            let kept = root.join("kept").join(name);
+            Ok(lock.map(|lock| WorkDir { path, kept, lock: Some(lock) }))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
     }
 }
 

@@ -1,0 +1,397 @@
+//! Who fetches what when: the threads, the queue, and one download of one file at a time.
+//!
+//! Hits and directories are read by two threads of their own. Everything else
+//! waits in a queue for one of a fixed number of tasks, all on one runtime that
+//! starts with the first of them. Writing to disk blocks its threads for
+//! moments; that is the page cache, and simpler than handing buffers around.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime;
+use tokio::task::AbortHandle;
+
+use super::transfer::Counters;
+use super::{Shared, Sources, Wanted, refusal};
+use crate::cnb::id::BuildpackRef;
+use crate::event::Event;
+use crate::executor::{Arrivals, ArtifactRequest, Refusal};
+use crate::fault::{Diagnose as _, is_disk_full};
+use crate::grant::Grants;
+use crate::integrity::Integrity;
+use crate::network::SourcePlace;
+use crate::store::{Downloads, StoreError};
+
+/// Threads that hash what is there already.
+const READERS: usize = 2;
+
+/// Threads that decrypt, hash and write what comes.
+const NETWORK_THREADS: usize = 2;
+
+/// Names are resolved on threads that block.
+const RESOLVER_THREADS: usize = 4;
+
+/// Between two looks at whether another process has finished a download.
+const OTHERS: Duration = Duration::from_millis(20);
+
+/// Between two events of progress.
+const REPORT: Duration = Duration::from_millis(100);
+
+/// The runtime of a build's downloads; starts when first needed.
+#[derive(Default)]
+pub(super) struct Runtime(OnceLock<Option<runtime::Runtime>>);
+
+impl Runtime {
+    fn handle(&self) -> Option<&runtime::Handle> {
+        let start = || {
+            runtime::Builder::new_multi_thread()
+                .worker_threads(NETWORK_THREADS)
+                .max_blocking_threads(RESOLVER_THREADS)
+                .thread_name("downloads")
+                .enable_all()
+                .build()
+                .ok()
+        };
+        self.0.get_or_init(start).as_ref().map(runtime::Runtime::handle)
+    }
+}
+
+impl Drop for Runtime {
+    /// Without waiting for a name that is being resolved.
+    fn drop(&mut self) {
+        if let Some(Some(runtime)) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Where one artifact goes. It gets there, whatever happens: a guest that waits
+/// for it would wait for ever. Only when the session is over nobody waits.
+struct Delivery {
+    index: usize,
+    arrivals: Arrivals,
+    is_done: bool,
+    is_cancelled: Arc<AtomicBool>,
+}
+
+impl Delivery {
+    fn give(mut self, result: Result<File, Refusal>) {
+        self.send(result);
+    }
+
+    fn send(&mut self, result: Result<File, Refusal>) {
+        let was_done = std::mem::replace(&mut self.is_done, true);
+        if !was_done && !self.is_cancelled.load(Ordering::SeqCst) {
+            (self.arrivals)(self.index, result);
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        // Only a defect of ours leads here undone.
+        self.send(Err(refusal("host.failed", "the download was given up".to_owned(), None)));
+    }
+}
+
+/// One artifact, for everyone who asked for it in one call.
+struct Job {
+    wanted: Wanted,
+    deliveries: Vec<Delivery>,
+}
+
+impl Job {
+    /// Gives everyone a file of their own: a position in a file is not shared.
+    fn give(self, result: Result<File, Refusal>, downloads: Option<&Downloads>) {
+        let mut deliveries = self.deliveries.into_iter();
+        let first = deliveries.next();
+        let again = |result: &Result<File, Refusal>| match (result, &self.wanted.integrity, downloads) {
+            (Err(refusal), _, _) => Err(refusal.clone()),
+            (Ok(_), Some(integrity), Some(downloads)) => {
+                downloads.open(integrity, &|| false).ok_or_else(|| gone(&self.wanted))
+            }
+            (Ok(_), _, _) => Err(gone(&self.wanted)),
+        };
+        deliveries.for_each(|delivery| delivery.give(again(&result)));
+        if let Some(first) = first {
+            first.give(result);
+        }
+    }
+}
+
+fn gone(wanted: &Wanted) -> Refusal {
+    let message = format!("`{}` went away after it was downloaded", wanted.path.in_directory());
+    refusal("store.io", message, None)
+}
+
+/// What one running buildpack fetches. Dropping it ends what is still on its way.
+pub struct Session {
+    sources: Sources,
+    buildpack: BuildpackRef,
+    grants: Grants,
+    work: Arc<Work>,
+    /// When progress was last told, and what.
+    told: Option<(Instant, Event)>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.work.cancel();
+    }
+}
+
+/// What the threads and tasks of a session share.
+struct Work {
+    shared: Arc<Shared>,
+    counters: Counters,
+    is_cancelled: Arc<AtomicBool>,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Tasks that take jobs; none of them waits for one.
+    takers: usize,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Session {
+    pub(super) fn new(sources: Sources, buildpack: BuildpackRef, grants: Grants) -> Self {
+        let work = Work {
+            shared: Arc::clone(&sources.shared),
+            counters: Counters::default(),
+            is_cancelled: Arc::default(),
+            queue: Mutex::default(),
+        };
+        Self { sources, buildpack, grants, work: Arc::new(work), told: None }
+    }
+
+    /// Starts to fetch `artifacts`, see [`crate::executor::BuildHost::fetch`].
+    /// Returns at once, also when nothing has arrived yet.
+    pub fn fetch(&mut self, artifacts: Vec<ArtifactRequest>, arrivals: &Arrivals) {
+        let shared = &self.work.shared;
+        let mut jobs: Vec<Job> = Vec::new();
+        let mut known: HashMap<ArtifactRequest, usize> = HashMap::new();
+        for (index, artifact) in artifacts.into_iter().enumerate() {
+            let delivery = Delivery {
+                index,
+                arrivals: Arc::clone(arrivals),
+                is_done: false,
+                is_cancelled: Arc::clone(&self.work.is_cancelled),
+            };
+            // The same file twice is downloaded once; without integrity it is not kept to be opened twice.
+            let is_kept = artifact.integrity.is_some();
+            if let Some(same) = known.get(&artifact).filter(|_| is_kept) {
+                jobs[*same].deliveries.push(delivery);
+                continue;
+            }
+            match Wanted::check(shared, &self.buildpack, &self.grants, artifact.clone()) {
+                Ok(wanted) => {
+                    known.insert(artifact, jobs.len());
+                    jobs.push(Job { wanted, deliveries: vec![delivery] });
+                }
+                Err(refusal) => delivery.give(Err(refusal)),
+            }
+        }
+        let mut tally = shared.tally();
+        tally.weak += jobs.iter().filter(|job| job.wanted.is_weak()).count();
+        drop(tally);
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|job| may_be_here(&job.wanted, shared.downloads.as_ref()));
+        // The network first: it takes longest.
+        self.work.download(elsewhere, &self.sources.runtime);
+        self.read(here.into());
+    }
+
+    /// Reads what is on this machine.
+    fn read(&self, jobs: VecDeque<Job>) {
+        let threads = READERS.min(jobs.len());
+        let jobs = Arc::new(Mutex::new(jobs));
+        for _ in 0..threads {
+            let (jobs, work, runtime) =
+                (Arc::clone(&jobs), Arc::clone(&self.work), Arc::clone(&self.sources.runtime));
+            let read = move || {
+                while let Some(job) = next(&jobs).filter(|_| !work.is_cancelled()) {
+                    work.read_one(job, &runtime);
+                }
+            };
+            // Without a thread the jobs are dropped, which says so to whoever waits.
+            let _ = std::thread::Builder::new().name("downloads".to_owned()).spawn(read);
+        }
+    }
+
+    /// How far downloads are, if there is something new to tell; to be called often.
+    pub fn progress(&mut self) -> Option<Event> {
+        let event = self.work.counters.event()?;
+        let is_over =
+            matches!(event, Event::Download { done_files, total_files, .. } if done_files == total_files);
+        let is_due = match &self.told {
+            None => true,
+            Some((when, told)) => *told != event && (is_over || when.elapsed() >= REPORT),
+        };
+        is_due.then(|| {
+            self.told = Some((Instant::now(), event.clone()));
+            event
+        })
+    }
+}
+
+fn next(jobs: &Mutex<VecDeque<Job>>) -> Option<Job> {
+    jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+}
+
+fn may_be_here(wanted: &Wanted, downloads: Option<&Downloads>) -> bool {
+    match &wanted.settings.place {
+        SourcePlace::Directory(_) => true,
+        SourcePlace::Base(_) => {
+            let kept = downloads.zip(wanted.integrity.as_ref());
+            kept.is_some_and(|(downloads, integrity)| downloads.may_have(integrity))
+        }
+    }
+}
+
+impl Work {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Ends everything.
+    fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::SeqCst);
+        let mut queue = self.queue();
+        let (jobs, tasks) = (std::mem::take(&mut queue.jobs), std::mem::take(&mut queue.tasks));
+        drop(queue);
+        tasks.iter().for_each(AbortHandle::abort);
+        drop(jobs);
+    }
+
+    fn read_one(self: &Arc<Self>, job: Job, runtime: &Runtime) {
+        let stop = || self.is_cancelled();
+        match &job.wanted.settings.place {
+            SourcePlace::Directory(directory) => {
+                for delivery in job.deliveries {
+                    delivery.give(job.wanted.open_in(directory, &stop));
+                }
+            }
+            SourcePlace::Base(_) => {
+                let downloads = self.shared.downloads.as_ref();
+                let kept = downloads.zip(job.wanted.integrity.as_ref());
+                match kept.and_then(|(downloads, integrity)| downloads.open(integrity, &stop)) {
+                    Some(file) => job.give(Ok(file), downloads),
+                    None => self.download(vec![job], runtime),
+                }
+            }
+        }
+    }
+
+    /// Queues what has to come over the network, and makes sure that somebody takes it.
+    fn download(self: &Arc<Self>, jobs: Vec<Job>, runtime: &Runtime) {
+        if jobs.is_empty() || self.is_cancelled() {
+            return;
+        }
+        if self.shared.settings.offline {
+            jobs.into_iter().for_each(|job| self.refuse_offline(job));
+            return;
+        }
+        let Some(handle) = runtime.handle() else {
+            let refused =
+                || refusal("host.failed", "the host could not start its downloads".to_owned(), None);
+            jobs.into_iter().for_each(|job| job.give(Err(refused()), None));
+            return;
+        };
+        self.shared.tally().unchecked += jobs.iter().filter(|job| job.wanted.integrity.is_none()).count();
+        self.counters.total_files.fetch_add(jobs.len(), Ordering::Relaxed);
+        let most = usize::try_from(self.shared.network.limits.http_connections).unwrap_or(usize::MAX);
+        let mut queue = self.queue();
+        queue.jobs.extend(jobs);
+        queue.tasks.retain(|task| !task.is_finished());
+        for _ in queue.takers..most.min(queue.takers + queue.jobs.len()) {
+            queue.takers += 1;
+            let task = handle.spawn(take_jobs(Arc::clone(self)));
+            queue.tasks.push(task.abort_handle());
+        }
+    }
+
+    fn refuse_offline(&self, job: Job) {
+        let (path, source) = (job.wanted.path.in_directory(), &job.wanted.source);
+        let message =
+            format!("`{path}` of the source `{source}` is not in the store, and this build is offline");
+        self.shared.tally().missing.insert(format!("`{path}` of `{source}`"));
+        let hint = "build once with the network, or set the source to a directory that has it".to_owned();
+        job.give(Err(refusal("source.offline", message, Some(hint))), None);
+    }
+
+    /// The next job; the task that gets none has to end.
+    fn take(&self) -> Option<Job> {
+        let mut queue = self.queue();
+        let job = queue.jobs.pop_front();
+        if job.is_none() {
+            queue.takers -= 1;
+        }
+        job
+    }
+
+    async fn download_one(&self, wanted: &Wanted) -> Result<File, Refusal> {
+        let no_store = || refusal("host.failed", "there is no store to download into".to_owned(), None);
+        let downloads = self.shared.downloads.as_ref().ok_or_else(no_store)?;
+        let target = wanted.target().ok_or_else(no_store)?;
+        let scratch = match &wanted.integrity {
+            None => downloads.scratch().map_err(store_failed)?,
+            Some(integrity) => loop {
+                let claim = downloads.claim(integrity).map_err(store_failed)?;
+                // Whoever had it before us may have finished just now.
+                if let Some(file) = self.finished_by_others(downloads, integrity) {
+                    return Ok(file);
+                }
+                match claim {
+                    Some(scratch) => break scratch,
+                    None => tokio::time::sleep(OTHERS).await,
+                }
+            },
+        };
+        let found = self.shared.network.download(&target, scratch.file(), &self.counters).await?;
+        scratch.finish(found.as_ref()).map_err(store_failed)
+    }
+
+    fn finished_by_others(&self, downloads: &Downloads, integrity: &Integrity) -> Option<File> {
+        downloads.may_have(integrity).then(|| downloads.open(integrity, &|| self.is_cancelled())).flatten()
+    }
+}
+
+async fn take_jobs(work: Arc<Work>) {
+    while let Some(job) = work.take() {
+        let result = work.download_one(&job.wanted).await;
+        work.counters.done_files.fetch_add(1, Ordering::Relaxed);
+        job.give(result, work.shared.downloads.as_ref());
+    }
+}
+
+fn store_failed(error: StoreError) -> Refusal {
+    let hint = error.hint();
+    let what = if is_disk_full(&error) { "no space is left" } else { "the store cannot be written" };
+    refusal(error.id(), format!("{what} to keep a download"), hint)
+}
+
+impl Counters {
+    /// What they say now; nothing when nothing came over the network.
+    fn event(&self) -> Option<Event> {
+        let total_files = self.total_files.load(Ordering::Relaxed);
+        // Files first: a file counted as done has all its bytes counted.
+        let done_files = self.done_files.load(Ordering::Relaxed);
+        let is_known = self.announced_files.load(Ordering::Relaxed) >= total_files;
+        (total_files > 0).then(|| Event::Download {
+            done_bytes: self.done_bytes.load(Ordering::Relaxed),
+            total_bytes: is_known.then(|| self.announced_bytes.load(Ordering::Relaxed)),
+            done_files,
+            total_files,
+        })
+    }
+}
