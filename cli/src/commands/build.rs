@@ -9,6 +9,7 @@ use wapack_runtime::cnb::labels::ProjectMetadata;
 use wapack_runtime::cnb::target::{Distro, Target};
 use wapack_runtime::lifecycle::{self, BuildRequest};
 use wapack_runtime::limits::show_bytes;
+use wapack_runtime::network::SourcePlace;
 use wapack_runtime::oci::layer::Owner;
 use wapack_runtime::oci::layout::{LayoutError, LayoutImage, Platform, read_image};
 use wapack_runtime::phase::export::{Base, Exported, Launcher, LauncherMode, RunImage};
@@ -16,6 +17,7 @@ use wapack_runtime::sources::Sources;
 
 use crate::app::{self, App};
 use crate::args::{BuildArguments, LauncherChoice};
+use crate::discovery;
 use crate::embedded;
 use crate::failure::{Failure, InputError};
 use crate::image_name::ImageName;
@@ -39,14 +41,19 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
         .ok_or_else(|| InputError::NoLauncher { target: show_target(&target) })?;
     let launcher = Launcher { bytes: launcher.to_vec(), version: env!("CARGO_PKG_VERSION").to_owned() };
     let app = App::prepare(&arguments.app, std::slice::from_ref(&layout), output)?;
-    let sources =
-        app.policy.sources.iter().map(|(name, source)| (name.clone(), source.directory.clone())).collect();
+    let network = app.network(cancel)?;
+    discovery::say_remarks(&network.finder, output);
+    let directories = network.settings.sources.iter().filter_map(|(name, source)| match &source.place {
+        SourcePlace::Directory(directory) => Some((name.clone(), directory.clone())),
+        SourcePlace::Base(_) => None,
+    });
+    let sources = Sources::new(directories.collect());
     let image = name.to_string();
     let request = BuildRequest {
         app: app.request(&target, cancel),
         tenant: TENANT,
         image: &image,
-        sources: &Sources::new(sources),
+        sources: &sources,
         run_image: &run_image,
         launcher: &launcher,
         launcher_mode: match arguments.image.launcher {
@@ -59,7 +66,9 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
         project: &ProjectMetadata::default(),
         output: &layout,
     };
-    let exported = lifecycle::build(&request, output)?;
+    let exported = lifecycle::build(&request, output);
+    discovery::say_remarks(&network.finder, output);
+    let exported = exported?;
     summary(&exported, &image, &layout, output);
     Ok(0)
 }
