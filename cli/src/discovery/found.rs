@@ -22,7 +22,11 @@ pub(crate) enum Remark {
 
 /// Remarks in the order they came up.
 #[derive(Debug, Default)]
-pub(crate) struct Remarks(Vec<Remark>);
+pub(crate) struct Remarks {
+    all: Vec<Remark>,
+    /// How many of them were taken.
+    taken: usize,
+}
 
 impl Remarks {
     pub(super) fn warn(&mut self, text: impl Into<String>) {
@@ -34,13 +38,16 @@ impl Remarks {
     }
 
     fn add(&mut self, remark: Remark) {
-        if !self.0.contains(&remark) {
-            self.0.push(remark);
+        if !self.all.contains(&remark) {
+            self.all.push(remark);
         }
     }
 
+    /// Those that are new.
     pub(super) fn take(&mut self) -> Vec<Remark> {
-        std::mem::take(&mut self.0)
+        let new = self.all[self.taken..].to_vec();
+        self.taken = self.all.len();
+        new
     }
 }
 

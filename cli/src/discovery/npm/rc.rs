@@ -290,3 +290,130 @@ fn expanded(text: &str, environment: &Environment) -> (String, Option<String>) {
     result.push_str(rest);
     (result, unset)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Settings of scopes: npm takes them as they are. Each key is there once, or meant twice.
+    const FILES: [&str; 2] = [
+        "@plain:registry=https://a.example\n\
+         @spaces:registry =   https://a.example  \n\
+         \t@tab:registry\t=\thttps://a.example\t\n\
+         @comment:registry=https://a.example ; not this\n\
+         @hash:registry=https://a.example/#not-this\n\
+         @guarded:registry=https://a.example/\\#this\\;too\\\\\\x\\\n\
+         @double:registry=\"https://a.example/#this\"\n\
+         @single:registry='https://a.example/;this'\n\
+         @json:registry=\"a\\nb\"\n\
+         @nested:registry='\"x\"'\n\
+         @open:registry=\"a\n\
+         @quote:registry=\"\n\
+         @apostrophe:registry='\n\
+         @number:registry='12'\n\
+         \"@key:registry\"=https://a.example\n\
+         @equals:registry=a=b=c\n\
+         @empty:registry=\n\
+         @bare:registry\n\
+         @true:registry=true\n\
+         ; @semicolon:registry=x\n\
+         # @number-sign:registry=x\n\
+         = x\n\
+         @twice:registry=1\n\
+         @twice:registry=2\n\
+         @carriage:registry=1\r@return:registry=2\r\n\
+         @variable:registry=${SET}/x\n\
+         @two:registry=${SET}${SET}\n\
+         @unset:registry=${NOT_SET}\n\
+         @optional:registry=a${NOT_SET?}b${SET?}c\n\
+         @guard:registry=\\${SET}\n\
+         @guards:registry=\"\\\\\\\\${SET}\"\n\
+         @three:registry=\"\\\\\\\\\\\\${SET}\"\n\
+         @odd:registry=${}${S${SET}}$SET {SET}\n\
+         @${SET}:registry=in-the-key\n\
+         [section] ; with a comment is none\n\
+         @after:registry=x\n\
+         [section]\n\
+         @below:registry=x\n",
+        "\u{feff}@mark:registry=1\n@quoted:registry='${SET}'\n",
+    ];
+
+    fn environment(home: &Path, path: &str) -> Environment {
+        let home = home.display().to_string();
+        let variables = [
+            ("HOME", home.as_str()),
+            ("PATH", path),
+            ("SET", "value"),
+            ("npm_config_@variable_name:registry", "dashed"),
+            ("NPM_CONFIG_@LOUD:registry", "quiet"),
+            ("npm_config_@nothing:registry", ""),
+            ("npm_config_@in:registry", "${SET}"),
+        ];
+        Environment::of(Path::new(&home), &variables)
+    }
+
+    #[test]
+    fn settings_are_read_as_npm_reads_them() {
+        let path = std::env::var("PATH").unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        for text in FILES {
+            std::fs::write(temp.path().join(".npmrc"), text).unwrap();
+            let environment = environment(temp.path(), &path);
+            let npm = Npm::read(&environment, &mut Remarks::default());
+            let mut keys: Vec<String> = text
+                .split([';', '#', '\n', '\r', '='])
+                .map(|word| word.trim().trim_matches('"').replace("${SET}", "value"))
+                .filter(|word| word.starts_with('@'))
+                .collect();
+            keys.extend(
+                ["@variable-name:registry", "@loud:registry", "@nothing:registry", "@in:registry"]
+                    .map(str::to_owned),
+            );
+            keys.sort();
+            keys.dedup();
+            let ran = Command::new("npm")
+                .args(["config", "get", "--location=global"])
+                .args(&keys)
+                .current_dir(temp.path())
+                .env_clear()
+                .envs(environment.variables())
+                .output();
+            let Ok(ran) = ran else {
+                println!("SKIPPED: npm is not installed");
+                return;
+            };
+            assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+            let said = String::from_utf8(ran.stdout).unwrap();
+            let ours: String = keys
+                .iter()
+                .map(|key| {
+                    let value = npm.get(key).map_or("undefined", |entry| &entry.value);
+                    format!("{key}={value}\n")
+                })
+                .collect();
+            assert_eq!(ours, said);
+        }
+    }
+
+    /// By hand, for machines without npm.
+    #[test]
+    fn variables_are_put_in_where_nothing_guards_them() {
+        let environment = environment(Path::new("/home"), "");
+        for (text, expected, unset) in [
+            ("a${SET}b", "avalueb", None),
+            ("${NOT_SET}${OTHER}", "${NOT_SET}${OTHER}", Some("NOT_SET")),
+            ("${NOT_SET?}", "", None),
+            ("\\${SET}", "${SET}", None),
+            ("\\\\${SET}", "\\value", None),
+            ("${S${SET}}${", "${Svalue}${", None),
+        ] {
+            assert_eq!(
+                expanded(text, &environment),
+                (expected.to_owned(), unset.map(str::to_owned)),
+                "{text}"
+            );
+        }
+    }
+}
