@@ -347,4 +347,22 @@ mod tests {
             assert!(target(text).is_err(), "{text:?}");
         }
     }
+
+    #[test]
+    fn sources_of_flags_are_addresses_or_directories() {
+        let place = |text: &str| match source_flag(text) {
+            Ok((name, SourcePlace::Base(url))) => format!("{name} {url}"),
+            Ok((name, SourcePlace::Directory(path))) => format!("{name} {}", path.display()),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(place("npm=https://mirror.example/npm"), "npm https://mirror.example/npm/");
+        assert_eq!(place("npm:@acme=/srv/a=b"), "npm:@acme /srv/a=b");
+        assert!(place("npm=mirror").starts_with("npm /"));
+        for text in
+            ["npm", "npm=", "=x", "../x=/srv", "npm=ftp://CANARY", "npm=https://CANARY@mirror.example"]
+        {
+            let said = place(text);
+            assert!(said.contains("does not say where a source is") && !said.contains("CANARY"), "{said}");
+        }
+    }
 }

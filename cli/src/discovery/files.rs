@@ -41,8 +41,8 @@ pub(super) fn read(path: &Path, links: Links) -> io::Result<Option<String>> {
         return Err(io::Error::other("it is larger than 1 MiB"));
     }
     String::from_utf8(bytes).map(Some).map_err(|error| {
-        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let before = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+        let line = before.matches('\n').count() + 1;
         io::Error::other(format!("line {line} is not UTF-8"))
     })
 }

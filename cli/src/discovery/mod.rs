@@ -82,8 +82,9 @@ pub(crate) fn network(question: &Question<'_>, environment: Environment) -> Resu
             settings.sources.insert(name.clone(), of_policy(name, source, set_by, &finder)?.settings);
         }
     }
-    let scopes = finder.npm().filter(|_| wanted.contains(npm::WHOLE)).map(|npm| npm.scopes().collect());
-    let names: BTreeSet<String> = wanted.iter().cloned().chain(scopes.unwrap_or_else(Vec::new)).collect();
+    let scopes =
+        finder.npm().filter(|_| wanted.contains(npm::WHOLE)).map(|npm| npm.scopes().collect::<Vec<_>>());
+    let names: BTreeSet<String> = wanted.iter().cloned().chain(scopes.unwrap_or_default()).collect();
     let mut discovered = BTreeMap::new();
     for name in names.into_iter().filter(|name| !policy.sources.contains_key(name)) {
         if let Some(found) = finder.find_at_hand(&name)? {

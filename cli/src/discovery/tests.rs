@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use wapack_runtime::fault::Diagnose as _;
+use wapack_runtime::network::{FindSource as _, Secret, SourceSettings};
 use wapack_runtime::policy::PolicyPaths;
 
 use super::*;
@@ -107,8 +108,7 @@ impl Machine {
 }
 
 impl Outcome {
-    fn get(&self, name: &str) -> Option<wapack_runtime::network::SourceSettings> {
-        use wapack_runtime::network::FindSource as _;
+    fn get(&self, name: &str) -> Option<SourceSettings> {
         let at_hand = self.network.settings.sources.get(name).cloned();
         at_hand.or_else(|| self.network.finder.find(name))
     }
@@ -118,20 +118,19 @@ impl Outcome {
     }
 }
 
-fn address(settings: &wapack_runtime::network::SourceSettings) -> String {
+fn address(settings: &SourceSettings) -> String {
     match &settings.place {
         SourcePlace::Base(url) => url.to_string(),
         SourcePlace::Directory(path) => path.display().to_string(),
     }
 }
 
-fn bearer(token: &str) -> Option<Credentials> {
-    Some(Credentials::Bearer(wapack_runtime::network::Secret::new(token)))
+fn bearer(token: &str) -> Credentials {
+    Credentials::Bearer(Secret::new(token))
 }
 
-fn basic(user: &str, password: &str) -> Option<Credentials> {
-    let password = wapack_runtime::network::Secret::new(password);
-    Some(Credentials::Basic { user: user.to_owned(), password })
+fn basic(user: &str, password: &str) -> Credentials {
+    Credentials::Basic { user: user.to_owned(), password: Secret::new(password) }
 }
 
 fn lock(origin: &str) -> String {
@@ -320,7 +319,7 @@ fn other_sources_are_found_where_their_tools_keep_them() {
     assert_eq!(machine.find("pypi").unwrap().1, "etc/pip.conf:2");
     machine.set("PIP_INDEX_URL", "https://joe:secret@env.example/simple/");
     assert_eq!(machine.find("pypi").unwrap(), ("https://env.example/simple/".into(), "PIP_INDEX_URL".into()));
-    assert_eq!(machine.look(&["pypi"]).unwrap().credentials("pypi"), basic("joe", "secret"));
+    assert_eq!(machine.look(&["pypi"]).unwrap().credentials("pypi"), Some(basic("joe", "secret")));
 
     machine.file("home/.config/go/env", "GOFLAGS=\nGOPROXY=https://a.example|https://b.example,direct\n");
     let found = machine.look(&["go"]).unwrap().get("go").unwrap();
@@ -368,18 +367,18 @@ fn apt_names_the_archive_of_the_installed_release() {
 fn npm_signs_in_as_npm_does() {
     let auth = "am9lOnM6ZWNyZXQ="; // printf joe:s:ecret | base64
     let password = "czplY3JldA=="; // printf s:ecret | base64
-    let both = basic("joe", "s:ecret");
+    let both = Some(basic("joe", "s:ecret"));
     for (lines, expected) in [
-        ("//r.example/npm/:_authToken=tok", bearer("tok")),
-        ("//r.example/npm:_authToken=tok", bearer("tok")),
-        ("//r.example/:_authToken=tok", bearer("tok")),
-        ("//r.example:_authToken=tok", bearer("tok")),
-        ("//r.example/:_authToken=far\n//r.example/npm/:_authToken=near", bearer("near")),
-        ("//r.example/:_authToken=${MY_TOKEN}", bearer("from-env")),
+        ("//r.example/npm/:_authToken=tok", Some(bearer("tok"))),
+        ("//r.example/npm:_authToken=tok", Some(bearer("tok"))),
+        ("//r.example/:_authToken=tok", Some(bearer("tok"))),
+        ("//r.example:_authToken=tok", Some(bearer("tok"))),
+        ("//r.example/:_authToken=far\n//r.example/npm/:_authToken=near", Some(bearer("near"))),
+        ("//r.example/:_authToken=${MY_TOKEN}", Some(bearer("from-env"))),
         (&format!("//r.example/npm/:_auth={auth}"), both.clone()),
         (&format!("//r.example/npm/:_auth = \"{auth}\""), both.clone()),
         (&format!("//r.example/npm/:username=joe\n//r.example/npm/:_password={password}"), both.clone()),
-        (&format!("//r.example/npm/:_auth={auth}\n//r.example/npm/:_authToken=tok"), bearer("tok")),
+        (&format!("//r.example/npm/:_auth={auth}\n//r.example/npm/:_authToken=tok"), Some(bearer("tok"))),
         // Somebody else's, or nobody's.
         ("//other.example/:_authToken=tok", None),
         ("//r.example:8443/:_authToken=tok", None),
@@ -402,25 +401,25 @@ fn npm_signs_in_as_npm_does() {
         "//tool.example/:_authToken=t1\n@acme:registry=https://acme.example\n//acme.example/:_authToken=t2\n",
     );
     let outcome = machine.look(&["npm"]).unwrap();
-    assert_eq!(outcome.credentials("npm"), bearer("t1"));
-    assert_eq!(outcome.credentials("npm:@acme"), bearer("t2"));
+    assert_eq!(outcome.credentials("npm"), Some(bearer("t1")));
+    assert_eq!(outcome.credentials("npm:@acme"), Some(bearer("t2")));
 }
 
 #[test]
 fn tokens_of_our_own_variables_and_files() {
     let mut machine = Machine::new();
     machine.set("WAPACK_SOURCE_NPM", "https://a.example").set("WAPACK_SOURCE_NPM_TOKEN", "t1");
-    assert_eq!(machine.look(&["npm"]).unwrap().credentials("npm"), bearer("t1"));
+    assert_eq!(machine.look(&["npm"]).unwrap().credentials("npm"), Some(bearer("t1")));
     // A source called like the variable of a token is not looked for there.
     assert_eq!(machine.find("npm:token"), None);
     machine.file("home/policy.toml", "[sources.npm]\nurl = \"https://b.example\"\n");
-    assert_eq!(machine.look(&["npm"]).unwrap().credentials("npm"), bearer("t1"));
+    assert_eq!(machine.look(&["npm"]).unwrap().credentials("npm"), Some(bearer("t1")));
 
     let path = machine.path("npm.token");
     machine.file("npm.token", "t2\n");
     let policy = format!("[sources.npm]\nurl = \"https://b.example\"\ntoken-file = \"{path}\"\n");
     machine.file("home/policy.toml", &policy);
-    assert_eq!(machine.look(&["npm"]).unwrap().credentials("npm"), bearer("t2"));
+    assert_eq!(machine.look(&["npm"]).unwrap().credentials("npm"), Some(bearer("t2")));
     assert!(machine.said("npm")[0].contains("everybody on this machine can read the secret"));
     let secret = "[sources.npm]\nurl = \"https://b.example\"\nuser = \"joe\"\npassword-env = \"PASSWORD\"\n";
     machine.file("home/policy.toml", secret);
@@ -430,7 +429,7 @@ fn tokens_of_our_own_variables_and_files() {
     // It only matters when somebody wants the source.
     machine.look(&["pypi"]).unwrap();
     machine.set("PASSWORD", "p");
-    assert_eq!(machine.look(&["npm"]).unwrap().credentials("npm"), basic("joe", "p"));
+    assert_eq!(machine.look(&["npm"]).unwrap().credentials("npm"), Some(basic("joe", "p")));
 
     let mut machine = Machine::new();
     machine.file("home/.npmrc", "registry=https://a.example").set("WAPACK_SOURCE_NPM_TOKEN", "t1");
@@ -657,33 +656,41 @@ fn t3_no_secret_is_printed() {
         .program("npm", "CANARY");
     let outcome = machine.look(&["npm", "npm:@c", "pypi", "go", "debian"]).unwrap();
     assert_eq!(outcome.network.settings.sources.len(), 5);
-    let mut printed = format!("{:?} {:#?} {:?}", outcome.network, outcome.network.settings, outcome.said);
+    let Network { settings, .. } = &outcome.network;
+    let mut printed = vec![format!("{:?} {settings:#?} {:?}", outcome.network, outcome.said)];
     for (name, found) in outcome.network.all_discovered() {
-        printed += &format!("{:?} {found:?}", shown(&name, &found));
+        printed.push(format!("{found:?} {:?}", shown(&name, &found)));
     }
-    assert!(printed.contains("sources.\\\"npm:@b\\\".token"), "{printed}");
+    assert!(printed.concat().contains("(set by "), "{printed:?}");
     // Errors and warnings about such values.
+    let mut fails = |machine: &Machine| {
+        let error = machine.look(&["npm"]).err().unwrap();
+        let style = Style::for_stream(&std::io::stdout(), true);
+        printed.extend([
+            format!("{error:?}"),
+            report::text(&error, style),
+            report::json(&error, 3).to_string(),
+        ]);
+    };
     for value in ["CANARY", "https://joe:CANARY@", "ftp://joe:CANARY@x", "https://joe:CANARY@x/?CANARY"] {
         let mut machine = Machine::new();
         machine.set("WAPACK_SOURCE_NPM", value);
-        let error = machine.look(&["npm"]).err().unwrap();
-        printed += &format!(
-            "{error:?} {} {}",
-            report::text(&error, Style::for_stream(&std::io::stdout(), true)),
-            report::json(&error, 3)
-        );
+        fails(&machine);
         let mut machine = Machine::new();
-        machine.set("npm_config_registry", value).set("HTTPS_PROXY", &value.replace("https", "socks"));
-        printed += &machine.said("npm").join("\n");
         machine.file("home/policy.toml", &format!("[sources.npm]\nurl = \"{value}\"\n"));
-        let error = machine.look(&["npm"]).err().unwrap();
-        printed += &report::text(&error, Style::for_stream(&std::io::stdout(), true));
+        fails(&machine);
         for key in ["token", "password", "token-file"] {
             let text = format!("[sources.npm]\nurl = \"https://a.example\"\n{key} = \"{value}\"\n");
             machine.file("home/policy.toml", &text);
-            let error = machine.look(&["npm"]).err().unwrap();
-            printed += &report::text(&error, Style::for_stream(&std::io::stdout(), true));
+            fails(&machine);
         }
     }
-    assert!(!printed.contains("CANARY"), "{printed}");
+    for value in ["CANARY", "https://joe:CANARY@", "ftp://joe:CANARY@x", "https://joe:CANARY@x/?CANARY"] {
+        let mut machine = Machine::new();
+        machine.set("npm_config_registry", value).set("HTTPS_PROXY", &value.replace("https", "socks"));
+        let said = machine.said("npm");
+        assert_eq!(said.len(), if value == "CANARY" { 1 } else { 2 }, "{said:?}");
+        printed.extend(said);
+    }
+    assert!(!printed.concat().contains("CANARY"), "{printed:#?}");
 }

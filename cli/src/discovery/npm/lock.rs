@@ -51,7 +51,7 @@ pub(super) fn origins(path: &Path) -> io::Result<Option<Origins>> {
 fn split(resolved: &str) -> Option<(String, Option<String>)> {
     let address = resolved.split('#').next()?;
     let (left, file) = address.split_once("/-/")?;
-    if !file.ends_with(".tgz") || address.contains('?') || !left.starts_with("https://") {
+    if file.strip_suffix(".tgz").is_none() || address.contains('?') || !left.starts_with("https://") {
         return None;
     }
     let (rest, last) = left.rsplit_once('/')?;

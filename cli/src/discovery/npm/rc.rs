@@ -117,9 +117,9 @@ impl Npm {
             let read = if let Some(token) = value("_authToken") {
                 Some((token, Some(Credentials::Bearer(Secret::new(&token.value)))))
             } else if let Some(both) = value("_auth") {
-                Some((both, decoded(&both.value).and_then(|text| basic(text.split_once(':')?))))
+                Some((both, decoded(&both.value).and_then(|text| Some(basic(text.split_once(':')?)))))
             } else if let (Some(user), Some(password)) = (value("username"), value("_password")) {
-                Some((password, decoded(&password.value).and_then(|text| basic((&user.value, &text)))))
+                Some((password, decoded(&password.value).map(|text| basic((&user.value, &text)))))
             } else {
                 None
             };
@@ -248,8 +248,8 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(STANDARD.decode(text).ok()?).ok()
 }
 
-fn basic((user, password): (&str, &str)) -> Option<Credentials> {
-    Some(Credentials::Basic { user: user.to_owned(), password: Secret::new(password) })
+fn basic((user, password): (&str, &str)) -> Credentials {
+    Credentials::Basic { user: user.to_owned(), password: Secret::new(password) }
 }
 
 /// Puts values of variables in: `${NAME}`, or `${NAME?}` for nothing when there
@@ -386,14 +386,9 @@ mod tests {
             };
             assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
             let said = String::from_utf8(ran.stdout).unwrap();
-            let ours: String = keys
-                .iter()
-                .map(|key| {
-                    let value = npm.get(key).map_or("undefined", |entry| &entry.value);
-                    format!("{key}={value}\n")
-                })
-                .collect();
-            assert_eq!(ours, said);
+            let value = |key: &String| npm.get(key).map_or("undefined", |entry| &entry.value);
+            let ours: Vec<String> = keys.iter().map(|key| format!("{key}={}", value(key))).collect();
+            assert_eq!(ours.join("\n") + "\n", said);
         }
     }
 
