@@ -13,12 +13,15 @@ use wapack_runtime::cnb::id::{BuildpackId, BuildpackRef, BuildpackVersion, ExecE
 use wapack_runtime::cnb::order::{Order, OrderGroup, OrderMember};
 use wapack_runtime::cnb::target::Target;
 use wapack_runtime::executor::worker::WorkerCommand;
+use wapack_runtime::grant::{Grant, is_source_name};
 use wapack_runtime::lifecycle::AppRequest;
+use wapack_runtime::network::{SourcePlace, parse_base};
 use wapack_runtime::policy::{Origins, Policy};
 use wapack_runtime::store::{Store, StoreError};
 
 use crate::args::{AppArguments, PolicyArguments};
 use crate::directories;
+use crate::discovery::{self, Environment, Network, Question};
 use crate::embedded;
 use crate::failure::{Failure, InputError};
 use crate::output::Output;
@@ -35,6 +38,7 @@ pub(crate) struct App {
     source: PathBuf,
     pub(crate) store: Store,
     pub(crate) policy: Policy,
+    origins: Origins,
     builder: Builder,
     environment: BTreeMap<String, String>,
     exec_env: ExecEnv,
@@ -51,7 +55,7 @@ impl App {
         output: &mut Output,
     ) -> Result<Self, Failure> {
         let environment = environment(&arguments.environment)?;
-        let (policy, _) = policy(&arguments.policy)?;
+        let (policy, origins) = policy(&arguments.policy)?;
         let cache = directories::cache(arguments.cache_dir.as_deref())?;
         let (store, warnings) = Store::open(&cache)?;
         for warning in warnings {
@@ -67,6 +71,7 @@ impl App {
             source: arguments.path.clone(),
             store,
             policy,
+            origins,
             builder,
             environment,
             exec_env: ExecEnv::default(),
@@ -79,6 +84,23 @@ impl App {
     /// Tells the buildpacks that no choice of an earlier build has to stay.
     pub(crate) fn choose_anew(&mut self) {
         self.environment.insert(UPDATE_VARIABLE.to_owned(), "1".to_owned());
+    }
+
+    /// Where the sources are that the buildpacks of this build may ask for.
+    pub(crate) fn network(&self, cancel: &Cancel) -> Result<Network, Failure> {
+        let grants = self.builder.catalog.iter().flat_map(|buildpack| buildpack.descriptor.grants.all().0);
+        let wanted = grants.filter_map(|grant| match grant {
+            Grant::Source(name) => Some(name),
+            Grant::AppWrite | Grant::Clock | Grant::Random => None,
+        });
+        let question = Question {
+            policy: &self.policy,
+            origins: &self.origins,
+            app: Some(&self.source),
+            wanted: wanted.collect(),
+            cancel,
+        };
+        discovery::network(&question, Environment::of_process())
     }
 
     pub(crate) fn request<'a>(&'a self, target: &'a Target, cancel: &'a Cancel) -> AppRequest<'a> {
@@ -109,7 +131,42 @@ pub(crate) fn worker() -> Result<WorkerCommand, InputError> {
 pub(crate) fn policy(arguments: &PolicyArguments) -> Result<(Policy, Origins), Failure> {
     let (mut policy, mut origins) = Policy::load(&directories::policy_files(arguments.policy.as_deref()))?;
     policy.allow_by_flag(arguments.grants.iter().cloned(), &mut origins)?;
+    for source in &arguments.sources {
+        let (name, place) = source_flag(source)?;
+        policy.source_by_flag(name, place, &mut origins)?;
+    }
+    if arguments.offline {
+        policy.offline_by_flag(&mut origins);
+    }
     Ok((policy, origins))
+}
+
+/// `NAME=URL` or `NAME=DIR`. Other users of the machine can see the arguments
+/// of a program, so there is no password in them.
+fn source_flag(text: &str) -> Result<(&str, SourcePlace), InputError> {
+    let (name, place) = text.split_once('=').unwrap_or((text, ""));
+    let refused = |rule: &str| InputError::SourceFlag {
+        value: format!("{}=…", name.escape_debug()),
+        rule: rule.to_owned(),
+    };
+    if !is_source_name(name) {
+        return Err(refused("that is not the name of a source"));
+    }
+    if place.is_empty() {
+        return Err(refused("there is nothing behind the `=`"));
+    }
+    if !place.contains("://") {
+        let directory = std::path::absolute(place).map_err(|error| refused(&error.to_string()))?;
+        return Ok((name, SourcePlace::Directory(directory)));
+    }
+    match parse_base(place) {
+        Ok((base, None)) => Ok((name, SourcePlace::Base(base))),
+        Ok((_, Some(_))) => {
+            let variable = discovery::token_variable(name);
+            Err(refused(&format!("a password can be seen here; put a token into `{variable}`")))
+        }
+        Err(error) => Err(refused(&error.to_string())),
+    }
 }
 
 /// What [`Store::builder`] can fail with.
@@ -296,6 +353,24 @@ mod tests {
             ["", "linux", "linux/", "linux/riscv64", "windows/amd64", "linux/amd64/", "linux/arm64/v8/x"]
         {
             assert!(target(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn sources_of_flags_are_addresses_or_directories() {
+        let place = |text: &str| match source_flag(text) {
+            Ok((name, SourcePlace::Base(url))) => format!("{name} {url}"),
+            Ok((name, SourcePlace::Directory(path))) => format!("{name} {}", path.display()),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(place("npm=https://mirror.example/npm"), "npm https://mirror.example/npm/");
+        assert_eq!(place("npm:@acme=/srv/a=b"), "npm:@acme /srv/a=b");
+        assert!(place("npm=mirror").starts_with("npm /"));
+        for text in
+            ["npm", "npm=", "=x", "../x=/srv", "npm=ftp://CANARY", "npm=https://CANARY@mirror.example"]
+        {
+            let said = place(text);
+            assert!(said.contains("does not say where a source is") && !said.contains("CANARY"), "{said}");
         }
     }
 }

@@ -60,7 +60,10 @@ Examples:
 const CONFIG_EXAMPLES: &str = "\
 Later files win over earlier ones: the built-in defaults, /etc/wapack/policy.toml, wapack/policy.toml in
 $XDG_CONFIG_HOME (or ~/.config), the file of --policy. The one in /etc is a ceiling: with it, the others can
-lower limits and take grants away, nothing else.";
+lower limits and take grants away, nothing else.
+
+A source that no policy names is looked for, in this order: `WAPACK_SOURCE_<NAME>`, the configuration of npm, pip,
+Go and apt, the installed tool itself, the app's lock file. Where there is a file in /etc, only the variable counts.";
 
 /// Turns an app's source into an OCI image by running buildpacks as sandboxed
 /// WebAssembly components. No Docker, no daemon, no root.
@@ -203,10 +206,6 @@ pub(crate) struct AppArguments {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Machine")]
     pub(crate) cache_dir: Option<PathBuf>,
 
-    /// For scripts that say so: builds of this version never use a network, with or without it
-    #[arg(long, help_heading = "Machine")]
-    pub(crate) no_network: bool,
-
     /// Leave the directories that the buildpacks saw, and say where they are
     #[arg(long, help_heading = "Machine")]
     pub(crate) keep_work_dir: bool,
@@ -226,6 +225,14 @@ pub(crate) struct PolicyArguments {
     /// Allow every buildpack: `app-write`, `clock`, `random` or `source=NAME`
     #[arg(long = "grant", value_name = "GRANT")]
     pub(crate) grants: Vec<Grant>,
+
+    /// Where a source is: an address or a directory, instead of what else says so; see `wapack config`
+    #[arg(long = "source", value_name = "NAME=URL|DIR")]
+    pub(crate) sources: Vec<String>,
+
+    /// Use no network: what is not here already is an error
+    #[arg(long, visible_alias = "no-network")]
+    pub(crate) offline: bool,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ use wapack_runtime::catalog::CatalogError;
 use wapack_runtime::error::Error;
 use wapack_runtime::executor::GuestFailure;
 use wapack_runtime::fault::{Diagnose, Fault};
+use wapack_runtime::network::BadAddress;
 use wapack_runtime::oci::layout::LayoutError;
 use wapack_runtime::policy::PolicyError;
 use wapack_runtime::store::StoreError;
@@ -123,6 +124,21 @@ pub(crate) enum InputError {
     Inspect { value: String },
     #[error("cannot read `{}`", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("`{value}` does not say where a source is: {rule}")]
+    SourceFlag { value: String, rule: String },
+    #[error("the variable `{variable}` does not say where the source `{name}` is")]
+    SourceVariable { variable: String, name: String, source: BadAddress },
+    #[error("{set_by}: nothing signs in to the source `{name}`")]
+    SourceSecret { name: String, set_by: String, source: SecretError },
+}
+
+/// Why a secret is not where it should be. Never what was found instead.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SecretError {
+    #[error("the variable `{name}` is not set")]
+    Unset { name: String },
+    #[error("cannot use `{}`", path.display())]
+    File { path: PathBuf, source: std::io::Error },
 }
 
 impl Diagnose for InputError {
@@ -144,6 +160,8 @@ impl Diagnose for InputError {
                 "input.buildpack"
             }
             Self::Inspect { .. } | Self::Unreadable { .. } => "input.inspect",
+            Self::SourceFlag { .. } | Self::SourceVariable { .. } => "input.source",
+            Self::SourceSecret { .. } => "input.source_secret",
         }
     }
 
@@ -195,6 +213,18 @@ impl Diagnose for InputError {
                 "name a buildpack's directory, a `.wasm` file, or an image as `oci:DIR[:REF]`; `--host` is this machine"
             }
             Self::Unreadable { .. } => return None,
+            Self::SourceFlag { .. } => {
+                "write `--source npm=https://mirror.example/npm/` or `--source npm=DIR`"
+            }
+            Self::SourceVariable { .. } => {
+                "it is an `http://` or `https://` address, or the absolute path of a directory"
+            }
+            Self::SourceSecret { source: SecretError::Unset { name }, .. } => {
+                return Some(format!("set `{name}` where `wapack` is run"));
+            }
+            Self::SourceSecret { .. } => {
+                "the file has the secret as its only line, and whoever runs the build can read it"
+            }
         };
         Some(hint.to_owned())
     }

@@ -7,6 +7,7 @@ mod app;
 mod args;
 mod commands;
 mod directories;
+mod discovery;
 mod embedded;
 mod exit;
 mod failure;

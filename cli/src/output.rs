@@ -87,6 +87,11 @@ impl Output {
         }
     }
 
+    /// Something to know, without alarm.
+    pub(crate) fn note(&mut self, message: &str) {
+        self.event(Event::Note { message: message.to_owned() });
+    }
+
     /// Why a command failed; gives its exit code.
     pub(crate) fn failure(&mut self, failure: &Failure, caught: &Caught) -> u8 {
         self.progress.clear();

@@ -44,3 +44,57 @@ fn a_policy_that_is_not_understood_names_its_line() {
         "caused by: line 3, column 1",
     ]);
 }
+
+/// T3: sources are shown with whoever named them, and never with what signs in.
+#[test]
+fn t3_sources_are_shown_without_their_secrets() {
+    let site = Site::new();
+    site.file(".npmrc", "registry=https://npm.example\n//npm.example/:_authToken=${MY_TOKEN}\n");
+    site.file("pip.conf", "[global]\nindex-url = https://CANARY@pip.example/simple\n");
+    site.file("token", "CANARY\n");
+    site.file(
+        "policy.toml",
+        "[sources.\"npm:@acme\"]\nurl = \"https://acme.example\"\ntoken-file = \"/no/token\"\n",
+    );
+    let run = |arguments: &[&str]| -> crate::site::Ended {
+        let mut command = site.command(&[&["config", "show", "--source", "go=/srv/go"], arguments].concat());
+        command.env("MY_TOKEN", "CANARY").env("PIP_CONFIG_FILE", site.path().join("pip.conf"));
+        command.output().unwrap().into()
+    };
+    let ended = run(&["--offline"]).with(0);
+    let line = |key: &str| ended.out.lines().find(|line| line.starts_with(key)).unwrap();
+    assert!(line("sources.npm.url = \"https://npm.example/\"").ends_with("/.npmrc:1"));
+    assert!(line("sources.npm.token = (set by ").ends_with("/.npmrc:2"));
+    assert!(line("sources.pypi.url = \"https://pip.example/simple/\"").ends_with("/pip.conf:2"));
+    assert!(line("sources.pypi.password = (set by ").contains("/pip.conf:2)"));
+    assert!(line("sources.go.directory = \"/srv/go\"").ends_with("# command line"));
+    assert!(line("network.offline = true").ends_with("# command line"));
+    let json = run(&["--json"]).with(0);
+    let document: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let settings = document["settings"].as_array().unwrap();
+    let token = settings.iter().find(|setting| setting["key"] == "sources.npm.token").unwrap();
+    assert_eq!(token["origin"]["from"], "discovered");
+    // What is ours has to be right.
+    let broken = run(&["--policy", "policy.toml"]).with(3).complains(&[
+        "error[input.source_secret]: policy.toml:2: nothing signs in to the source `npm:@acme`",
+        "caused by: cannot use `/no/token`",
+        "hint: ",
+    ]);
+    for ended in [ended, json, broken] {
+        assert!(!format!("{}{}", ended.out, ended.err).contains("CANARY"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_source_that_cannot_be_is_refused() {
+    let site = Site::new();
+    site.run(&["config", "show", "--source", "npm"])
+        .with(3)
+        .complains(&["error[input.source]", "hint: write `--source"]);
+    let mut command = site.command(&["config", "show"]);
+    let ended: crate::site::Ended = command.env("WAPACK_SOURCE_NPM", "CANARY").output().unwrap().into();
+    let ended = ended
+        .with(3)
+        .complains(&["error[input.source]: the variable `WAPACK_SOURCE_NPM`", "caused by: it is not an"]);
+    assert!(!ended.err.contains("CANARY"));
+}

@@ -25,6 +25,8 @@ fn help_of_build_names_every_flag_and_exit_code() {
         "--run-image",
         "--cache-dir",
         "--no-network",
+        "--offline",
+        "--source",
         "--output",
         "--policy",
         "--grant",
@@ -42,7 +44,7 @@ fn help_of_build_names_every_flag_and_exit_code() {
     ] {
         assert!(ended.out.contains(flag), "no {flag} in\n{}", ended.out);
     }
-    ended.says(&["skopeo inspect oci:", "Exit codes:", "never use a network", "20  no buildpack takes part"]);
+    ended.says(&["skopeo inspect oci:", "Exit codes:", "Use no network", "20  no buildpack takes part"]);
 }
 
 #[test]

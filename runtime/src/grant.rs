@@ -46,8 +46,8 @@ impl Grants {
         match grant {
             // `npm` covers its parts, such as `npm:@acme`.
             Grant::Source(name) => {
-                let part_of = name.split_once(':').map(|(whole, _)| Grant::Source(whole.to_owned()));
-                self.0.contains(grant) || part_of.is_some_and(|whole| self.0.contains(&whole))
+                let has = |name: &str| self.0.contains(&Grant::Source(name.to_owned()));
+                has(name) || has(ANY_SOURCE) || name.split_once(':').is_some_and(|(whole, _)| has(whole))
             }
             Grant::AppWrite | Grant::Clock | Grant::Random => self.0.contains(grant),
         }
@@ -79,7 +79,9 @@ impl From<Grants> for AskedGrants {
 
 /// Text that names no grant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{value}` is not a grant: known are `app-write`, `clock`, `random` and `source=NAME`")]
+#[error(
+    "`{value}` is not a grant: known are `app-write`, `clock`, `random`, `source=NAME` and `source=*` for all of them"
+)]
 pub struct UnknownGrant {
     /// The text, with control characters escaped.
     pub value: String,
@@ -95,12 +97,15 @@ impl std::str::FromStr for Grant {
             "clock" => Ok(Self::Clock),
             "random" => Ok(Self::Random),
             _ => match text.strip_prefix("source=") {
-                Some(name) if is_source_name(name) => Ok(Self::Source(name.to_owned())),
+                Some(name) if is_source_name(name) || name == ANY_SOURCE => Ok(Self::Source(name.to_owned())),
                 _ => Err(UnknownGrant { value: text.escape_default().to_string() }),
             },
         }
     }
 }
+
+/// Allows every source. For a policy: a buildpack has to say which ones it wants.
+pub const ANY_SOURCE: &str = "*";
 
 /// Whether `name` can name a source: `npm`, or with a scope `npm:@acme`.
 #[must_use]

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::json;
 use wapack_runtime::cancel::Cancel;
@@ -9,15 +10,15 @@ use wapack_runtime::cnb::labels::ProjectMetadata;
 use wapack_runtime::cnb::target::{Distro, Target};
 use wapack_runtime::lifecycle::{self, BuildRequest};
 use wapack_runtime::limits::show_bytes;
-use wapack_runtime::network::{NetworkSettings, SourcePlace, SourceSettings, SourceTrust};
+use wapack_runtime::network::{FindSource, NetworkSettings};
 use wapack_runtime::oci::layer::Owner;
 use wapack_runtime::oci::layout::{LayoutError, LayoutImage, Platform, read_image};
 use wapack_runtime::phase::export::{Base, Exported, Launcher, LauncherMode, RunImage};
-use wapack_runtime::policy::{Policy, SourceMirror};
 use wapack_runtime::sources::Sources;
 
 use crate::app::{self, App};
 use crate::args::{BuildArguments, LauncherChoice};
+use crate::discovery;
 use crate::embedded;
 use crate::failure::{Failure, InputError};
 use crate::image_name::ImageName;
@@ -44,7 +45,11 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
     if arguments.update {
         app.choose_anew();
     }
-    let sources = Sources::new(network(&app.policy), &app.policy.limits, app.store.downloads());
+    let network = app.network(cancel)?;
+    discovery::say_remarks(&network.finder, output);
+    let finder = Arc::clone(&network.finder) as Arc<dyn FindSource>;
+    let settings = NetworkSettings { finder: Some(finder), ..network.settings };
+    let sources = Sources::new(settings, &app.policy.limits, app.store.downloads());
     let image = name.to_string();
     let request = BuildRequest {
         app: app.request(&target, cancel),
@@ -63,23 +68,11 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
         project: &ProjectMetadata::default(),
         output: &layout,
     };
-    let exported = lifecycle::build(&request, output)?;
+    let exported = lifecycle::build(&request, output);
+    discovery::say_remarks(&network.finder, output);
+    let exported = exported?;
     summary(&exported, &image, &layout, output);
     Ok(0)
-}
-
-/// The network of a build, as its policy has it.
-fn network(policy: &Policy) -> NetworkSettings {
-    let source = |mirror: &SourceMirror| SourceSettings {
-        place: SourcePlace::Directory(mirror.directory.clone()),
-        mirrors: Vec::new(),
-        credentials: None,
-        ca: Vec::new(),
-        trust: SourceTrust::Configured,
-        set_by: "policy".to_owned(),
-    };
-    let sources = policy.sources.iter().map(|(name, mirror)| (name.clone(), source(mirror))).collect();
-    NetworkSettings { sources, ..NetworkSettings::default() }
 }
 
 /// Where the image goes; refused now when it could not be written there later.

@@ -35,7 +35,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Build(arguments) => build::run(arguments, &cancel, &mut output),
         Command::Detect(arguments) => detect::run(arguments, &cancel, &mut output),
         Command::Inspect(arguments) => inspect::run(arguments, &cancel, &mut output),
-        Command::Config(arguments) => config::run(arguments, &mut output),
+        Command::Config(arguments) => config::run(arguments, &cancel, &mut output),
     };
     ExitCode::from(match result {
         Ok(_) if output.terminal.out_closed() => exit::CLOSED,

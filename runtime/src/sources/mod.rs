@@ -70,6 +70,8 @@ impl fmt::Debug for Sources {
 /// What threads and tasks of a build share.
 struct Shared {
     settings: NetworkSettings,
+    /// What the finder answered: it is asked once for each name.
+    found: Mutex<BTreeMap<String, Option<SourceSettings>>>,
     network: Network,
     /// Where downloads are kept; without it nothing comes over the network.
     downloads: Option<Downloads>,
@@ -98,7 +100,23 @@ impl Shared {
         let connect_timeout = Duration::from_secs(limits.http_connect_seconds);
         let clients = Clients::new(&settings, world, connect_timeout);
         let network = Network { clients, limits: limits.clone(), received: AtomicU64::new(0) };
-        Self { settings, network, downloads, tally: Mutex::default() }
+        Self { settings, found: Mutex::default(), network, downloads, tally: Mutex::default() }
+    }
+
+    /// Where the source `name` is. A scope, such as `npm:@acme`, is in the whole
+    /// source unless it has a place of its own; other parts are places of their own.
+    fn settings_of(&self, name: &str) -> Option<SourceSettings> {
+        let whole = name.split_once(':').filter(|(_, part)| part.starts_with('@')).map(|(whole, _)| whole);
+        self.find(name).or_else(|| self.find(whole?))
+    }
+
+    fn find(&self, name: &str) -> Option<SourceSettings> {
+        if let Some(settings) = self.settings.sources.get(name) {
+            return Some(settings.clone());
+        }
+        let finder = self.settings.finder.as_ref()?;
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.entry(name.to_owned()).or_insert_with(|| finder.find(name)).clone()
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -216,7 +234,7 @@ impl Wanted {
                 )),
             ));
         }
-        let settings = settings_of(&shared.settings, &source).ok_or_else(|| unset(&source))?.clone();
+        let settings = shared.settings_of(&source).ok_or_else(|| unset(&source))?;
         let path = SourcePath::parse(&path).ok_or_else(|| {
             let shown: String = path.chars().take(200).flat_map(char::escape_default).collect();
             refusal("source.bad_path", format!("`{shown}` is not a path below the source `{source}`"), None)
@@ -286,13 +304,6 @@ impl Wanted {
         file.rewind().map_err(unreadable)?;
         Ok(file)
     }
-}
-
-/// The source called `name`. A scope, such as `npm:@acme`, is in the whole source
-/// unless it has a place of its own; other parts are places of their own.
-fn settings_of<'a>(settings: &'a NetworkSettings, name: &str) -> Option<&'a SourceSettings> {
-    let whole = || name.split_once(':').filter(|(_, part)| part.starts_with('@')).map(|(whole, _)| whole);
-    settings.sources.get(name).or_else(|| settings.sources.get(whole()?))
 }
 
 fn unset(source: &str) -> Refusal {
