@@ -47,6 +47,15 @@ pub trait BlobStore {
 
     /// Forgets a blob whose file turned out to be damaged.
     fn discard(&self, path: &Path);
+
+    /// What was last kept under `name`; what cannot be read is not there. For
+    /// what could be found out again, such as what is inside a layer.
+    fn note(&self, _name: &str) -> Option<String> {
+        None
+    }
+
+    /// Keeps a text under `name`, if it can.
+    fn keep_note(&self, _name: &str, _text: &str) {}
 }
 
 /// A file that is being filled; it is removed when it is dropped.

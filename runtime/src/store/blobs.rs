@@ -30,6 +30,13 @@ struct IndexRecord {
     blob: SealedBlob,
 }
 
+/// Something that was found out, and could be again.
+#[derive(Serialize, Deserialize)]
+struct NoteRecord {
+    name: String,
+    text: String,
+}
+
 impl BlobStore for Store {
     /// An untouched blob costs one small record and one `stat`.
     fn find(&self, diff_id: &DiffId, encoder: &str) -> Option<StoredBlob> {
@@ -82,6 +89,17 @@ impl BlobStore for Store {
         if path.starts_with(self.root()) {
             Store::discard(self, path);
         }
+    }
+
+    fn note(&self, name: &str) -> Option<String> {
+        let record: NoteRecord = self.read_record(&note_name(name))?;
+        (record.name == name).then_some(record.text)
+    }
+
+    fn keep_note(&self, name: &str, text: &str) {
+        let record = NoteRecord { name: name.to_owned(), text: text.to_owned() };
+        // Without it the next build finds out again, no worse.
+        let _ = self.write_record(&note_name(name), &record);
     }
 }
 
@@ -174,6 +192,10 @@ fn reseal(path: &Path, digest: &Digest) -> Option<Seal> {
 
 fn index_name(diff_id: &DiffId, encoder: &str) -> String {
     format!("index/{}", hash_of(&[&diff_id.to_string(), encoder]))
+}
+
+fn note_name(name: &str) -> String {
+    format!("notes/{}", hash_of(&[name]))
 }
 
 #[cfg(test)]

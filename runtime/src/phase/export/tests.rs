@@ -81,6 +81,9 @@ fn node() -> BuildpackRef {
     BuildpackRef { id: "acme/node".parse().unwrap(), version: "1.2".parse().unwrap() }
 }
 
+/// Where nobody looks: what a process needs is the subject of other tests.
+const PROGRAM: &str = "/cnb/server";
+
 fn web(command: &[&str]) -> Process {
     Process {
         process_type: "web".parse().unwrap(),
@@ -109,7 +112,7 @@ impl Bench {
             app: Tree::of(root.path().join("app")),
             ..Built::default()
         };
-        built.processes.add(&node().id, vec![web(&["server", "--x"])]);
+        built.processes.add(&node().id, vec![web(&[PROGRAM, "--x"])]);
         Self {
             store: DirectoryStore {
                 directory: root.path().join("store"),
@@ -133,6 +136,11 @@ impl Bench {
         let path = self.root.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, contents).unwrap();
+    }
+
+    fn program(&self, path: &str, contents: &str) {
+        self.write(path, contents);
+        fs::set_permissions(self.root.path().join(path), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     fn layer(&mut self, name: &str, contents: BuiltContents) -> &mut BuiltLayer {
@@ -303,7 +311,7 @@ fn exp_03_order_of_layers_and_what_is_in_them() {
     assert_eq!(metadata["process-types"]["sha"], json!(image.layers[5].diff_id));
     let build = label(image, labels_name("build"));
     assert_eq!(build["launcher"]["version"], "9.8");
-    assert_eq!(build["processes"][0]["command"], json!(["server", "--x"]));
+    assert_eq!(build["processes"][0]["command"], json!([PROGRAM, "--x"]));
     assert_eq!(build["buildpack-default-process-type"], "web");
     assert_eq!(label(image, labels_name("project")), json!({}));
 }
@@ -349,7 +357,7 @@ fn img_05_entrypoint() {
     assert!(!bench.layout().exists());
 
     bench.process_type = None;
-    bench.built.processes.add(&node().id, vec![Process { default: false, ..web(&["x"]) }]);
+    bench.built.processes.add(&node().id, vec![Process { default: false, ..web(&[PROGRAM]) }]);
     assert_eq!(bench.export().image.configuration.config.entrypoint, ["/cnb/lifecycle/launcher"]);
 }
 
@@ -754,7 +762,7 @@ fn metadata_that_cannot_be_stored_names_its_layer() {
 fn without_a_launcher_the_image_is_the_app_and_its_layers() {
     let mut bench = Bench::new();
     bench.mode = LauncherMode::Auto;
-    bench.write("server/bin/server", "x");
+    bench.program("server/bin/server", "x");
     bench.write("zlib/lib/z.so", "x");
     let change = |name: &str, scope, operation, value: &str| EnvironmentChange {
         name: name.into(),
@@ -808,6 +816,7 @@ fn lau_23_a_relative_program_is_looked_up_from_the_app() {
     let mut bench = Bench::new();
     bench.mode = LauncherMode::Never;
     bench.built.processes = crate::cnb::launch::ProcessTable::default();
+    bench.program("app/bin/run", "x");
     let process = Process { working_directory: Some("sub".into()), ..web(&["./bin/run"]) };
     bench.built.processes.add(&node().id, vec![process]);
     let run = bench.export().image.configuration.config;
@@ -840,7 +849,7 @@ fn what_needs_a_launcher_gets_one_or_is_refused() {
     );
     assert_eq!(
         needs(&|bench| {
-            let process = Process { exec_envs: vec!["test".parse().unwrap()], ..web(&["x"]) };
+            let process = Process { exec_envs: vec!["test".parse().unwrap()], ..web(&[PROGRAM]) };
             bench.built.processes.add(&node().id, vec![process]);
         }),
         "the image needs a launcher: process `web` is for some execution environments only"
@@ -850,12 +859,12 @@ fn what_needs_a_launcher_gets_one_or_is_refused() {
 #[test]
 fn a_second_process_needs_the_launcher_unless_told_otherwise() {
     let mut bench = Bench::new();
-    let job = Process { process_type: "job".parse().unwrap(), default: false, ..web(&["job"]) };
+    let job = Process { process_type: "job".parse().unwrap(), default: false, ..web(&[PROGRAM]) };
     bench.built.processes.add(&node().id, vec![job]);
     bench.mode = LauncherMode::Auto;
     assert!(bench.export().has_launcher);
     bench.mode = LauncherMode::Never;
-    assert_eq!(bench.export().image.configuration.config.entrypoint, ["server", "--x"]);
+    assert_eq!(bench.export().image.configuration.config.entrypoint, [PROGRAM, "--x"]);
 }
 
 #[test]
