@@ -17,6 +17,8 @@ use super::elf::Elf;
 
 mod scan;
 
+#[cfg(test)]
+pub(crate) use scan::library_cache;
 pub use scan::{LayerBlob, ScanError};
 
 /// Links followed on the way to one file, as the kernel does.

@@ -268,7 +268,7 @@ fn contents(path: &str, entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Con
 /// entries × ( flags u32 · name u32 · path u32 · 12 bytes )
 /// ```
 /// Names and paths are offsets of strings that end with NUL, from the file's start.
-fn library_cache(bytes: &[u8]) -> Option<Vec<(String, String)>> {
+pub(crate) fn library_cache(bytes: &[u8]) -> Option<Vec<(String, String)>> {
     const HEADER_BYTES: usize = 48;
     const ENTRY_BYTES: usize = 24;
     /// On machines of both byte orders the numbers are the machine's own; all we know of are little-endian.

@@ -101,6 +101,12 @@ impl<'a> ImageFiles<'a> {
         Ok(Self { parts, base, base_index: OnceCell::new(), store, cancel })
     }
 
+    /// An image that is only a base.
+    #[cfg(test)]
+    pub(super) fn of_base(index: FileIndex, store: &'a dyn BlobStore, cancel: &'a Cancel) -> Self {
+        Self { parts: vec![], base: &[], base_index: OnceCell::from(index), store, cancel }
+    }
+
     /// Where a path leads, as a clean path without a leading slash; `None` when there is nothing.
     pub(super) fn follow(&self, path: &str) -> Result<Option<String>, Stop> {
         follow(path, |path| self.step(path))

@@ -73,34 +73,43 @@ impl<'a> Search<'a> {
         elf: &Elf,
         loader: Option<&Elf>,
     ) -> Result<Vec<MissingLibrary>, Stop> {
+        Ok(self.load(program, elf, loader)?.1)
+    }
+
+    /// What would be loaded, the program first, and what would not be found.
+    fn load(
+        &self,
+        program: &str,
+        elf: &Elf,
+        loader: Option<&Elf>,
+    ) -> Result<(Vec<Loaded>, Vec<MissingLibrary>), Stop> {
         let mut names: HashSet<String> = HashSet::new();
         names.extend(self.loader_name.rsplit('/').next().map(str::to_owned));
         names.extend(loader.and_then(|loader| loader.soname.clone()));
         let system = self.system_directories(elf.abi)?;
         let cache = self.cache()?;
         let mut loaded = vec![Loaded { path: program.to_owned(), elf: elf.clone(), parent: None }];
-        let mut missing = Vec::new();
+        let mut missing: Vec<MissingLibrary> = Vec::new();
         let mut at = 0;
         while at < loaded.len() {
             for name in loaded[at].elf.needed.clone() {
-                if loaded.len() > MAX_LIBRARIES || self.is_built_in(&name) || !names.insert(name.clone()) {
+                if loaded.len() > MAX_LIBRARIES || self.is_built_in(&name) || names.contains(&name) {
                     continue;
                 }
-                match self.find(&name, &loaded, at, &system, &cache)? {
-                    Some((path, Some(elf))) => {
+                // Another library may know where to find what this one misses.
+                if let Some((path, elf)) = self.find(&name, &loaded, at, &system, &cache)? {
+                    names.insert(name);
+                    if let Some(elf) = elf {
                         names.extend(elf.soname.clone());
                         loaded.push(Loaded { path, elf, parent: Some(at) });
                     }
-                    Some((_, None)) => {}
-                    None => {
-                        let needed_by = format!("/{}", loaded[at].path);
-                        missing.push(MissingLibrary { name, needed_by });
-                    }
+                } else if missing.iter().all(|library| library.name != name) {
+                    missing.push(MissingLibrary { name, needed_by: format!("/{}", loaded[at].path) });
                 }
             }
             at += 1;
         }
-        Ok(missing)
+        Ok((loaded, missing))
     }
 
     /// musl has these in the loader itself.
@@ -266,3 +275,6 @@ fn platform(abi: Abi) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests;
