@@ -23,6 +23,7 @@ struct DirectoryStore {
     directory: PathBuf,
     created: Cell<usize>,
     known: RefCell<BTreeMap<PathBuf, StoredBlob>>,
+    notes: RefCell<BTreeMap<String, String>>,
 }
 
 impl DirectoryStore {
@@ -59,6 +60,14 @@ impl BlobStore for DirectoryStore {
 
     fn discard(&self, path: &Path) {
         fs::remove_file(path).unwrap();
+    }
+
+    fn note(&self, name: &str) -> Option<String> {
+        self.notes.borrow().get(name).cloned()
+    }
+
+    fn keep_note(&self, name: &str, text: &str) {
+        self.notes.borrow_mut().insert(name.to_owned(), text.to_owned());
     }
 }
 
@@ -118,6 +127,7 @@ impl Bench {
                 directory: root.path().join("store"),
                 created: Cell::new(0),
                 known: RefCell::default(),
+                notes: RefCell::default(),
             },
             root,
             built,
@@ -937,4 +947,129 @@ fn umoci_unpacks_what_we_export() {
     let configuration: Value =
         serde_json::from_slice(&fs::read(bundle.join("config.json")).unwrap()).unwrap();
     assert_eq!(configuration["process"]["args"], json!(["/cnb/process/web"]));
+}
+
+/// A process that starts a script of a layer, whose interpreter is in the base.
+fn bench_with_interpreter() -> Bench {
+    let mut bench = Bench::new();
+    bench.program("app/interpreter", "x");
+    let base = base(&mut bench, |_| ());
+    fs::remove_file(bench.root.path().join("app/interpreter")).unwrap();
+    bench.program("tool/bin/run", "#!/workspace/interpreter\n");
+    bench.fresh("tool");
+    bench.run_image = RunImage { base: Base::Layout(Box::new(base)), name: "base".into(), mirrors: vec![] };
+    bench.built.processes = crate::cnb::launch::ProcessTable::default();
+    bench.built.processes.add(&node().id, vec![web(&["run"])]);
+    bench.store.notes.borrow_mut().clear();
+    bench
+}
+
+/// The layer of `bench_with_interpreter` as the next build finds it.
+fn store_layer(bench: &mut Bench, exported: &Exported, path: &Path) {
+    let layer = &exported.layers[0];
+    bench.built.layers.clear();
+    let blob = StoredBlob { path: path.to_owned(), ..layer.blob.clone() };
+    let (diff_id, features) = (layer.diff_id.clone(), layer.features);
+    bench.layer("tool", BuiltContents::Stored { diff_id, blob, features });
+}
+
+#[test]
+fn what_processes_need_is_read_once() {
+    let mut bench = bench_with_interpreter();
+    let first = bench.export();
+    // From here on nothing can be read but what was kept.
+    let nowhere = Path::new("/nonexistent");
+    store_layer(&mut bench, &first, nowhere);
+    if let Base::Layout(base) = &mut bench.run_image.base {
+        base.image.layers[0].blob = nowhere.into();
+    }
+    assert_eq!(bench.export().digest, first.digest);
+    // Another verdict, from the same files.
+    bench.built.processes.add(&node().id, vec![Process { default: false, ..web(&["run", "again"]) }]);
+    bench.export();
+    // Somebody's notes in place of ours are no notes.
+    for text in bench.store.notes.borrow_mut().values_mut() {
+        *text = "{".into();
+    }
+    assert_eq!(bench.try_export().unwrap_err().id(), "layout.unreadable_blob");
+}
+
+#[test]
+fn a_layer_of_the_last_build_is_looked_into_again_on_another_base() {
+    for keeps_notes in [true, false] {
+        let mut bench = bench_with_interpreter();
+        let first = bench.export();
+        if !keeps_notes {
+            bench.store.notes.borrow_mut().clear();
+        }
+        store_layer(&mut bench, &first, &first.layers[0].blob.path);
+        let target = Target { os: "linux".into(), arch: "amd64".into(), variant: None, distro: None };
+        bench.run_image = RunImage { base: Base::Scratch(target), name: String::new(), mirrors: vec![] };
+        let error = bench.try_export().unwrap_err();
+        assert_eq!(error.id(), "export.no_interpreter");
+        assert_eq!(error.to_string(), "process `web` cannot start on the run image `scratch`");
+        assert_eq!(
+            std::error::Error::source(&error).unwrap().to_string(),
+            "`/layers/acme_node/tool/bin/run` of layer `tool` of buildpack `acme/node@1.2` needs \
+             `/workspace/interpreter`, which is not in the image"
+        );
+    }
+}
+
+#[test]
+fn what_may_change_when_the_image_starts_is_a_warning() {
+    let warnings = |change: &dyn Fn(&mut Bench)| {
+        let mut bench = Bench::new();
+        bench.built.processes = crate::cnb::launch::ProcessTable::default();
+        bench.built.processes.add(&node().id, vec![web(&["nowhere"])]);
+        change(&mut bench);
+        // Also when the verdict of the build before is all there is.
+        let result = bench.try_export().and_then(|_| bench.try_export());
+        let warnings = bench.events.iter().filter(|event| matches!(event, Event::Warning { .. })).count();
+        result.map(|_| warnings).map_err(|error| error.id())
+    };
+    assert_eq!(warnings(&|_| ()), Err("export.no_program"));
+    assert_eq!(
+        warnings(&|bench| {
+            bench.write("tool/exec.d/program", "x");
+            bench.fresh("tool");
+        }),
+        Ok(2)
+    );
+    // What no variable can bring.
+    assert_eq!(
+        warnings(&|bench| {
+            bench.write("tool/exec.d/program", "x");
+            bench.write("app/nowhere", "x");
+            bench.fresh("tool");
+        }),
+        Err("export.not_executable")
+    );
+    // A process that is not meant to start here.
+    assert_eq!(
+        warnings(&|bench| {
+            let process = Process { exec_envs: vec!["test".parse().unwrap()], ..web(&["nowhere"]) };
+            bench.built.processes.add(&node().id, vec![process]);
+        }),
+        Ok(2)
+    );
+}
+
+/// A base that cannot be looked into is said once and refuses nothing.
+#[test]
+fn a_base_of_another_compression_is_a_warning() {
+    let mut bench = bench_with_interpreter();
+    let bytes = [0x28, 0xb5, 0x2f, 0xfd, 0, 0, 0, 0];
+    let path = bench.root.path().join("zstd");
+    fs::write(&path, bytes).unwrap();
+    if let Base::Layout(base) = &mut bench.run_image.base {
+        let layer = &mut base.image.layers[0];
+        (layer.blob, layer.digest, layer.size) = (path, Digest::of(&bytes), bytes.len() as u64);
+    }
+    bench.export();
+    let message = bench.events.iter().find_map(|event| match event {
+        Event::Warning { message } => Some(message.as_str()),
+        _ => None,
+    });
+    assert!(message.unwrap().starts_with("whether the processes can start is not known: "), "{message:?}");
 }

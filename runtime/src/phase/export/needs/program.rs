@@ -75,7 +75,12 @@ impl Look<'_> {
         let candidates: Vec<String> = if program.contains('/') {
             vec![start::inside_app(program)]
         } else {
-            path.split(':').map(|directory| start::inside_app(&format!("{directory}/{program}"))).collect()
+            // An empty element is the app, as for the launcher.
+            let join = |directory: &str| match directory {
+                "" => start::inside_app(program),
+                directory => start::inside_app(&format!("{directory}/{program}")),
+            };
+            path.split(':').map(join).collect()
         };
         let mut refused = None;
         for candidate in candidates {
