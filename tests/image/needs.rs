@@ -163,7 +163,7 @@ fn a_shell_that_is_not_there_is_an_error_of_the_build() {
     let mut site = site("web: echo $HOME | cat\n");
     let (id, text, hint) = refusal(&site);
     assert_eq!(id, "export.no_program");
-    assert!(text.contains("`bash` is not in the image, where `PATH` is empty"), "{text}");
+    assert!(text.contains("`bash` is in no directory of `PATH`: `/usr/local/sbin:"), "{text}");
     assert!(
         hint.starts_with("this process starts through a shell: take a run image that has `bash`"),
         "{hint}"
@@ -173,27 +173,32 @@ fn a_shell_that_is_not_there_is_an_error_of_the_build() {
     site.build().digest();
 }
 
-/// All programs of `/usr/bin` of a Debian, and what the loader inside says of each.
+/// All programs of a Debian, and what the loader inside says of each.
 fn programs_of(layout: &Path, bundle: &Path) -> Vec<(String, BTreeSet<String>)> {
     let mut umoci = Command::new("umoci");
     run(umoci.args(["unpack", "--image"]).arg(format!("{}:debian", layout.display())).arg(bundle));
     let root = bundle.join("rootfs");
     let mut programs = Vec::new();
-    for entry in fs::read_dir(root.join("usr/bin")).expect("programs") {
-        let name = entry.expect("an entry").file_name().into_string().expect("a name");
-        let path = format!("/usr/bin/{name}");
+    let directories = ["bin", "sbin", "usr/bin", "usr/sbin"].map(|name| root.join(name));
+    for entry in directories.iter().flat_map(|directory| fs::read_dir(directory).expect("programs")) {
+        let path = entry.expect("an entry").path();
+        let path = path.strip_prefix(&root).expect("it is below").to_str().expect("a name");
+        let path = format!("/{path}");
         let Ok(bytes) = fs::read(root.join(&path[1..])) else { continue };
         if !bytes.starts_with(b"\x7fELF") {
             continue;
         }
         let output = Command::new("chroot")
             .arg(&root)
-            .args(["/lib64/ld-linux-x86-64.so.2", &path])
-            .env("LD_TRACE_LOADED_OBJECTS", "1")
+            .args(["/lib64/ld-linux-x86-64.so.2", "--list", &path])
             .output()
             .expect("chroot");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let missing = text.lines().filter_map(|line| line.trim().strip_suffix(" => not found"));
+        // It ends at the first one; no program here misses two.
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let missing = text.lines().filter_map(|line| {
+            let rest = line.split_once("error while loading shared libraries: ")?.1;
+            rest.split(':').next()
+        });
         programs.push((path, missing.map(str::to_owned).collect()));
     }
     programs.sort();
@@ -209,7 +214,7 @@ fn programs_of_debian_start_where_their_loader_says_so() {
     let Some(base) = debian() else { return };
     let mut site = site("");
     let programs = programs_of(&base, &site.path("whole"));
-    assert!(programs.len() > 20, "{programs:?}");
+    assert!(programs.len() > 5, "{programs:?}");
     assert!(programs.iter().all(|(_, missing)| missing.is_empty()), "{programs:?}");
     let lines = |programs: &[&String]| -> String {
         programs.iter().enumerate().map(|(number, path)| format!("p{number}: {path}\n")).collect()
@@ -228,7 +233,7 @@ fn programs_of_debian_start_where_their_loader_says_so() {
     for directory in ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"] {
         for entry in fs::read_dir(root.join(directory)).expect("libraries") {
             let name = entry.expect("an entry").file_name().into_string().expect("a name");
-            if ["libselinux", "libtinfo", "libacl"].iter().any(|start| name.starts_with(start)) {
+            if ["libtinfo", "libm-", "libm."].iter().any(|start| name.starts_with(start)) {
                 let real = fs::canonicalize(root.join(directory)).expect("a directory");
                 let directory =
                     real.strip_prefix(fs::canonicalize(&root).expect("a directory")).expect("inside");
@@ -246,7 +251,7 @@ fn programs_of_debian_start_where_their_loader_says_so() {
     run(umoci.args(["raw", "add-layer", "--image", &image]).arg(&packed));
     let programs = programs_of(&broken, &site.path("less"));
     let (sound, unsound): (Vec<_>, Vec<_>) = programs.iter().partition(|(_, missing)| missing.is_empty());
-    assert!(!sound.is_empty() && unsound.len() > 2, "{programs:?}");
+    assert!(!sound.is_empty() && unsound.len() > 1, "{programs:?}");
     site.run_image = run_image(&broken);
     let sound: Vec<&String> = sound.into_iter().map(|(path, _)| path).collect();
     fs::write(site.path("app/Procfile"), lines(&sound)).expect("a file");
