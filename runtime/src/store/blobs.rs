@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{self, Seal, hash_of};
 use super::{Store, StoreError};
-use crate::oci::blob::{BlobStore, NewBlob, StoredBlob};
+use crate::oci::blob::{BlobStore, NewBlob, Notes, StoredBlob};
 use crate::oci::digest::{DiffId, Digest};
 use crate::walk::Status;
 
@@ -90,7 +90,9 @@ impl BlobStore for Store {
             Store::discard(self, path);
         }
     }
+}
 
+impl Notes for Store {
     fn note(&self, name: &str) -> Option<String> {
         let record: NoteRecord = self.read_record(&note_name(name))?;
         (record.name == name).then_some(record.text)

@@ -274,7 +274,7 @@ fn export_once(
     let finished = work.finished;
     labels::set_labels(request, start, &metadata, &mut configuration.config.labels)?;
     let image = assemble(request, configuration, finished);
-    let digest = write(&image, request, cancel)?;
+    let digest = write(&image, request, store, cancel)?;
     Ok(Exported {
         digest,
         bytes: image.bytes(),
@@ -474,7 +474,12 @@ fn assemble(
     Image { family: family(request.run_image), configuration, layers }
 }
 
-fn write(image: &Image, request: &ExportRequest<'_>, cancel: &Cancel) -> Result<Digest, ExportError> {
+fn write(
+    image: &Image,
+    request: &ExportRequest<'_>,
+    store: &dyn BlobStore,
+    cancel: &Cancel,
+) -> Result<Digest, ExportError> {
     let started = Instant::now();
     let layout = loop {
         match ImageLayout::open(request.output) {
@@ -485,7 +490,7 @@ fn write(image: &Image, request: &ExportRequest<'_>, cancel: &Cancel) -> Result<
             result => break result?,
         }
     };
-    Ok(layout.write(image, request.reference, &mut |_| !cancel.is_cancelled())?)
+    Ok(layout.write(image, request.reference, store, &mut |_| !cancel.is_cancelled())?)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::cnb::layer::{EnvironmentChange, EnvironmentOperation, EnvironmentScop
 use crate::cnb::sbom::{Sbom, SbomFormat};
 use crate::executor::AppLink;
 use crate::fault::Diagnose;
-use crate::oci::blob::{BlobStore, NewBlob, StoredBlob};
+use crate::oci::blob::{BlobStore, NewBlob, Notes, StoredBlob};
 use crate::oci::digest::DiffId;
 use crate::oci::layout::read_image;
 use crate::phase::values::BuiltBuildpack;
@@ -61,7 +61,9 @@ impl BlobStore for DirectoryStore {
     fn discard(&self, path: &Path) {
         fs::remove_file(path).unwrap();
     }
+}
 
+impl Notes for DirectoryStore {
     fn note(&self, name: &str) -> Option<String> {
         self.notes.borrow().get(name).cloned()
     }
@@ -381,7 +383,7 @@ fn base(bench: &mut Bench, change: impl FnOnce(&mut ImageConfiguration)) -> Layo
     image.configuration.history.truncate(1);
     image.configuration.config = RunConfiguration::default();
     change(&mut image.configuration);
-    ImageLayout::open(&layout).unwrap().write(&image, "base", &mut |_| true).unwrap();
+    ImageLayout::open(&layout).unwrap().write(&image, "base", &(), &mut |_| true).unwrap();
     fs::remove_dir_all(bench.layout()).unwrap();
     read_image(&layout, Some("base"), None).unwrap()
 }

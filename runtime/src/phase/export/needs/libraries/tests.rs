@@ -9,7 +9,7 @@ use std::process::Command;
 
 use super::*;
 use crate::cancel::Cancel;
-use crate::oci::blob::{BlobStore, NewBlob, StoredBlob};
+use crate::oci::blob::{BlobStore, NewBlob, Notes, StoredBlob};
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::files::{FileIndex, Node};
 use crate::walk::{self, Step, WalkError};
@@ -31,6 +31,14 @@ impl BlobStore for NoStore {
     }
 
     fn discard(&self, _: &Path) {}
+}
+
+impl Notes for NoStore {
+    fn note(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn keep_note(&self, _: &str, _: &str) {}
 }
 
 /// Adds a directory of this machine, and what is above it, to an index.
