@@ -2,7 +2,6 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use super::*;
-use crate::fault::Diagnose as _;
 use crate::oci::blob::Notes;
 use crate::oci::digest::{DiffId, HashingWriter};
 use crate::oci::gzip::GzipWriter;

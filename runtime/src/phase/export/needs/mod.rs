@@ -126,9 +126,14 @@ impl Checked<'_> {
 }
 
 impl Subject<'_> {
+    /// What to call the run image: its name, or what it is.
     fn run_image_name(&self) -> String {
         let run_image = self.request.run_image;
-        if run_image.is_scratch() { "scratch".to_owned() } else { run_image.name.clone() }
+        match &run_image.base {
+            Base::Scratch(_) => "scratch".to_owned(),
+            Base::Layout(base) if run_image.name.is_empty() => base.digest.to_string(),
+            Base::Layout(_) => run_image.name.clone(),
+        }
     }
 
     /// Whether the process may start all the same: programs of `exec.d` can
