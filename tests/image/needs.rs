@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use wapack_runtime::fault::Diagnose as _;
@@ -217,7 +217,8 @@ fn programs_of_debian_start_where_their_loader_says_so() {
     assert!(programs.len() > 5, "{programs:?}");
     assert!(programs.iter().all(|(_, missing)| missing.is_empty()), "{programs:?}");
     let lines = |programs: &[&String]| -> String {
-        programs.iter().enumerate().map(|(number, path)| format!("p{number}: {path}\n")).collect()
+        let line = |(number, path)| format!("p{number}: {path}");
+        programs.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
     };
     let all: Vec<&String> = programs.iter().map(|(path, _)| path).collect();
     fs::write(site.path("app/Procfile"), lines(&all)).expect("a file");

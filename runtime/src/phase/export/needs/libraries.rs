@@ -46,6 +46,9 @@ struct Loaded {
     parent: Option<usize>,
 }
 
+/// Directories as they are written, each with the path of the file that names it.
+type Directories<'a> = Vec<(&'a str, &'a str)>;
+
 impl<'a> Search<'a> {
     pub(super) fn new(
         files: &'a ImageFiles<'a>,
@@ -159,13 +162,8 @@ impl<'a> Search<'a> {
         Ok(None)
     }
 
-    /// Directories that the file itself names, before and after those of the
-    /// environment, each with the path of the file that names it.
-    fn own_directories<'b>(
-        &self,
-        loaded: &'b [Loaded],
-        by: usize,
-    ) -> (Vec<(&'b str, &'b str)>, Vec<(&'b str, &'b str)>) {
+    /// Directories that the file itself names, before and after those of the environment.
+    fn own_directories<'b>(&self, loaded: &'b [Loaded], by: usize) -> (Directories<'b>, Directories<'b>) {
         fn parts<'b>(list: Option<&'b String>, file: &'b Loaded) -> impl Iterator<Item = (&'b str, &'b str)> {
             list.into_iter().flat_map(|list| list.split(':')).map(|part| (part, file.path.as_str()))
         }

@@ -91,14 +91,12 @@ impl Look<'_> {
                 None => {}
             }
         }
-        Err(match refused {
-            Some(path) => self.unmet(&path, Problem::NotExecutable),
-            None => {
-                let origin = self.files.follow(subject)?.map(|path| self.files.origin(&path));
-                let (program, problem) = (subject.to_owned(), missing());
-                Stop::Unmet(Box::new(Unmet { program, origin, has_base: self.has_base, problem }))
-            }
-        })
+        if let Some(path) = refused {
+            return Err(self.unmet(&path, Problem::NotExecutable));
+        }
+        let origin = self.files.follow(subject)?.map(|path| self.files.origin(&path));
+        let (program, problem) = (subject.to_owned(), missing());
+        Err(Stop::Unmet(Box::new(Unmet { program, origin, has_base: self.has_base, problem })))
     }
 
     /// Where a program without a `/` is looked for.
