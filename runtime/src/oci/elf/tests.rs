@@ -29,7 +29,7 @@ const STRINGS_AT: u64 = 0x400;
 
 /// A small 64-bit program for amd64, written by hand from the specification of ELF.
 fn program(plan: Plan<'_>) -> Vec<u8> {
-    let mut bytes = vec![0; 0x800];
+    let mut bytes = vec![0; 0x820 + plan.dynamic.len() * 16];
     let mut put = |at: u64, value: &[u8]| {
         let at = usize::try_from(at).unwrap();
         bytes[at..at + value.len()].copy_from_slice(value);
@@ -46,7 +46,7 @@ fn program(plan: Plan<'_>) -> Vec<u8> {
     let segments = [
         (1_u32, 0_u64, 0x800_u64),
         (3, 0x200, plan.interpreter.len() as u64 + 1),
-        (2, 0x300, plan.dynamic_bytes.unwrap_or(dynamic * 16)),
+        (2, 0x800, plan.dynamic_bytes.unwrap_or(dynamic * 16)),
     ];
     for (number, (kind, offset, size)) in (0_u64..).zip(segments) {
         let at = 64 + number * 56;
@@ -59,8 +59,8 @@ fn program(plan: Plan<'_>) -> Vec<u8> {
     put(0x200, plan.interpreter.as_bytes());
     let table = [(elf::DT_STRTAB, BASE + STRINGS_AT)];
     for (number, (tag, value)) in (0_u64..).zip(table.iter().chain(plan.dynamic)) {
-        put(0x300 + number * 16, &tag.to_le_bytes());
-        put(0x308 + number * 16, &value.to_le_bytes());
+        put(0x800 + number * 16, &tag.to_le_bytes());
+        put(0x808 + number * 16, &value.to_le_bytes());
     }
     put(STRINGS_AT, plan.strings);
     bytes
@@ -115,10 +115,29 @@ fn hostile_files_are_no_programs() {
     for (what, plan) in cases {
         assert_eq!(read(&program(plan)), None, "{what}");
     }
-    let many = vec![(elf::DT_NEEDED, 1); 10];
-    assert_eq!(read(&program(Plan { dynamic: &many, ..PLAN })).unwrap().needed.len(), 10);
+    for (count, is_program) in [(MAX_NEEDED, true), (MAX_NEEDED + 1, false)] {
+        let many = vec![(elf::DT_NEEDED, 1); count];
+        assert_eq!(
+            read(&program(Plan { dynamic: &many, ..PLAN })).is_some(),
+            is_program,
+            "{count} libraries"
+        );
+    }
     assert_eq!(read(b""), None);
     assert_eq!(read(b"\x7fELF"), None);
+}
+
+/// A file of a terabyte that takes no space: what its headers claim is there, and is not read.
+#[test]
+fn a_table_of_gigabytes_is_not_read() {
+    use std::io::Write as _;
+    let mut file = tempfile::tempfile().unwrap();
+    for (bytes, is_program) in [(48, true), (MAX_READ_BYTES, true), (MAX_READ_BYTES + 16, false)] {
+        file.rewind().unwrap();
+        file.write_all(&program(Plan { dynamic_bytes: Some(bytes), ..PLAN })).unwrap();
+        file.set_len(1 << 40).unwrap();
+        assert_eq!(Elf::read(&file).is_some(), is_program, "{bytes}");
+    }
 }
 
 /// Cut off and changed at every place: an answer, whatever it is, and no panic.
@@ -128,7 +147,7 @@ fn no_single_byte_makes_it_panic() {
     for length in 0..whole.len() {
         let _ = read(&whole[..length]);
     }
-    for at in 0..0x480 {
+    for at in (0..0x480).chain(0x800..whole.len()) {
         for value in [0, 1, 0x7f, 0x80, 0xff] {
             let mut bytes = whole.clone();
             bytes[at] = value;
