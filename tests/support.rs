@@ -1,6 +1,7 @@
 //! What the tests share: a site with its own store, and buildpacks made of guests.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use acceptance::{Job, Surroundings, amd64};
@@ -144,6 +145,14 @@ impl Site {
     /// Adds a guest of `tests/guests` as a buildpack.
     pub(crate) fn guest(mut self, name: &str) -> Self {
         self.buildpack(name, &guest(name), "");
+        self
+    }
+
+    /// Adds a file to the app that may be executed, for processes that nobody starts.
+    pub(crate) fn program(self, name: &str) -> Self {
+        let path = self.path("app").join(name);
+        std::fs::write(&path, "a program").expect("a file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
         self
     }
 

@@ -173,7 +173,7 @@ fn phases(
             output: request.output,
             reference: request.image,
         };
-        site.source.recheck()?;
+        site.source.recheck(app.cancel)?;
         let exported = export(&export_request, app.store, app.cancel, events)?;
         if let Err(error) = keep(outcome, &exported.layers, cache) {
             let message = format!("the next build of this image will not find its layers: {error}");
@@ -221,7 +221,7 @@ struct Site {
 
 impl Site {
     fn prepare(request: &AppRequest<'_>, events: &mut dyn EventSink) -> Result<Self, Error> {
-        let source = Source::scan_without(request.source, request.excluded)?;
+        let source = Source::scan_without(request.source, request.excluded, request.cancel)?;
         for message in &source.warnings {
             events.event(Event::Warning { message: message.clone() });
         }
@@ -231,7 +231,7 @@ impl Site {
             // The worker's user could not read it in place.
             let copy = work.path().join("source");
             walk::create_readable(&copy).map_err(Error::Prepare)?;
-            source.copy_to(&copy)?;
+            source.copy_to(&copy, request.cancel)?;
             Tree { lower: Some(copy), ..Tree::default() }
         } else {
             Tree { lower: Some(source.root.clone()), upper: None, hidden: source.hidden.clone() }

@@ -9,10 +9,12 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use regex::bytes::{RegexSet, RegexSetBuilder};
 use rustix::fs::{FileType, Mode, OFlags};
 
+use crate::cancel::{Cancel, Cancelled};
 use crate::fault::{Diagnose, Fault};
 use crate::walk::{self, Entry, Status, Step, WalkError};
 
@@ -49,7 +51,22 @@ pub struct Source {
     /// Absolute paths that take no part.
     excluded: Vec<PathBuf>,
     prints: Vec<Print>,
+    directories: Directories,
 }
+
+/// What tells that a directory still has the same names in it.
+#[derive(Debug, Clone, Default)]
+struct Directories {
+    /// With their times, the root first, and the ignore file, whether it takes part or not.
+    prints: Vec<Print>,
+    /// Whether they were left alone for so long before the scan that a name that
+    /// came after it has changed their times.
+    are_settled: bool,
+}
+
+/// A directory that was changed less than this before a scan may change once
+/// more without its times telling: some file systems count in steps of two seconds.
+const SETTLING_SECONDS: i64 = 3;
 
 /// What `stat` said of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +86,21 @@ impl Print {
         let contents =
             (status.kind != FileType::Directory).then_some((status.size, status.modified, status.changed));
         Self { path: path.to_owned(), inode: status.inode, contents }
+    }
+
+    /// With the times of a directory too: they change when a name in it comes or goes.
+    fn with_times(path: &Path, status: &Status) -> Self {
+        let contents = Some((status.size, status.modified, status.changed));
+        Self { path: path.to_owned(), inode: status.inode, contents }
+    }
+}
+
+impl Directories {
+    fn new(prints: Vec<Print>, scanned: SystemTime) -> Self {
+        let scanned = scanned.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+        let changed = |print: &Print| print.contents.map(|(_, modified, changed)| modified.0.max(changed.0));
+        let newest = prints.iter().filter_map(changed).max().unwrap_or(i64::MAX);
+        Self { are_settled: newest < scanned.saturating_sub(SETTLING_SECONDS), prints }
     }
 }
 
@@ -100,6 +132,8 @@ pub enum SourceError {
     /// Something changed while the build ran.
     #[error("`{path}` changed while it was built")]
     Changed { path: String },
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
 }
 
 impl Diagnose for SourceError {
@@ -112,12 +146,13 @@ impl Diagnose for SourceError {
             Self::TooDeep { .. } => "source.too_deep",
             Self::Ignore { .. } => "source.bad_ignore_file",
             Self::Changed { .. } => "source.changed",
+            Self::Cancelled(_) => "build.cancelled",
         }
     }
 
     fn fault(&self) -> Fault {
         match self {
-            Self::Missing { .. } => Fault::Caller,
+            Self::Missing { .. } | Self::Cancelled(_) => Fault::Caller,
             Self::Io { .. } => Fault::Environment,
             _ => Fault::App,
         }
@@ -134,7 +169,7 @@ impl Diagnose for SourceError {
             )),
             Self::TooDeep { .. } => Some(format!("leave it out with `{IGNORE_FILE}`")),
             Self::Changed { .. } => Some("build again when nothing writes to the directory".into()),
-            Self::Io { .. } | Self::Ignore { .. } => None,
+            Self::Io { .. } | Self::Ignore { .. } | Self::Cancelled(_) => None,
         }
     }
 }
@@ -166,6 +201,8 @@ struct Findings {
     excluded: BTreeSet<PathBuf>,
     hidden: BTreeSet<PathBuf>,
     prints: Vec<Print>,
+    /// Directories that were walked, whether they take part or only something below.
+    directories: Vec<Print>,
     warnings: Vec<String>,
     entries: u64,
     bytes: u64,
@@ -181,8 +218,8 @@ impl Source {
     ///
     /// # Errors
     /// [`SourceError`].
-    pub fn scan(path: &Path) -> Result<Self, SourceError> {
-        Self::scan_without(path, &[])
+    pub fn scan(path: &Path, cancel: &Cancel) -> Result<Self, SourceError> {
+        Self::scan_without(path, &[], cancel)
     }
 
     /// [`Source::scan`], but what is at the absolute paths `excluded` takes no
@@ -190,7 +227,8 @@ impl Source {
     ///
     /// # Errors
     /// [`SourceError`].
-    pub fn scan_without(path: &Path, excluded: &[PathBuf]) -> Result<Self, SourceError> {
+    pub fn scan_without(path: &Path, excluded: &[PathBuf], cancel: &Cancel) -> Result<Self, SourceError> {
+        let started = SystemTime::now();
         let missing = |source| SourceError::Missing { path: path.to_owned(), source };
         // The error names the path already, so the cause does not.
         let root = path.canonicalize().map_err(missing)?;
@@ -205,7 +243,15 @@ impl Source {
             excluded: inside.filter(|path| !path.as_os_str().is_empty()).map(Path::to_owned).collect(),
             ..Findings::default()
         };
-        walk::walk(&root, |entry| findings.see(entry, &patterns)).map_err(|error| match error {
+        findings.directories.push(Print::with_times(Path::new(""), &status));
+        if let Ok(status) = Status::of(&root.join(IGNORE_FILE)) {
+            findings.directories.push(Print::with_times(Path::new(IGNORE_FILE), &status));
+        }
+        let mut see = |entry: &Entry<'_>| {
+            cancel.check()?;
+            findings.see(entry, &patterns)
+        };
+        walk::walk(&root, &mut see).map_err(|error| match error {
             // Paths of a walk are relative to its root.
             SourceError::Io { path, source } => SourceError::Io { path: root.join(path), source },
             error => error,
@@ -222,15 +268,22 @@ impl Source {
             world_readable: !findings.unreadable_by_others,
             excluded: excluded.to_vec(),
             prints: findings.prints,
+            directories: Directories::new(findings.directories, started),
         })
     }
 
     /// Makes sure that nothing that takes part has changed since the scan (I3).
     ///
+    /// Looks at each entry once more, and lists a directory again only when its
+    /// times leave it open whether a name came or went.
+    ///
     /// # Errors
     /// [`SourceError::Changed`] with the first path, and everything a scan can find.
-    pub fn recheck(&self) -> Result<(), SourceError> {
-        let now = Self::scan_without(&self.root, &self.excluded)?;
+    pub fn recheck(&self, cancel: &Cancel) -> Result<(), SourceError> {
+        if self.is_untouched(cancel)? {
+            return Ok(());
+        }
+        let now = Self::scan_without(&self.root, &self.excluded, cancel)?;
         let changed = |print: &Print| Err(SourceError::Changed { path: shown(&print.path) });
         for (before, after) in self.prints.iter().zip(&now.prints) {
             if before != after {
@@ -245,6 +298,23 @@ impl Source {
         }
     }
 
+    /// Whether every entry is as it was, by its times alone; `false` may mean nothing.
+    fn is_untouched(&self, cancel: &Cancel) -> Result<bool, Cancelled> {
+        let directories = &self.directories;
+        if !directories.are_settled {
+            return Ok(false);
+        }
+        let files = self.prints.iter().filter(|print| print.contents.is_some());
+        for print in directories.prints.iter().chain(files) {
+            cancel.check()?;
+            let now = Status::of(&self.root.join(&print.path));
+            if !now.is_ok_and(|status| Print::with_times(&print.path, &status) == *print) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Copies everything that takes part to the empty directory `to`, with
     /// modes as they are in an image: 0755 for directories and for files that
     /// somebody may execute, 0644 for all others. Shares blocks where the file
@@ -252,9 +322,10 @@ impl Source {
     ///
     /// # Errors
     /// [`SourceError`]; what was copied until then stays.
-    pub fn copy_to(&self, to: &Path) -> Result<(), SourceError> {
+    pub fn copy_to(&self, to: &Path, cancel: &Cancel) -> Result<(), SourceError> {
         let failed = |path: &Path, source: io::Error| SourceError::Io { path: path.to_owned(), source };
         walk::walk(&self.root, |entry| {
+            cancel.check()?;
             if self.hidden.contains(entry.path) {
                 return Ok(Step::Over);
             }
@@ -265,7 +336,10 @@ impl Source {
                     set_mode(&target, 0o755).map_err(|error| failed(&target, error))?;
                 }
                 FileType::RegularFile => {
-                    copy_file(entry, &target).map_err(|error| failed(&target, error))?;
+                    let copied = copy_file(entry, &target, cancel);
+                    // A copy that was stopped failed for no other reason.
+                    cancel.check()?;
+                    copied.map_err(|error| failed(&target, error))?;
                 }
                 FileType::Symlink => {
                     let link = rustix::fs::readlinkat(entry.parent, entry.name, Vec::new())
@@ -284,7 +358,7 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
 }
 
-fn copy_file(entry: &Entry<'_>, target: &Path) -> io::Result<()> {
+fn copy_file(entry: &Entry<'_>, target: &Path, cancel: &Cancel) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let from = std::fs::File::from(rustix::fs::openat(entry.parent, entry.name, flags, Mode::empty())?);
     let status = Status::of_open(&from)?;
@@ -292,7 +366,7 @@ fn copy_file(entry: &Entry<'_>, target: &Path) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it was replaced meanwhile"));
     }
     let to = std::fs::File::create_new(target)?;
-    walk::copy_contents(&from, &to)?;
+    walk::copy_contents(&from, &to, || cancel.check().map_err(io::Error::other))?;
     to.set_permissions(PermissionsExt::from_mode(image_mode(status.mode)))
 }
 
@@ -349,6 +423,9 @@ impl Findings {
             FileType::Fifo => return special("FIFO"),
             FileType::CharacterDevice | FileType::BlockDevice => return special("device"),
             FileType::Unknown => return special("file of an unknown kind"),
+        }
+        if is_directory {
+            self.directories.push(Print::with_times(path, &entry.status));
         }
         self.entries += 1;
         self.prints.push(Print::new(path, &entry.status));
@@ -591,21 +668,23 @@ mod tests {
         std::fs::create_dir(root.join("out")).unwrap();
         std::fs::write(root.join("out/index.json"), "{}").unwrap();
         std::fs::write(root.join(".dockerignore"), "!out\n").unwrap();
-        let source = Source::scan_without(&root, &[root.join("out"), "/elsewhere".into()]).unwrap();
+        let source =
+            Source::scan_without(&root, &[root.join("out"), "/elsewhere".into()], &Cancel::default())
+                .unwrap();
         assert!(source.hidden.contains(Path::new("out")));
         std::fs::write(root.join("out/more"), "x").unwrap();
-        source.recheck().unwrap();
+        source.recheck(&Cancel::default()).unwrap();
     }
 
     #[test]
     fn git_is_hidden_wherever_it_stands() {
         let temp = app(&["index.html", ".git/config", "sub/.git/config", "sub/.gitignore"]);
-        let source = Source::scan(temp.path()).unwrap();
+        let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
         assert_eq!(hidden(&source), [".git", "sub/.git"]);
         assert_eq!((source.entries, source.bytes), (3, 10 + 14));
         let included = app(&[".git/config"]);
         std::fs::write(included.path().join(IGNORE_FILE), "!.git\n!.git/config\n").unwrap();
-        assert_eq!(hidden(&Source::scan(included.path()).unwrap()), [".git"]);
+        assert_eq!(hidden(&Source::scan(included.path(), &Cancel::default()).unwrap()), [".git"]);
     }
 
     #[test]
@@ -671,7 +750,7 @@ mod tests {
     fn a_file_wanted_below_an_excluded_directory_is_there() {
         let temp = app(&["a/keep/x", "a/drop", "b/y", "c"]);
         std::fs::write(temp.path().join(IGNORE_FILE), "*\n!a/keep\n!c\n").unwrap();
-        let source = Source::scan(temp.path()).unwrap();
+        let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
         assert_eq!(hidden(&source), [IGNORE_FILE, "a/drop", "b"]);
     }
 
@@ -683,7 +762,7 @@ mod tests {
         }
         let temp = app(&["x"]);
         symlink("/etc/passwd", temp.path().join(IGNORE_FILE)).unwrap();
-        assert_eq!(Source::scan(temp.path()).unwrap_err().id(), "source.bad_ignore_file");
+        assert_eq!(Source::scan(temp.path(), &Cancel::default()).unwrap_err().id(), "source.bad_ignore_file");
     }
 
     /// I4: a pattern that takes backtracking matchers forever.
@@ -712,10 +791,10 @@ mod tests {
         ] {
             symlink(target, temp.path().join(name)).unwrap();
         }
-        let source = Source::scan(temp.path()).unwrap();
+        let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
         assert_eq!((source.entries, source.bytes), (7, 4));
         let copy = tempfile::tempdir().unwrap();
-        source.copy_to(copy.path()).unwrap();
+        source.copy_to(copy.path(), &Cancel::default()).unwrap();
         assert_eq!(std::fs::read_link(copy.path().join("up")).unwrap(), Path::new("../../../etc"));
         assert_eq!(std::fs::read_link(copy.path().join("here")).unwrap(), Path::new("."));
     }
@@ -727,26 +806,26 @@ mod tests {
             std::fs::write(temp.path().join(format!("new\nline{n:02}")), "").unwrap();
         }
         std::fs::write(temp.path().join(OsStr::from_bytes(b"latin\xe4")), "").unwrap();
-        let error = Source::scan(temp.path()).unwrap_err();
+        let error = Source::scan(temp.path(), &Cancel::default()).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with("12 names can not be used: `latin\\xe4`, `new\\nline00`"), "{text}");
         assert_eq!(text.matches('`').count(), 20);
         assert!(!text.contains('\n'));
         // Left out, they do no harm.
         std::fs::write(temp.path().join(IGNORE_FILE), "new*\nlatin*\n").unwrap();
-        Source::scan(temp.path()).unwrap();
+        Source::scan(temp.path(), &Cancel::default()).unwrap();
     }
 
     #[test]
     fn special_files_are_refused_and_sockets_left_out() {
         let temp = app(&["file"]);
         let _listener = UnixListener::bind(temp.path().join("socket")).unwrap();
-        let source = Source::scan(temp.path()).unwrap();
+        let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
         assert_eq!(hidden(&source), ["socket"]);
         assert_eq!(source.warnings, ["`socket` is a socket and is left out"]);
         let fifo = temp.path().join("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
-        let error = Source::scan(temp.path()).unwrap_err();
+        let error = Source::scan(temp.path(), &Cancel::default()).unwrap_err();
         assert_eq!(error.id(), "source.special_file");
         assert_eq!(error.to_string(), "`pipe` is a FIFO, which cannot be part of an image");
     }
@@ -768,11 +847,11 @@ mod tests {
         ];
         for (index, (name, change)) in changes.iter().enumerate() {
             let temp = app(&["b/file", "c"]);
-            let source = Source::scan(temp.path()).unwrap();
-            source.recheck().unwrap();
+            let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
+            source.recheck(&Cancel::default()).unwrap();
             std::thread::sleep(std::time::Duration::from_millis(20));
             change(temp.path());
-            let error = source.recheck().unwrap_err();
+            let error = source.recheck(&Cancel::default()).unwrap_err();
             assert_eq!(error.id(), "source.changed");
             assert_eq!(error.to_string(), format!("`{name}` changed while it was built"), "change {index}");
         }
@@ -781,21 +860,24 @@ mod tests {
     #[test]
     fn i3_a_hidden_file_may_come_and_go() {
         let temp = app(&["b/file", ".git/index"]);
-        let source = Source::scan(temp.path()).unwrap();
+        let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
         std::fs::write(temp.path().join(".git/new"), "").unwrap();
         std::fs::write(temp.path().join("b/.git"), "").unwrap();
-        source.recheck().unwrap();
+        source.recheck(&Cancel::default()).unwrap();
     }
 
     #[test]
     fn readable_by_others_or_not() {
         let temp = app(&["a/file"]);
         set_mode(temp.path(), 0o755).unwrap();
-        assert!(Source::scan(temp.path()).unwrap().world_readable);
+        assert!(Source::scan(temp.path(), &Cancel::default()).unwrap().world_readable);
         for (path, mode) in [("a/file", 0o600), ("a", 0o750), ("", 0o700), ("a", 0o754)] {
             let before = std::fs::metadata(temp.path().join(path)).unwrap().mode() & 0o7777;
             set_mode(&temp.path().join(path), mode).unwrap();
-            assert!(!Source::scan(temp.path()).unwrap().world_readable, "{path} {mode:o}");
+            assert!(
+                !Source::scan(temp.path(), &Cancel::default()).unwrap().world_readable,
+                "{path} {mode:o}"
+            );
             set_mode(&temp.path().join(path), before).unwrap();
         }
     }
@@ -806,9 +888,9 @@ mod tests {
         set_mode(&temp.path().join("bin/run"), 0o710).unwrap();
         set_mode(&temp.path().join("bin"), 0o700).unwrap();
         set_mode(&temp.path().join("secret"), 0o600).unwrap();
-        let source = Source::scan(temp.path()).unwrap();
+        let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
         let copy = tempfile::tempdir().unwrap();
-        source.copy_to(copy.path()).unwrap();
+        source.copy_to(copy.path(), &Cancel::default()).unwrap();
         for (path, mode) in [("bin", 0o755), ("bin/run", 0o755), ("secret", 0o644)] {
             let found = std::fs::metadata(copy.path().join(path)).unwrap().mode() & 0o7777;
             assert_eq!(found, mode, "{path}");
@@ -821,9 +903,69 @@ mod tests {
     fn a_missing_directory_and_a_file_have_a_hint() {
         let temp = app(&["file"]);
         for name in ["missing", "file"] {
-            let error = Source::scan(&temp.path().join(name)).unwrap_err();
+            let error = Source::scan(&temp.path().join(name), &Cancel::default()).unwrap_err();
             assert_eq!(error.id(), "source.missing");
             assert!(error.hint().unwrap().contains("--path"));
         }
+    }
+
+    /// Long enough ago for times to tell, as in a directory that nobody has just made.
+    fn settle(source: &mut Source) {
+        source.directories.are_settled = true;
+    }
+
+    /// I3: the quick look notices what the long one does, and where it cannot tell it does not decide.
+    #[test]
+    fn i3_a_quick_look_says_untouched_only_of_what_is() {
+        type Change = fn(&Path);
+        let cases: [(bool, Change); 9] = [
+            (true, |_| ()),
+            (true, |root| std::fs::write(root.join(".git/new"), "").unwrap()),
+            (false, |root| std::fs::write(root.join("b/new"), "").unwrap()),
+            (false, |root| std::fs::write(root.join("new"), "").unwrap()),
+            (false, |root| std::fs::write(root.join("b/file"), "other!").unwrap()),
+            (false, |root| std::fs::remove_file(root.join("b/file")).unwrap()),
+            (false, |root| set_mode(&root.join("b/file"), 0o755).unwrap()),
+            (false, |root| std::fs::write(root.join(IGNORE_FILE), "c\n").unwrap()),
+            (false, |root| {
+                std::fs::rename(root.join("b"), root.join(".git/b")).unwrap();
+                symlink(".git/b", root.join("b")).unwrap();
+            }),
+        ];
+        for (index, (expected, change)) in cases.into_iter().enumerate() {
+            let temp = app(&["b/file", "c", ".git/index"]);
+            std::fs::write(temp.path().join(IGNORE_FILE), ".git\n").unwrap();
+            let mut source = Source::scan(temp.path(), &Cancel::default()).unwrap();
+            assert!(!source.is_untouched(&Cancel::default()).unwrap(), "directories were just made");
+            settle(&mut source);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            change(temp.path());
+            assert_eq!(source.is_untouched(&Cancel::default()).unwrap(), expected, "change {index}");
+        }
+    }
+
+    #[test]
+    fn directories_settle_when_nobody_touches_them() {
+        let temp = app(&["b/file"]);
+        let now = SystemTime::now();
+        let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
+        let at = |seconds| {
+            let later = now + std::time::Duration::from_secs(seconds);
+            Directories::new(source.directories.prints.clone(), later).are_settled
+        };
+        assert_eq!((at(0), at(2), at(60)), (false, false, true));
+    }
+
+    #[test]
+    fn a_cancelled_scan_and_copy_end() {
+        let temp = app(&["file"]);
+        let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
+        let cancel = Cancel::default();
+        cancel.cancel();
+        assert_eq!(Source::scan(temp.path(), &cancel).unwrap_err().id(), "build.cancelled");
+        assert_eq!(source.recheck(&cancel).unwrap_err().id(), "build.cancelled");
+        let copy = tempfile::tempdir().unwrap();
+        assert_eq!(source.copy_to(copy.path(), &cancel).unwrap_err().id(), "build.cancelled");
+        assert_eq!(std::fs::read_dir(copy.path()).unwrap().count(), 0);
     }
 }

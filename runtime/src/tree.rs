@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
 
 use crate::cancel::{Cancel, Cancelled};
 use crate::fault::{Diagnose, Fault};
@@ -302,6 +303,12 @@ impl TreeFile {
         &self.path
     }
 
+    /// What to say when reading failed.
+    #[must_use]
+    pub fn unreadable(&self, cause: io::Error) -> TreeError {
+        TreeError::Read { path: self.path.clone(), cause }
+    }
+
     /// To be called after reading: the file is still what was listed.
     ///
     /// # Errors
@@ -320,6 +327,45 @@ impl TreeFile {
 impl Read for &TreeFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         (&self.file).read(buffer)
+    }
+}
+
+impl Seek for &TreeFile {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        (&self.file).seek(position)
+    }
+}
+
+impl Listing {
+    /// Equal for two listings of the same tree between which nothing was changed.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        for Entry { path, kind, side, stamp } in &self.entries {
+            hasher.update((path.len() as u64).to_le_bytes());
+            hasher.update(path);
+            hasher.update([u8::from(*side == Side::Upper)]);
+            match kind {
+                EntryKind::Directory => hasher.update(b"d"),
+                EntryKind::Symlink { target } => {
+                    hasher.update(b"l");
+                    hasher.update((target.len() as u64).to_le_bytes());
+                    hasher.update(target);
+                }
+                // The bit for executing is part of what changes the time of change.
+                EntryKind::File { .. } => {
+                    hasher.update(b"f");
+                    let Stamp { inode, size, modified, changed } = stamp;
+                    for number in [*inode, *size, modified.1, changed.1] {
+                        hasher.update(number.to_le_bytes());
+                    }
+                    for number in [modified.0, changed.0] {
+                        hasher.update(number.to_le_bytes());
+                    }
+                }
+            }
+        }
+        hasher.finalize().into()
     }
 }
 

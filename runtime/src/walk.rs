@@ -318,12 +318,25 @@ pub(crate) fn create_readable(path: &Path) -> io::Result<()> {
     fs_err::set_permissions(path, PermissionsExt::from_mode(0o755))
 }
 
-/// Copies the contents of an open file, sharing its blocks where the file system can.
-pub(crate) fn copy_contents(from: &std::fs::File, to: &std::fs::File) -> io::Result<()> {
+/// Bytes copied between two questions whether to go on.
+const COPY_BYTES: u64 = 16 << 20;
+
+/// Copies the contents of an open file, sharing its blocks where the file
+/// system can. Ends when `go_on` fails.
+pub(crate) fn copy_contents(
+    from: &std::fs::File,
+    to: &std::fs::File,
+    mut go_on: impl FnMut() -> io::Result<()>,
+) -> io::Result<()> {
     if rustix::fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(());
     }
-    io::copy(&mut &*from, &mut &*to).map(|_| ())
+    loop {
+        go_on()?;
+        if io::copy(&mut io::Read::take(from, COPY_BYTES), &mut &*to)? == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// Takes ownership of a tree that others wrote: every entry becomes ours, modes
@@ -365,7 +378,7 @@ fn separate(entry: &Entry<'_>) -> io::Result<()> {
     let name = format!(".separate-{}", random_name());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let to = std::fs::File::from(rustix::fs::openat(entry.parent, &name, flags, Mode::RUSR | Mode::WUSR)?);
-    copy_contents(&from, &to)?;
+    copy_contents(&from, &to, || Ok(()))?;
     rustix::fs::fchmod(&to, Mode::from_raw_mode(entry.status.mode))?;
     let modified =
         rustix::fs::Timespec { tv_sec: entry.status.modified.0, tv_nsec: entry.status.modified.1.into() };

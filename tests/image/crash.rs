@@ -78,6 +78,7 @@ fn kinds(store: &Path) -> Vec<(&'static str, PathBuf)> {
             "index" => "index",
             "compiled" => "compiled code",
             "digests" => "digest",
+            "notes" => "note",
             "builders" if name.matches('/').count() == 1 => "record of a builder",
             "builders" if last == "buildpack.wasm" => "component of a builder",
             "builders" => "descriptor of a builder",

@@ -290,7 +290,7 @@ fn the_launcher_is_left_out_where_it_may_be() {
     assert_eq!(entrypoint(&well_behaved(LauncherMode::Never).build()), [program]);
     assert_eq!(entrypoint(&well_behaved(LauncherMode::Always).build()), ["/cnb/process/web"]);
     let two_processes = |mode| {
-        let mut site = Site::new().guest("processes");
+        let mut site = Site::new().guest("processes").program("show");
         site.launcher_mode = mode;
         entrypoint(&site.build())
     };

@@ -4,6 +4,7 @@ mod crash;
 mod digest;
 mod layers;
 mod layout;
+mod needs;
 mod reuse;
 mod run;
 mod source;

@@ -277,7 +277,7 @@ fn a_launch_only_layer_is_kept_while_its_blob_is_there() {
 fn build_layers_are_for_later_buildpacks_and_not_for_the_image() {
     let site = || {
         let site = Site::new().guest("well-behaved").guest("processes").guest("peek").guest("env-reader");
-        site.env("COUNT", "no").env("PATHS", "/layers:/platform")
+        site.program("show").env("COUNT", "no").env("PATHS", "/layers:/platform")
     };
     let check = |lines: &[&str], what: &str| {
         let has = |line: &str| assert!(lines.contains(&line), "{what}: no `{line}` in {lines:#?}");

@@ -18,7 +18,7 @@ use super::tools::{have, is_root, run, skip, wait_until};
 use crate::support::{IMAGE, Site, target_directory};
 
 /// A file that `cargo xtask embed` makes.
-fn embedded(name: &str) -> PathBuf {
+pub(super) fn embedded(name: &str) -> PathBuf {
     // With `--target`, programs are one directory deeper; what is embedded is not.
     let path = target_directory().join("embed").join(name);
     assert!(path.exists(), "`{}` is missing: run `cargo xtask embed` first", path.display());

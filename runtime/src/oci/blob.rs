@@ -20,9 +20,27 @@ pub struct StoredBlob {
     pub path: PathBuf,
 }
 
+/// Keeps what was found out and could be found out again, such as what is inside
+/// a layer. `()` keeps nothing.
+pub trait Notes {
+    /// What was last kept under `name`; what cannot be read is not there.
+    fn note(&self, name: &str) -> Option<String>;
+
+    /// Keeps a text under `name`, if it can.
+    fn keep_note(&self, name: &str, text: &str);
+}
+
+impl Notes for () {
+    fn note(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn keep_note(&self, _: &str, _: &str) {}
+}
+
 /// Keeps compressed layers. An encoder's name is part of the key, so that a
 /// layer taken from here has the bytes a fresh one would have.
-pub trait BlobStore {
+pub trait BlobStore: Notes {
     /// Looks up a layer by what it is uncompressed. What cannot be read is not there.
     fn find(&self, diff_id: &DiffId, encoder: &str) -> Option<StoredBlob>;
 

@@ -7,6 +7,8 @@
 
 pub mod blob;
 pub mod digest;
+pub mod elf;
+pub mod files;
 pub mod gzip;
 pub mod image;
 pub mod layer;

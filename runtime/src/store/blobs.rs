@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{self, Seal, hash_of};
 use super::{Store, StoreError};
-use crate::oci::blob::{BlobStore, NewBlob, StoredBlob};
+use crate::oci::blob::{BlobStore, NewBlob, Notes, StoredBlob};
 use crate::oci::digest::{DiffId, Digest};
 use crate::walk::Status;
 
@@ -28,6 +28,13 @@ struct IndexRecord {
     diff_id: DiffId,
     encoder: String,
     blob: SealedBlob,
+}
+
+/// Something that was found out, and could be again.
+#[derive(Serialize, Deserialize)]
+struct NoteRecord {
+    name: String,
+    text: String,
 }
 
 impl BlobStore for Store {
@@ -82,6 +89,19 @@ impl BlobStore for Store {
         if path.starts_with(self.root()) {
             Store::discard(self, path);
         }
+    }
+}
+
+impl Notes for Store {
+    fn note(&self, name: &str) -> Option<String> {
+        let record: NoteRecord = self.read_record(&note_name(name))?;
+        (record.name == name).then_some(record.text)
+    }
+
+    fn keep_note(&self, name: &str, text: &str) {
+        let record = NoteRecord { name: name.to_owned(), text: text.to_owned() };
+        // Without it the next build finds out again, no worse.
+        let _ = self.write_record(&note_name(name), &record);
     }
 }
 
@@ -174,6 +194,10 @@ fn reseal(path: &Path, digest: &Digest) -> Option<Seal> {
 
 fn index_name(diff_id: &DiffId, encoder: &str) -> String {
     format!("index/{}", hash_of(&[&diff_id.to_string(), encoder]))
+}
+
+fn note_name(name: &str) -> String {
+    format!("notes/{}", hash_of(&[name]))
 }
 
 /// What can happen to a file, for the tests of everything that is kept as one.

@@ -10,6 +10,7 @@
 //! key                          secret of the precompiled components, 0600
 //! blobs/sha256/<hex>           compressed layers and documents, 0444
 //! index/<hash>                 layer and encoder -> blob
+//! notes/<hash>                 what was found out of layers: their files, whether programs start
 //! layers/<tenant>/<image>/     what the last build of an image left: record, trees/<random>/tree
 //! compiled/<hash>              precompiled components, each with its MAC
 //! builders/<hash>/             unpacked builders
@@ -54,8 +55,8 @@ pub use work::WorkDir;
 const FORMAT: u32 = 1;
 
 /// Where records and damage are kept apart from each other.
-const DIRECTORIES: [&str; 8] =
-    ["blobs/sha256", "index", "layers", "compiled", "builders", "digests", "downloads", "work"];
+const DIRECTORIES: [&str; 9] =
+    ["blobs/sha256", "index", "notes", "layers", "compiled", "builders", "digests", "downloads", "work"];
 
 /// Why the store could not do what was asked. Damage is never among the reasons.
 #[derive(Debug, thiserror::Error)]

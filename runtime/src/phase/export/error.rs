@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::needs::Unmet;
 use crate::cancel::Cancelled;
 use crate::cnb::id::{BuildpackId, BuildpackRef, LayerName, ProcessType};
 use crate::cnb::labels::MetadataError;
@@ -47,6 +48,15 @@ pub enum ExportError {
     /// The image was to have no launcher.
     #[error("the image needs a launcher: {}", .reasons.join("; "))]
     NeedsLauncher { reasons: Vec<String> },
+    /// Something that a process needs is not in the image.
+    #[error("process `{process}` cannot start on the run image `{run_image}`")]
+    CannotStart {
+        process: ProcessType,
+        /// As it was asked for, or `scratch`.
+        run_image: String,
+        #[source]
+        cause: Box<Unmet>,
+    },
     /// The kept layer of the last build is damaged. The store has forgotten it, so
     /// building again makes a new one.
     #[error("the stored layer `{name}` of buildpack `{buildpack}` is damaged")]
@@ -79,6 +89,7 @@ impl Diagnose for ExportError {
             Self::AppLink { .. } => "export.app_link",
             Self::UnknownProcess { .. } => "export.unknown_process",
             Self::NeedsLauncher { .. } => "export.needs_launcher",
+            Self::CannotStart { cause, .. } => cause.problem.id(),
             Self::DamagedLayer { .. } => "export.damaged_layer",
             Self::Store { cause, .. } if is_disk_full(cause) => "host.disk_full",
             Self::Store { .. } => "export.store",
@@ -94,6 +105,7 @@ impl Diagnose for ExportError {
             Self::ReservedLabel { .. } | Self::Metadata { .. } | Self::Slice(_) | Self::AppLink { .. } => {
                 Fault::Buildpack
             }
+            Self::CannotStart { cause, .. } => cause.problem.fault(),
             Self::UnknownProcess { .. } | Self::NeedsLauncher { .. } | Self::Cancelled(_) => Fault::Caller,
             Self::Store { .. } | Self::DamagedLayer { .. } => Fault::Environment,
         }
@@ -113,6 +125,7 @@ impl Diagnose for ExportError {
                 Some("free some space, or name another place with `--cache-dir`".to_owned())
             }
             Self::DamagedLayer { .. } => Some("build again; the layer is then made anew".to_owned()),
+            Self::CannotStart { cause, .. } => Some(cause.hint()),
             Self::NeedsLauncher { .. } => Some("leave out `--launcher never`".to_owned()),
             _ => None,
         }

@@ -7,16 +7,19 @@
 mod contents;
 mod error;
 mod labels;
+mod needs;
 mod start;
 mod work;
 
 pub use self::error::ExportError;
+pub use self::needs::{MissingLibrary, Origin, Problem, Unmet};
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use self::contents::App;
+use self::needs::Subject;
 use self::start::Start;
 use self::work::{Finished, Work};
 use crate::cancel::Cancel;
@@ -195,6 +198,7 @@ fn export_once(
     let built = request.built;
     let mut configuration = base_configuration(request.run_image);
     let owner = owner(request, &mut configuration.config);
+    let run = configuration.config.clone();
 
     // Everything that can be refused is, before the first byte is written.
     let layers: Vec<&BuiltLayer> = built.layers.iter().filter(|layer| layer.types.launch).collect();
@@ -216,6 +220,16 @@ fn export_once(
     refuse_reserved_names(&app, &layers, &layer_listings)?;
     let app_layers = app.layers(&built.slices, owner)?;
     let start = start::choose(request, &featured)?;
+    let subject = Subject {
+        request,
+        layers: &featured,
+        listings: &layer_listings,
+        app_listing: &app_listing,
+        app_layers: &app_layers,
+        start,
+        run: &run,
+    };
+    let checked = needs::check(subject, store, cancel, events)?;
     start::configure(start, request, &featured, &mut configuration.config)?;
 
     let total_bytes =
@@ -236,6 +250,7 @@ fn export_once(
         ..labels::lifecycle_metadata(request.run_image)
     };
     let exported = buildpack_layers(&mut work, &featured, &layer_listings, owner)?;
+    checked.keep(&exported, store);
     metadata.buildpacks = labels::buildpack_records(built, &layers, &exported)?;
 
     if let Some(entries) = contents::sbom_layer(&built.launch_sboms, owner) {
@@ -259,7 +274,7 @@ fn export_once(
     let finished = work.finished;
     labels::set_labels(request, start, &metadata, &mut configuration.config.labels)?;
     let image = assemble(request, configuration, finished);
-    let digest = write(&image, request, cancel)?;
+    let digest = write(&image, request, store, cancel)?;
     Ok(Exported {
         digest,
         bytes: image.bytes(),
@@ -459,7 +474,12 @@ fn assemble(
     Image { family: family(request.run_image), configuration, layers }
 }
 
-fn write(image: &Image, request: &ExportRequest<'_>, cancel: &Cancel) -> Result<Digest, ExportError> {
+fn write(
+    image: &Image,
+    request: &ExportRequest<'_>,
+    store: &dyn BlobStore,
+    cancel: &Cancel,
+) -> Result<Digest, ExportError> {
     let started = Instant::now();
     let layout = loop {
         match ImageLayout::open(request.output) {
@@ -470,7 +490,7 @@ fn write(image: &Image, request: &ExportRequest<'_>, cancel: &Cancel) -> Result<
             result => break result?,
         }
     };
-    Ok(layout.write(image, request.reference, &mut |_| !cancel.is_cancelled())?)
+    Ok(layout.write(image, request.reference, store, &mut |_| !cancel.is_cancelled())?)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! How the image starts: by the launcher, or directly where nothing needs one.
 
 use super::contents::{LAUNCHER_PATH, layer_directory};
-use super::{APP_DIRECTORY, ExportError, ExportRequest, LAYERS_DIRECTORY, LauncherMode, PLATFORM_API};
+use super::{APP_DIRECTORY, Base, ExportError, ExportRequest, LAYERS_DIRECTORY, LauncherMode, PLATFORM_API};
 use crate::cnb::env::{Environment, LayerEnvironment, apply_launch};
 use crate::cnb::id::ProcessType;
 use crate::cnb::launch::Process;
@@ -145,12 +145,21 @@ pub(super) fn configure(
     Ok(())
 }
 
-fn inside_app(path: &str) -> String {
+/// A path as a process means it: relative ones start at the app.
+pub(super) fn inside_app(path: &str) -> String {
     if path.starts_with('/') { path.to_owned() } else { format!("{APP_DIRECTORY}/{path}") }
 }
 
+/// The processors that the image is for, in the words of image-spec.
+pub(super) fn architecture<'a>(request: &ExportRequest<'a>) -> &'a str {
+    match &request.run_image.base {
+        Base::Scratch(target) => &target.arch,
+        Base::Layout(base) => &base.image.configuration.architecture,
+    }
+}
+
 /// What the launcher would make of the environment (LAU-12).
-fn direct_environment(
+pub(super) fn direct_environment(
     run: &RunConfiguration,
     built: &Built,
     process: &Process,

@@ -13,7 +13,7 @@ use crate::cnb::layer::{EnvironmentChange, EnvironmentOperation, EnvironmentScop
 use crate::cnb::sbom::{Sbom, SbomFormat};
 use crate::executor::AppLink;
 use crate::fault::Diagnose;
-use crate::oci::blob::{BlobStore, NewBlob, StoredBlob};
+use crate::oci::blob::{BlobStore, NewBlob, Notes, StoredBlob};
 use crate::oci::digest::DiffId;
 use crate::oci::layout::read_image;
 use crate::phase::values::BuiltBuildpack;
@@ -23,6 +23,7 @@ struct DirectoryStore {
     directory: PathBuf,
     created: Cell<usize>,
     known: RefCell<BTreeMap<PathBuf, StoredBlob>>,
+    notes: RefCell<BTreeMap<String, String>>,
 }
 
 impl DirectoryStore {
@@ -62,6 +63,16 @@ impl BlobStore for DirectoryStore {
     }
 }
 
+impl Notes for DirectoryStore {
+    fn note(&self, name: &str) -> Option<String> {
+        self.notes.borrow().get(name).cloned()
+    }
+
+    fn keep_note(&self, name: &str, text: &str) {
+        self.notes.borrow_mut().insert(name.to_owned(), text.to_owned());
+    }
+}
+
 /// An app, a store and an output, in a directory of their own.
 struct Bench {
     root: tempfile::TempDir,
@@ -80,6 +91,9 @@ struct Bench {
 fn node() -> BuildpackRef {
     BuildpackRef { id: "acme/node".parse().unwrap(), version: "1.2".parse().unwrap() }
 }
+
+/// Where nobody looks: what a process needs is the subject of other tests.
+const PROGRAM: &str = "/cnb/server";
 
 fn web(command: &[&str]) -> Process {
     Process {
@@ -109,12 +123,13 @@ impl Bench {
             app: Tree::of(root.path().join("app")),
             ..Built::default()
         };
-        built.processes.add(&node().id, vec![web(&["server", "--x"])]);
+        built.processes.add(&node().id, vec![web(&[PROGRAM, "--x"])]);
         Self {
             store: DirectoryStore {
                 directory: root.path().join("store"),
                 created: Cell::new(0),
                 known: RefCell::default(),
+                notes: RefCell::default(),
             },
             root,
             built,
@@ -133,6 +148,11 @@ impl Bench {
         let path = self.root.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, contents).unwrap();
+    }
+
+    fn program(&self, path: &str, contents: &str) {
+        self.write(path, contents);
+        fs::set_permissions(self.root.path().join(path), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     fn layer(&mut self, name: &str, contents: BuiltContents) -> &mut BuiltLayer {
@@ -303,7 +323,7 @@ fn exp_03_order_of_layers_and_what_is_in_them() {
     assert_eq!(metadata["process-types"]["sha"], json!(image.layers[5].diff_id));
     let build = label(image, labels_name("build"));
     assert_eq!(build["launcher"]["version"], "9.8");
-    assert_eq!(build["processes"][0]["command"], json!(["server", "--x"]));
+    assert_eq!(build["processes"][0]["command"], json!([PROGRAM, "--x"]));
     assert_eq!(build["buildpack-default-process-type"], "web");
     assert_eq!(label(image, labels_name("project")), json!({}));
 }
@@ -349,7 +369,7 @@ fn img_05_entrypoint() {
     assert!(!bench.layout().exists());
 
     bench.process_type = None;
-    bench.built.processes.add(&node().id, vec![Process { default: false, ..web(&["x"]) }]);
+    bench.built.processes.add(&node().id, vec![Process { default: false, ..web(&[PROGRAM]) }]);
     assert_eq!(bench.export().image.configuration.config.entrypoint, ["/cnb/lifecycle/launcher"]);
 }
 
@@ -363,7 +383,7 @@ fn base(bench: &mut Bench, change: impl FnOnce(&mut ImageConfiguration)) -> Layo
     image.configuration.history.truncate(1);
     image.configuration.config = RunConfiguration::default();
     change(&mut image.configuration);
-    ImageLayout::open(&layout).unwrap().write(&image, "base", &mut |_| true).unwrap();
+    ImageLayout::open(&layout).unwrap().write(&image, "base", &(), &mut |_| true).unwrap();
     fs::remove_dir_all(bench.layout()).unwrap();
     read_image(&layout, Some("base"), None).unwrap()
 }
@@ -754,7 +774,7 @@ fn metadata_that_cannot_be_stored_names_its_layer() {
 fn without_a_launcher_the_image_is_the_app_and_its_layers() {
     let mut bench = Bench::new();
     bench.mode = LauncherMode::Auto;
-    bench.write("server/bin/server", "x");
+    bench.program("server/bin/server", "x");
     bench.write("zlib/lib/z.so", "x");
     let change = |name: &str, scope, operation, value: &str| EnvironmentChange {
         name: name.into(),
@@ -808,6 +828,7 @@ fn lau_23_a_relative_program_is_looked_up_from_the_app() {
     let mut bench = Bench::new();
     bench.mode = LauncherMode::Never;
     bench.built.processes = crate::cnb::launch::ProcessTable::default();
+    bench.program("app/bin/run", "x");
     let process = Process { working_directory: Some("sub".into()), ..web(&["./bin/run"]) };
     bench.built.processes.add(&node().id, vec![process]);
     let run = bench.export().image.configuration.config;
@@ -840,7 +861,7 @@ fn what_needs_a_launcher_gets_one_or_is_refused() {
     );
     assert_eq!(
         needs(&|bench| {
-            let process = Process { exec_envs: vec!["test".parse().unwrap()], ..web(&["x"]) };
+            let process = Process { exec_envs: vec!["test".parse().unwrap()], ..web(&[PROGRAM]) };
             bench.built.processes.add(&node().id, vec![process]);
         }),
         "the image needs a launcher: process `web` is for some execution environments only"
@@ -850,12 +871,12 @@ fn what_needs_a_launcher_gets_one_or_is_refused() {
 #[test]
 fn a_second_process_needs_the_launcher_unless_told_otherwise() {
     let mut bench = Bench::new();
-    let job = Process { process_type: "job".parse().unwrap(), default: false, ..web(&["job"]) };
+    let job = Process { process_type: "job".parse().unwrap(), default: false, ..web(&[PROGRAM]) };
     bench.built.processes.add(&node().id, vec![job]);
     bench.mode = LauncherMode::Auto;
     assert!(bench.export().has_launcher);
     bench.mode = LauncherMode::Never;
-    assert_eq!(bench.export().image.configuration.config.entrypoint, ["server", "--x"]);
+    assert_eq!(bench.export().image.configuration.config.entrypoint, [PROGRAM, "--x"]);
 }
 
 #[test]
@@ -928,4 +949,129 @@ fn umoci_unpacks_what_we_export() {
     let configuration: Value =
         serde_json::from_slice(&fs::read(bundle.join("config.json")).unwrap()).unwrap();
     assert_eq!(configuration["process"]["args"], json!(["/cnb/process/web"]));
+}
+
+/// A process that starts a script of a layer, whose interpreter is in the base.
+fn bench_with_interpreter() -> Bench {
+    let mut bench = Bench::new();
+    bench.program("app/interpreter", "x");
+    let base = base(&mut bench, |_| ());
+    fs::remove_file(bench.root.path().join("app/interpreter")).unwrap();
+    bench.program("tool/bin/run", "#!/workspace/interpreter\n");
+    bench.fresh("tool");
+    bench.run_image = RunImage { base: Base::Layout(Box::new(base)), name: "base".into(), mirrors: vec![] };
+    bench.built.processes = crate::cnb::launch::ProcessTable::default();
+    bench.built.processes.add(&node().id, vec![web(&["run"])]);
+    bench.store.notes.borrow_mut().clear();
+    bench
+}
+
+/// The layer of `bench_with_interpreter` as the next build finds it.
+fn store_layer(bench: &mut Bench, exported: &Exported, path: &Path) {
+    let layer = &exported.layers[0];
+    bench.built.layers.clear();
+    let blob = StoredBlob { path: path.to_owned(), ..layer.blob.clone() };
+    let (diff_id, features) = (layer.diff_id.clone(), layer.features);
+    bench.layer("tool", BuiltContents::Stored { diff_id, blob, features });
+}
+
+#[test]
+fn what_processes_need_is_read_once() {
+    let mut bench = bench_with_interpreter();
+    let first = bench.export();
+    // From here on nothing can be read but what was kept.
+    let nowhere = Path::new("/nonexistent");
+    store_layer(&mut bench, &first, nowhere);
+    if let Base::Layout(base) = &mut bench.run_image.base {
+        base.image.layers[0].blob = nowhere.into();
+    }
+    assert_eq!(bench.export().digest, first.digest);
+    // Another verdict, from the same files.
+    bench.built.processes.add(&node().id, vec![Process { default: false, ..web(&["run", "again"]) }]);
+    bench.export();
+    // Somebody's notes in place of ours are no notes.
+    for text in bench.store.notes.borrow_mut().values_mut() {
+        *text = "{".into();
+    }
+    assert_eq!(bench.try_export().unwrap_err().id(), "layout.unreadable_blob");
+}
+
+#[test]
+fn a_layer_of_the_last_build_is_looked_into_again_on_another_base() {
+    for keeps_notes in [true, false] {
+        let mut bench = bench_with_interpreter();
+        let first = bench.export();
+        if !keeps_notes {
+            bench.store.notes.borrow_mut().clear();
+        }
+        store_layer(&mut bench, &first, &first.layers[0].blob.path);
+        let target = Target { os: "linux".into(), arch: "amd64".into(), variant: None, distro: None };
+        bench.run_image = RunImage { base: Base::Scratch(target), name: String::new(), mirrors: vec![] };
+        let error = bench.try_export().unwrap_err();
+        assert_eq!(error.id(), "export.no_interpreter");
+        assert_eq!(error.to_string(), "process `web` cannot start on the run image `scratch`");
+        assert_eq!(
+            std::error::Error::source(&error).unwrap().to_string(),
+            "`/layers/acme_node/tool/bin/run` of layer `tool` of buildpack `acme/node@1.2` needs \
+             `/workspace/interpreter`, which is not in the image"
+        );
+    }
+}
+
+#[test]
+fn what_may_change_when_the_image_starts_is_a_warning() {
+    let warnings = |change: &dyn Fn(&mut Bench)| {
+        let mut bench = Bench::new();
+        bench.built.processes = crate::cnb::launch::ProcessTable::default();
+        bench.built.processes.add(&node().id, vec![web(&["nowhere"])]);
+        change(&mut bench);
+        // Also when the verdict of the build before is all there is.
+        let result = bench.try_export().and_then(|_| bench.try_export());
+        let warnings = bench.events.iter().filter(|event| matches!(event, Event::Warning { .. })).count();
+        result.map(|_| warnings).map_err(|error| error.id())
+    };
+    assert_eq!(warnings(&|_| ()), Err("export.no_program"));
+    assert_eq!(
+        warnings(&|bench| {
+            bench.write("tool/exec.d/program", "x");
+            bench.fresh("tool");
+        }),
+        Ok(2)
+    );
+    // What no variable can bring.
+    assert_eq!(
+        warnings(&|bench| {
+            bench.write("tool/exec.d/program", "x");
+            bench.write("app/nowhere", "x");
+            bench.fresh("tool");
+        }),
+        Err("export.not_executable")
+    );
+    // A process that is not meant to start here.
+    assert_eq!(
+        warnings(&|bench| {
+            let process = Process { exec_envs: vec!["test".parse().unwrap()], ..web(&["nowhere"]) };
+            bench.built.processes.add(&node().id, vec![process]);
+        }),
+        Ok(2)
+    );
+}
+
+/// A base that cannot be looked into is said once and refuses nothing.
+#[test]
+fn a_base_of_another_compression_is_a_warning() {
+    let mut bench = bench_with_interpreter();
+    let bytes = [0x28, 0xb5, 0x2f, 0xfd, 0, 0, 0, 0];
+    let path = bench.root.path().join("zstd");
+    fs::write(&path, bytes).unwrap();
+    if let Base::Layout(base) = &mut bench.run_image.base {
+        let layer = &mut base.image.layers[0];
+        (layer.blob, layer.digest, layer.size) = (path, Digest::of(&bytes), bytes.len() as u64);
+    }
+    bench.export();
+    let message = bench.events.iter().find_map(|event| match event {
+        Event::Warning { message } => Some(message.as_str()),
+        _ => None,
+    });
+    assert!(message.unwrap().starts_with("whether the processes can start is not known: "), "{message:?}");
 }

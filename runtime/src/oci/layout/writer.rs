@@ -1,0 +1,381 @@
+//! Adding an image to a layout, with the directory valid at every moment.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    BLOBS, INDEX_FILE, LAYOUT_DOCUMENT, LAYOUT_FILE, LayoutError, REFERENCE_ANNOTATION, blob_path,
+    empty_index, index_bytes, read_document,
+};
+use crate::oci::blob::Notes;
+use crate::oci::digest::{Digest, Hasher};
+use crate::oci::image::{Document, Image, Layer};
+
+/// What a write that was killed leaves behind starts like this.
+const TEMPORARY_PREFIX: &str = ".wapack-";
+const COPY_BUFFER_BYTES: usize = 256 << 10;
+/// Seals that are kept of one layout; those of the image at hand always are.
+const MAX_SEALS: usize = 2_000;
+
+/// A layout that is being written; nobody else writes to it meanwhile.
+#[derive(Debug)]
+pub struct ImageLayout {
+    directory: PathBuf,
+    /// Locked until it is closed.
+    handle: OwnedFd,
+}
+
+/// Called between pieces of work; answers whether to go on.
+pub type KeepGoing<'a> = &'a mut dyn FnMut(u64) -> bool;
+
+impl Drop for ImageLayout {
+    /// Closing alone would leave the lock with a child that is just being
+    /// started and has not closed its copy of the descriptor yet.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.handle, FlockOperation::Unlock);
+    }
+}
+
+impl ImageLayout {
+    /// Opens a layout for writing, or makes one in a new or empty directory.
+    ///
+    /// # Errors
+    /// [`LayoutError::Busy`] while another process writes to it;
+    /// [`LayoutError::NotALayout`] when the directory holds something else.
+    pub fn open(directory: &Path) -> Result<Self, LayoutError> {
+        let failed = |cause: io::Error| LayoutError::io(directory, cause);
+        fs::create_dir_all(directory).map_err(failed)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let handle =
+            rustix::fs::open(directory, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+        match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(LayoutError::Busy { directory: directory.to_owned() });
+            }
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        let layout = Self { directory: directory.to_owned(), handle };
+        layout.prepare()?;
+        Ok(layout)
+    }
+
+    /// Makes the files a layout has to have, and removes what a killed write left.
+    fn prepare(&self) -> Result<(), LayoutError> {
+        let failed = |cause| self.io(cause);
+        let mut is_layout = false;
+        let mut is_empty = true;
+        for entry in fs::read_dir(&self.directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            if name == LAYOUT_FILE {
+                is_layout = true;
+            } else if name.to_string_lossy().starts_with(TEMPORARY_PREFIX) {
+                fs::remove_file(entry.path()).map_err(failed)?;
+            } else {
+                is_empty = false;
+            }
+        }
+        if is_layout {
+            let document = read_document(&self.directory, &self.directory.join(LAYOUT_FILE), LAYOUT_FILE)?;
+            let value: Value = serde_json::from_slice(&document)
+                .map_err(|error| self.invalid(LAYOUT_FILE, error.to_string()))?;
+            if value["imageLayoutVersion"] != "1.0.0" {
+                return Err(self.invalid(LAYOUT_FILE, "`imageLayoutVersion` is not `1.0.0`".to_owned()));
+            }
+        } else if !is_empty {
+            return Err(LayoutError::NotALayout { directory: self.directory.clone() });
+        }
+        if !self.directory.join(BLOBS).is_dir() {
+            // `oci-layout` first: a directory left half made is then known as ours.
+            if !is_layout {
+                self.replace(LAYOUT_FILE, LAYOUT_DOCUMENT)?;
+            }
+            let blobs = self.directory.join(BLOBS);
+            fs::create_dir_all(&blobs).map_err(failed)?;
+            self.synchronise(blobs.parent().unwrap_or(&blobs))?;
+        }
+        if !self.directory.join(INDEX_FILE).exists() {
+            self.replace(INDEX_FILE, &index_bytes(&empty_index()))?;
+        }
+        Ok(())
+    }
+
+    /// Puts an image into the layout under a name; other images stay.
+    ///
+    /// A blob that is there already is taken only if it is known to be right: it
+    /// is as it was when its bytes were last seen, says `notes`, or they are read
+    /// again. Wrong ones are replaced.
+    ///
+    /// # Errors
+    /// When a blob is not what it should be, or a file cannot be written.
+    pub fn write(
+        &self,
+        image: &Image,
+        reference: &str,
+        notes: &dyn Notes,
+        keep_going: KeepGoing<'_>,
+    ) -> Result<Digest, LayoutError> {
+        let mut changed = false;
+        let mut seals = Seals::load(&self.handle, notes);
+        for layer in &image.layers {
+            changed |= self.add_blob(layer, &mut seals, keep_going)?;
+        }
+        seals.keep(image, notes);
+        let (configuration, manifest) = image.documents();
+        changed |= self.add_document(&configuration)?;
+        changed |= self.add_document(&manifest)?;
+        if changed {
+            self.synchronise(&self.directory.join(BLOBS))?;
+        }
+        self.set_reference(image, &manifest, reference)?;
+        Ok(manifest.digest)
+    }
+
+    /// Copies a layer's blob into the layout unless it is there; answers whether it did.
+    fn add_blob(
+        &self,
+        layer: &Layer,
+        seals: &mut Seals,
+        keep_going: KeepGoing<'_>,
+    ) -> Result<bool, LayoutError> {
+        let path = self.blob_path(&layer.digest);
+        let is_there = BlobSeal::of(&path).is_some_and(|seal| seal.size == layer.size);
+        if is_there && (seals.is_known(&layer.digest, &path) || self.is_sound(layer, &path, keep_going)?) {
+            seals.remember(&layer.digest, &path);
+            return Ok(false);
+        }
+        self.copy_blob(layer, &path, keep_going)?;
+        seals.remember(&layer.digest, &path);
+        Ok(true)
+    }
+
+    /// Whether a blob that is there has the right bytes.
+    fn is_sound(&self, layer: &Layer, path: &Path, keep_going: KeepGoing<'_>) -> Result<bool, LayoutError> {
+        let Ok(mut file) = fs::File::open(path) else { return Ok(false) };
+        let mut hasher = Hasher::default();
+        let mut buffer = vec![0; COPY_BUFFER_BYTES];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(hasher.finish() == layer.digest),
+                Ok(read) => hasher.update(&buffer[..read]),
+                Err(_) => return Ok(false),
+            }
+            if !keep_going(0) {
+                return Err(LayoutError::Cancelled { directory: self.directory.clone() });
+            }
+        }
+    }
+
+    fn copy_blob(&self, layer: &Layer, path: &Path, keep_going: KeepGoing<'_>) -> Result<(), LayoutError> {
+        let mut temporary = self.temporary(&layer.digest.hex()[..12])?;
+        let unreadable = |cause| LayoutError::UnreadableBlob { path: layer.blob.clone(), cause };
+        let mut source = fs::File::open(&layer.blob).map_err(unreadable)?;
+        let mut hasher = Hasher::default();
+        let mut copied = 0;
+        let mut buffer = vec![0; COPY_BUFFER_BYTES];
+        loop {
+            let read = source.read(&mut buffer).map_err(unreadable)?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(&buffer[..read]);
+            temporary.file.write_all(&buffer[..read]).map_err(|cause| self.io(cause))?;
+            copied += read as u64;
+            if copied > layer.size {
+                break;
+            }
+            if !keep_going(read as u64) {
+                return Err(LayoutError::Cancelled { directory: self.directory.clone() });
+            }
+        }
+        if copied != layer.size {
+            return Err(LayoutError::WrongSize {
+                path: layer.blob.clone(),
+                expected: layer.size,
+                actual: source.metadata().map_or(copied, |metadata| metadata.len()),
+            });
+        }
+        let actual = hasher.finish();
+        if actual != layer.digest {
+            return Err(LayoutError::WrongDigest {
+                path: layer.blob.clone(),
+                expected: layer.digest.clone(),
+                actual,
+            });
+        }
+        temporary.persist(path).map_err(|cause| self.io(cause))
+    }
+
+    fn add_document(&self, document: &Document) -> Result<bool, LayoutError> {
+        let path = self.blob_path(&document.digest);
+        // Small enough to look whether it is whole.
+        if fs::read(&path).is_ok_and(|found| found == document.bytes) {
+            return Ok(false);
+        }
+        let mut temporary = self.temporary(&document.digest.hex()[..12])?;
+        temporary.file.write_all(&document.bytes).map_err(|cause| self.io(cause))?;
+        temporary.persist(&path).map_err(|cause| self.io(cause))?;
+        Ok(true)
+    }
+
+    /// Makes `reference` point to a manifest; leaves the index alone when it already does.
+    fn set_reference(&self, image: &Image, manifest: &Document, reference: &str) -> Result<(), LayoutError> {
+        let old = read_document(&self.directory, &self.directory.join(INDEX_FILE), INDEX_FILE)?;
+        // As plain JSON, so that what others wrote stays as it is.
+        let mut index: Value =
+            serde_json::from_slice(&old).map_err(|error| self.invalid(INDEX_FILE, error.to_string()))?;
+        let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
+            return Err(self.invalid(INDEX_FILE, "it has no list `manifests`".to_owned()));
+        };
+        let configuration = &image.configuration;
+        let mut platform = json!({ "architecture": configuration.architecture, "os": configuration.os });
+        if let Some(variant) = configuration.variant.as_deref().filter(|variant| !variant.is_empty()) {
+            platform["variant"] = variant.into();
+        }
+        let entry = json!({
+            "mediaType": manifest.media_type.to_string(),
+            "digest": manifest.digest.as_str(),
+            "size": manifest.bytes.len(),
+            "annotations": { REFERENCE_ANNOTATION: reference },
+            "platform": platform,
+        });
+        let has_reference = |value: &Value| value["annotations"][REFERENCE_ANNOTATION] == reference;
+        match manifests.iter().position(has_reference) {
+            Some(first) => {
+                let mut position = 0;
+                manifests.retain(|value| {
+                    let keep = position <= first || !has_reference(value);
+                    position += 1;
+                    keep
+                });
+                manifests[first] = entry;
+            }
+            None => manifests.push(entry),
+        }
+        let new = index_bytes(&index);
+        if new == old { Ok(()) } else { self.replace(INDEX_FILE, &new) }
+    }
+
+    /// Writes a file at the top of the layout in one step.
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), LayoutError> {
+        let mut temporary = self.temporary(name)?;
+        temporary.file.write_all(bytes).map_err(|cause| self.io(cause))?;
+        temporary.persist(&self.directory.join(name)).map_err(|cause| self.io(cause))?;
+        rustix::fs::fsync(&self.handle).map_err(|errno| self.io(errno.into()))
+    }
+
+    /// A new file at the top of the layout, so that `blobs` only ever holds blobs.
+    fn temporary(&self, name: &str) -> Result<Temporary, LayoutError> {
+        let path = self.directory.join(format!("{TEMPORARY_PREFIX}{}-{name}", std::process::id()));
+        let file = fs::File::create(&path).map_err(|cause| self.io(cause))?;
+        Ok(Temporary { file: file.into_parts().0, path: Some(path) })
+    }
+
+    fn synchronise(&self, directory: &Path) -> Result<(), LayoutError> {
+        fs::File::open(directory).and_then(|file| file.sync_all()).map_err(|cause| self.io(cause))
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        blob_path(&self.directory, digest)
+    }
+
+    fn io(&self, cause: io::Error) -> LayoutError {
+        LayoutError::io(&self.directory, cause)
+    }
+
+    fn invalid(&self, name: &str, reason: String) -> LayoutError {
+        LayoutError::Invalid { directory: self.directory.clone(), name: name.to_owned(), reason }
+    }
+}
+
+/// A file under a temporary name, removed unless it gets its own.
+#[derive(Debug)]
+struct Temporary {
+    file: File,
+    path: Option<PathBuf>,
+}
+
+impl Temporary {
+    fn persist(mut self, to: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        let path = self.path.take().expect("it is taken here only");
+        fs::rename(&path, to).inspect_err(|_| self.path = Some(path))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // Nothing to do about it; the next write removes it.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// What was seen of a blob when its bytes were known to be right. Nobody can set
+/// a change time back, so equal seals mean equal bytes without reading them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct BlobSeal {
+    size: u64,
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl BlobSeal {
+    /// `None` when there is no regular file.
+    fn of(path: &Path) -> Option<Self> {
+        let found = fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        Some(Self { size: found.len(), inode: found.ino(), changed: (found.ctime(), found.ctime_nsec()) })
+    }
+}
+
+/// The seals of one layout's blobs.
+struct Seals {
+    /// Under which they are kept.
+    name: String,
+    known: BTreeMap<String, BlobSeal>,
+    changed: bool,
+}
+
+impl Seals {
+    fn load(directory: &OwnedFd, notes: &dyn Notes) -> Self {
+        // By what the directory is: its path may lead elsewhere tomorrow.
+        let name = rustix::fs::fstat(directory)
+            .map_or_else(|_| String::new(), |stat| format!("layout {} {}", stat.st_dev, stat.st_ino));
+        let known = notes.note(&name).and_then(|text| serde_json::from_str(&text).ok());
+        Self { name, known: known.unwrap_or_default(), changed: false }
+    }
+
+    fn is_known(&self, digest: &Digest, path: &Path) -> bool {
+        let known = self.known.get(digest.as_str());
+        known.is_some_and(|known| BlobSeal::of(path).as_ref() == Some(known))
+    }
+
+    fn remember(&mut self, digest: &Digest, path: &Path) {
+        if let Some(seal) = BlobSeal::of(path) {
+            self.changed |= self.known.insert(digest.as_str().to_owned(), seal) != Some(seal);
+        }
+    }
+
+    fn keep(mut self, image: &Image, notes: &dyn Notes) {
+        if !self.changed {
+            return;
+        }
+        if self.known.len() > MAX_SEALS {
+            self.known.retain(|digest, _| image.layers.iter().any(|layer| layer.digest.as_str() == digest));
+        }
+        if let Ok(text) = serde_json::to_string(&self.known) {
+            notes.keep_note(&self.name, &text);
+        }
+    }
+}
