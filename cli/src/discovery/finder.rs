@@ -57,7 +57,7 @@ pub(super) struct Trusted {
     pub(super) tools: bool,
     /// The app's own files.
     pub(super) app: bool,
-    /// Nothing but files is asked for what would need a network anyway.
+    /// Nothing will be downloaded: neither the tools nor the app need to be asked.
     pub(super) offline: bool,
 }
 
@@ -132,7 +132,13 @@ impl Finder {
     }
 
     fn pip(&self) -> &Pip {
-        self.pip.get_or_init(|| Pip::read(&self.environment, &mut self.remarks()))
+        self.pip.get_or_init(|| {
+            if self.trusted.tools {
+                Pip::read(&self.environment, &mut self.remarks())
+            } else {
+                Pip::default()
+            }
+        })
     }
 
     /// Looks where looking costs nothing: steps 2 and 3.
@@ -281,7 +287,7 @@ impl Finder {
             ca.extend(files);
             ca.extend(self.written(&texts));
         }
-        if name == "pypi" && self.trusted.tools {
+        if name == "pypi" {
             ca.extend(self.pip().authority(&self.environment, &mut self.remarks()));
         }
         ca.dedup();

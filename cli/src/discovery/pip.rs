@@ -15,6 +15,7 @@ struct Setting {
 }
 
 /// Settings that `pip install` would see; later ones win.
+#[derive(Default)]
 pub(super) struct Pip(Vec<Setting>);
 
 impl Pip {

@@ -341,12 +341,13 @@ fn apt_names_the_archive_of_the_installed_release() {
          deb cdrom:[Debian 12]/ bookworm main\n\
          deb [arch=amd64 signed-by=/k.gpg] https://apps.example bookworm main\n\
          deb-src http://src.example/debian bookworm main\n\
-         deb http://sec.example/debian-security bookworm-security main\n\
+         deb http://next.example/debian trixie main\n\
+         deb http://extra.example/debian bookworm contrib\n\
          deb [ arch=amd64 ] http://one.example/debian/ bookworm contrib main # comment\n",
     );
     assert_eq!(
         machine.find("debian"),
-        Some(("http://one.example/debian/".into(), "etc/apt/sources.list:6".into()))
+        Some(("http://one.example/debian/".into(), "etc/apt/sources.list:7".into()))
     );
     assert_eq!(machine.said("debian"), [] as [&str; 0]);
     machine.file("etc/apt/sources.list", "");
@@ -465,9 +466,10 @@ fn t3_an_app_cannot_aim_secrets() {
 
     // A link would make it somebody else's file.
     let mut machine = Machine::new();
-    machine.file("other", "registry=https://other.example\n");
+    machine.file(".npmrc", "registry=https://other.example\n");
+    machine.file("package-lock.json", &lock("https://other.example/"));
     for name in [".npmrc", "package-lock.json"] {
-        std::os::unix::fs::symlink(machine.path("other"), machine.path(&format!("app/{name}"))).unwrap();
+        std::os::unix::fs::symlink(machine.path(name), machine.path(&format!("app/{name}"))).unwrap();
     }
     assert_eq!(machine.find("npm"), None);
     assert_eq!(machine.said("npm").len(), 2);
