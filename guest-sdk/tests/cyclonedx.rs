@@ -1,6 +1,8 @@
 //! Bills of materials fit the published schema, by the word of the format's own
 //! Python library, which brings the schema along.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests; clippy.toml reaches only the tests themselves")]
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
