@@ -196,3 +196,24 @@ fn an_update_tells_the_buildpacks_to_choose_anew() {
     assert!(!ended.out.contains("WAPACK_UPDATE"), "{}", ended.out);
     build(&["--update", "--env", "WAPACK_UPDATE=0"]).says(&["WAPACK_UPDATE=1"]);
 }
+
+#[test]
+fn a_grant_is_refused_to_a_buildpack_that_takes_part_and_no_other() {
+    let site = Site::new();
+    let Some(directory) = site.guest("well-behaved") else { return };
+    let toml = directory.join("buildpack.toml");
+    let grants = "[grants]\nsources = [\"npm\"]\noptional-sources = [\"nodejs\"]\n";
+    std::fs::write(&toml, std::fs::read_to_string(&toml).unwrap() + grants).unwrap();
+    let detect = |more: &[&str]| {
+        let mut arguments = vec!["detect", "--path", SAMPLE, "--buildpack", directory.to_str().unwrap()];
+        arguments.extend(more);
+        site.run(&arguments)
+    };
+    detect(&["--env", "DETECT=fail"]).with(20).complains(&["does not apply: `DETECT` says so"]);
+    detect(&[]).with(3).complains(&["error[grant.refused]", "asks for the grant `source=npm`"]);
+    // What is optional may be missing.
+    detect(&["--grant", "source=npm"]).with(0);
+    site.run(&["inspect", directory.to_str().unwrap()])
+        .with(0)
+        .says(&["source=npm          NOT ALLOWED; ", "source=nodejs       not allowed; it runs without"]);
+}

@@ -127,7 +127,6 @@ pub enum ComponentKind {
 #[must_use]
 pub struct Component {
     kind: ComponentKind,
-    group: Option<String>,
     name: String,
     version: String,
     purl: Option<String>,
@@ -142,7 +141,6 @@ impl Component {
     pub fn new(kind: ComponentKind, name: impl Into<String>, version: impl Into<String>) -> Self {
         Self {
             kind,
-            group: None,
             name: name.into(),
             version: version.into(),
             purl: None,
@@ -152,16 +150,13 @@ impl Component {
         }
     }
 
-    /// A package of the npm registry, such as `@acme/left-pad`.
+    /// A package of the npm registry, such as `@acme/left-pad`. The scope is part
+    /// of the name: syft and grype look a package up by its name alone, and would
+    /// take `left-pad` in the group `@acme` for the package without a scope.
     pub fn npm(name: &str, version: &str) -> Self {
-        let (group, short) = match name.split_once('/') {
-            Some((scope, short)) if scope.starts_with('@') => (Some(scope), short),
-            _ => (None, name),
-        };
         let path: Vec<String> = name.split('/').map(percent_encoded).collect();
-        let mut component = Self::new(ComponentKind::Library, short, version);
-        component.group = group.map(str::to_owned);
-        component.purl(format!("pkg:npm/{}@{}", path.join("/"), percent_encoded(version)))
+        let purl = format!("pkg:npm/{}@{}", path.join("/"), percent_encoded(version));
+        Self::new(ComponentKind::Library, name, version).purl(purl)
     }
 
     /// A crate of the Rust registry.
@@ -227,7 +222,6 @@ impl Component {
         Entry {
             kind: self.kind,
             reference: self.reference(),
-            group: self.group.as_deref(),
             name: &self.name,
             version: &self.version,
             hashes: self.hashes.iter().map(|(algorithm, content)| Hash { algorithm, content }).collect(),
@@ -274,8 +268,6 @@ struct Entry<'a> {
     kind: ComponentKind,
     #[serde(rename = "bom-ref")]
     reference: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    group: Option<&'a str>,
     name: &'a str,
     version: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -413,8 +405,7 @@ mod tests {
             json!({
                 "type": "library",
                 "bom-ref": "pkg:npm/%40scope/name@1.2.3%2Bbuild",
-                "group": "@scope",
-                "name": "name",
+                "name": "@scope/name",
                 "version": "1.2.3+build",
                 "hashes": [{ "alg": "SHA-512", "content": SHA512 }],
                 "licenses": [{ "license": { "id": "MIT" } }],

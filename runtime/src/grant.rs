@@ -69,6 +69,12 @@ impl AskedGrants {
     pub fn all(&self) -> Grants {
         Grants(self.required.0.union(&self.optional.0).cloned().collect())
     }
+
+    /// What of it is allowed.
+    #[must_use]
+    pub fn allowed_by(&self, allowed: &Grants) -> Grants {
+        Grants(self.all().0.into_iter().filter(|grant| allowed.allows(grant)).collect())
+    }
 }
 
 impl From<Grants> for AskedGrants {
@@ -155,7 +161,7 @@ pub fn intersect(
     ceiling: Option<&str>,
 ) -> Result<Grants, GrantRefused> {
     match asked.required.0.iter().find(|grant| !allowed.allows(grant)) {
-        None => Ok(Grants(asked.all().0.into_iter().filter(|grant| allowed.allows(grant)).collect())),
+        None => Ok(asked.allowed_by(allowed)),
         Some(grant) => Err(GrantRefused {
             buildpack: buildpack.clone(),
             grant: grant.clone(),

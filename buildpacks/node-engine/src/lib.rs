@@ -63,7 +63,7 @@ impl Buildpack for NodeEngine {
 
         let requirements = requirement::read(context)?;
         let choice = choose(&inventory, arch, &requirements, previous.as_ref(), update_is_asked(context))?;
-        for line in &choice.log {
+        for line in choice.log.iter().chain(&start::warning(context)?) {
             println!("{line}");
         }
 

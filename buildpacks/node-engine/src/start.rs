@@ -1,7 +1,8 @@
-//! What an app without a start script starts. Buildpacks after this one replace
-//! it: `wapack/npm-install` knows scripts, a `Procfile` has the last word.
+//! An app that no other buildpack makes anything of: what it starts, and what it
+//! lacks. Where another one builds upon Node.js, such as `wapack/npm-install`, all
+//! of this is left to that one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use wapack_sdk::{BuildContext, Error, Process};
@@ -9,27 +10,73 @@ use wapack_sdk::{BuildContext, Error, Process};
 use crate::requirement::{directories, package};
 use crate::shown;
 
+/// Locks that `wapack/npm-install` does not read.
+const OTHER_LOCKS: [&str; 4] = ["yarn.lock", "pnpm-lock.yaml", "bun.lock", "bun.lockb"];
+
+/// What no buildpack brings, for the log.
+///
+/// # Errors
+/// When the `package.json` cannot be read.
+pub fn warning(context: &BuildContext) -> Result<Option<String>, Error> {
+    let Some(app) = App::alone(context)? else { return Ok(None) };
+    if !app.lacks_packages() {
+        return Ok(None);
+    }
+    let lock = OTHER_LOCKS.into_iter().find(|lock| app.project.join(lock).is_file());
+    let because = lock.map(|lock| format!(", and nothing here reads `{lock}`")).unwrap_or_default();
+    Ok(Some(format!(
+        "warning: no buildpack installs the `dependencies` of `{}`{because}; commit a lock that \
+         `npm install --package-lock-only` writes, or an app that needs no packages",
+        app.package_name
+    )))
+}
+
 /// The process `web` for `main` of `package.json`, `server.js` or `index.js`.
 /// None for an app with a start script, or with packages that are not there.
 ///
 /// # Errors
 /// When the `package.json` cannot be read.
 pub fn process(context: &BuildContext, node: &Path) -> Result<Option<Process>, Error> {
-    let Some(project) = directories(context)?.into_iter().next() else { return Ok(None) };
-    let path = project.join("package.json");
-    let package = package(&path, &shown(&context.app, &path))?;
-    let needs_packages = package["dependencies"].as_object().is_some_and(|packages| !packages.is_empty());
-    if package["scripts"]["start"].is_string() || needs_packages && !project.join("node_modules").is_dir() {
+    let Some(app) = App::alone(context)? else { return Ok(None) };
+    if app.package["scripts"]["start"].is_string() || app.lacks_packages() {
         return Ok(None);
     }
-    Ok(script(&project, &package).map(|script| {
+    Ok(script(&app.project, &app.package).map(|script| {
         let process = Process::new("web", [node.display().to_string(), script.to_owned()]).default();
-        if project == context.app {
+        if app.project == context.app {
             process
         } else {
-            process.working_directory(project.display().to_string())
+            process.working_directory(app.project.display().to_string())
         }
     }))
+}
+
+/// An app that is built by this buildpack alone.
+struct App {
+    project: PathBuf,
+    package: Value,
+    package_name: String,
+}
+
+impl App {
+    /// `None` where another buildpack requires Node.js, too.
+    fn alone(context: &BuildContext) -> Result<Option<Self>, Error> {
+        // One entry of the plan is our own.
+        let (false, Some(project)) = (context.plan.len() > 1, directories(context)?.into_iter().next())
+        else {
+            return Ok(None);
+        };
+        let path = project.join("package.json");
+        let package_name = shown(&context.app, &path);
+        let package = package(&path, &package_name)?;
+        Ok(Some(Self { project, package, package_name }))
+    }
+
+    fn lacks_packages(&self) -> bool {
+        let needs_some =
+            self.package["dependencies"].as_object().is_some_and(|packages| !packages.is_empty());
+        needs_some && !self.project.join("node_modules").is_dir()
+    }
 }
 
 /// What Node.js is given: the first of these that is there.
@@ -73,6 +120,34 @@ mod tests {
         let package = r#"{"dependencies":{"express":"4"}}"#;
         assert_eq!(command(package, &["server.js"]), None);
         assert!(command(package, &["server.js", "node_modules/express/package.json"]).is_some());
+    }
+
+    #[test]
+    fn packages_that_nobody_installs_are_a_warning() {
+        let project = Project::new().unwrap();
+        let warned = |project: &Project| warning(&project.build_context()).unwrap();
+        project.app_file("package.json", r#"{"dependencies":{}}"#).unwrap();
+        assert_eq!(warned(&project), None);
+        project.app_file("package.json", r#"{"dependencies":{"express":"4"}}"#).unwrap();
+        project.app_file("yarn.lock", "").unwrap();
+        let text = warned(&project).unwrap();
+        assert!(text.starts_with(
+            "warning: no buildpack installs the `dependencies` of `package.json`, and nothing here reads `yarn.lock`"
+        ));
+        project.app_file("node_modules/express/package.json", "{}").unwrap();
+        assert_eq!(warned(&project), None);
+    }
+
+    #[test]
+    fn all_is_left_to_a_buildpack_that_requires_node() {
+        let project = Project::new().unwrap();
+        project.app_file("package.json", r#"{"dependencies":{"express":"4"}}"#).unwrap();
+        project.app_file("server.js", "").unwrap();
+        let project = project.plan("node").plan("node");
+        let context = project.build_context();
+        assert_eq!(warning(&context).unwrap(), None);
+        project.app_file("package.json", "{}").unwrap();
+        assert_eq!(process(&context, Path::new("/node")).unwrap(), None);
     }
 
     #[test]

@@ -191,6 +191,10 @@ pub fn detect<'a>(
         ask(request, workspace, executor, events, &members, &mut answers)?;
         match settle(&members, &answers) {
             Ok(Settled { group, plan, left_out }) => {
+                for buildpack in &group {
+                    let asked = &buildpack.descriptor.grants;
+                    request.policy.grant(&buildpack.reference, asked).map_err(DetectError::Grant)?;
+                }
                 let buildpacks = group.iter().map(|buildpack| buildpack.reference.clone()).collect();
                 events.event(Event::GroupChosen { buildpacks, considered: members.len() });
                 return Ok(Detected { group, plan, left_out, failed });
@@ -276,10 +280,9 @@ fn detect_inputs(
     let BuildpackKind::Component { path, digest } = &buildpack.kind else {
         return Err(DetectError::NotRunnable { buildpack: buildpack.reference.clone() });
     };
-    let grants = request
-        .policy
-        .grant(&buildpack.reference, &buildpack.descriptor.grants)
-        .map_err(DetectError::Grant)?;
+    // What is missing is refused when the buildpack takes part: one that does not
+    // apply is no reason to refuse an app.
+    let grants = buildpack.descriptor.grants.allowed_by(&request.policy.allowed(&buildpack.reference.id));
     Ok(DetectInputs {
         call: CallInputs {
             buildpack: buildpack.reference.clone(),
