@@ -208,10 +208,10 @@ pub(super) mod corruptions {
     use std::path::Path;
 
     /// Replaces the file at a path by something else.
-    pub(super) type Corruption = fn(&Path);
+    pub(in crate::store) type Corruption = fn(&Path);
 
     /// K4: the nine corruptions of a file.
-    pub(super) const CORRUPTIONS: [(&str, Corruption); 9] = [
+    pub(in crate::store) const CORRUPTIONS: [(&str, Corruption); 9] = [
         ("flipped bit", |path| rewrite(path, |bytes| bytes[0] ^= 1)),
         ("flipped last bit", |path| rewrite(path, |bytes| *bytes.last_mut().unwrap() ^= 0x80)),
         ("truncated", |path| rewrite(path, |bytes| bytes.truncate(bytes.len() - 1))),
@@ -230,7 +230,7 @@ pub(super) mod corruptions {
     ];
 
     /// In place, as a bad disk or a buggy program would.
-    pub(super) fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    pub(in crate::store) fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = std::fs::read(path).unwrap();
         change(&mut bytes);
         std::fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();

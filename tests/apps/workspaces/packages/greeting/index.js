@@ -1,0 +1,1 @@
+module.exports = () => ({ greeting: "Hello", ms: require("ms/package.json").version });
