@@ -3,7 +3,7 @@
 //! the real host: it enforces no limits and no grants.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -183,6 +183,8 @@ pub(crate) fn hash_tree(path: &Path) -> Result<String, Error> {
     Ok(format!("sha256:{}", hex(&hash.finalize())))
 }
 
+/// Unpacks a tar, plain or compressed with gzip: of the real host's formats, what
+/// tests of buildpacks make themselves.
 pub(crate) fn unpack(archive: &Path, destination: &Path, how: &Unpack) -> Result<Summary, Error> {
     let mut file = fs::File::open(archive)?;
     let mut magic = [0; 2];
@@ -193,24 +195,63 @@ pub(crate) fn unpack(archive: &Path, destination: &Path, how: &Unpack) -> Result
 
     fs::create_dir_all(destination)?;
     let mut summary = Summary::default();
+    // Files under a name that the archive does not have.
+    let mut renamed = BTreeSet::new();
     for entry in tar::Archive::new(reader).entries()? {
         let mut entry = entry?;
-        let path: PathBuf = entry.path()?.components().skip(how.strip_components as usize).collect();
+        let kind = entry.header().entry_type();
+        if how.skip_links && (kind.is_symlink() || kind.is_hard_link()) {
+            continue;
+        }
+        let path: PathBuf = entry
+            .path()?
+            .components()
+            .filter(|part| *part != Component::CurDir)
+            .skip(how.strip_components as usize)
+            .collect();
         if path.as_os_str().is_empty() {
             continue;
         }
-        if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        if !path.components().all(|part| matches!(part, Component::Normal(_))) {
             return Err(Error::app(format!("the archive has an entry outside itself: `{}`", path.display())));
         }
-        let target = destination.join(path);
+        let mut target = destination.join(path);
+        let is_own = match new_name(&target, how).filter(|_| kind.is_file()) {
+            Some(name) => {
+                target.set_file_name(name);
+                // An entry that has the name itself wins.
+                if target.symlink_metadata().is_ok() && !renamed.contains(&target) {
+                    continue;
+                }
+                !renamed.insert(target.clone())
+            }
+            None => true,
+        };
+        if is_own && renamed.remove(&target) {
+            let size = fs::symlink_metadata(&target)?.len();
+            fs::remove_file(&target)?;
+            summary.entries -= 1;
+            summary.bytes -= size;
+        }
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent)?;
         }
         summary.entries += 1;
         summary.bytes += entry.size();
-        entry.unpack(target)?;
+        let mode = entry.header().mode()?;
+        entry.unpack(&target)?;
+        if kind.is_file() {
+            let mode = 0o644 | (mode & 0o111);
+            fs::set_permissions(&target, std::fs::Permissions::from_mode(mode))?;
+        }
     }
     Ok(summary)
+}
+
+/// What a file is called instead of its own name.
+fn new_name<'a>(path: &Path, how: &'a Unpack) -> Option<&'a str> {
+    let name = path.file_name()?.to_str()?;
+    how.rename.iter().find(|(from, to)| from == name && from != to).map(|(_, to)| to.as_str())
 }
 
 /// `root` and everything below it, parents first, sorted by name.

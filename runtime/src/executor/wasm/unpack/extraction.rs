@@ -154,6 +154,7 @@ impl<'a, 's, 't> Extraction<'a, 's, 't> {
         }
         let mut file = match self.destination.create_file(&path, size, mode) {
             Ok(file) => file,
+            Err(Errno::EXIST) if is_renamed => return Ok(()),
             Err(error) => return Err(self.taken(entry, &path, error)),
         };
         let mut left = size;
