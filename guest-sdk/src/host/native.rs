@@ -216,22 +216,17 @@ pub(crate) fn unpack(archive: &Path, destination: &Path, how: &Unpack) -> Result
             return Err(Error::app(format!("the archive has an entry outside itself: `{}`", path.display())));
         }
         let mut target = destination.join(path);
-        let is_own = match new_name(&target, how).filter(|_| kind.is_file()) {
-            Some(name) => {
-                target.set_file_name(name);
-                // An entry that has the name itself wins.
-                if target.symlink_metadata().is_ok() && !renamed.contains(&target) {
-                    continue;
-                }
-                !renamed.insert(target.clone())
+        if let Some(name) = new_name(&target, how).filter(|_| kind.is_file()) {
+            target.set_file_name(name);
+            // An entry that has the name itself wins, whichever comes first.
+            if target.symlink_metadata().is_ok() {
+                continue;
             }
-            None => true,
-        };
-        if is_own && renamed.remove(&target) {
-            let size = fs::symlink_metadata(&target)?.len();
-            fs::remove_file(&target)?;
+            renamed.insert(target.clone());
+        } else if renamed.remove(&target) {
             summary.entries -= 1;
-            summary.bytes -= size;
+            summary.bytes -= fs::symlink_metadata(&target)?.len();
+            fs::remove_file(&target)?;
         }
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent)?;
@@ -273,4 +268,45 @@ fn walk(root: &Path) -> Result<Vec<(PathBuf, std::fs::Metadata)>, Error> {
 
 fn remove_tree(path: &Path) -> Result<(), Error> {
     if path.symlink_metadata().is_ok() { Ok(fs::remove_dir_all(path)?) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tarball_unpacks_as_the_real_host_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut add = |name: &str, mode, contents: &[u8]| {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(contents.len() as u64);
+            header.set_mode(mode);
+            builder.append_data(&mut header, name, contents).unwrap();
+        };
+        add("package/a/.gitignore", 0o600, b"git");
+        add("package/b/.gitignore", 0o600, b"git");
+        add("package/b/.npmignore", 0o600, b"own");
+        add("package/c/.npmignore", 0o600, b"own");
+        add("package/c/.gitignore", 0o600, b"git");
+        add("package/cli", 0o700, b"");
+        let mut link = tar::Header::new_ustar();
+        link.set_entry_type(tar::EntryType::Symlink);
+        link.set_size(0);
+        builder.append_link(&mut link, "package/link", "/etc/passwd").unwrap();
+        let archive = directory.path().join("archive");
+        fs::write(&archive, builder.into_inner().unwrap()).unwrap();
+
+        let out = directory.path().join("out");
+        let how = Unpack::strip(1).without_links().renaming(".gitignore", ".npmignore");
+        let summary = unpack(&archive, &out, &how).unwrap();
+        assert_eq!(summary, Summary { entries: 4, bytes: 9 });
+        for (name, contents) in [("a", "git"), ("b", "own"), ("c", "own")] {
+            assert_eq!(fs::read_to_string(out.join(name).join(".npmignore")).unwrap(), contents);
+            assert_eq!(fs::read_dir(out.join(name)).unwrap().count(), 1);
+        }
+        let mode = |name| fs::metadata(out.join(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("cli"), mode("a/.npmignore")), (0o744, 0o644));
+        assert!(out.join("link").symlink_metadata().is_err());
+    }
 }
