@@ -370,6 +370,8 @@ impl Calls {
             }
         }
         lock(&self.shared.waiting).remove(&self.id);
-        missing.into_iter().for_each(|index| arrived(index, Err(gone())));
+        for index in missing {
+            arrived(index, Err(gone()));
+        }
     }
 }

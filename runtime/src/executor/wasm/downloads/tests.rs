@@ -103,7 +103,6 @@ fn on_disk(directory: &Path) -> (u64, u64) {
 /// `WAPACK_TARBALLS=<directory> cargo test --release -p wapack-runtime -- --ignored --nocapture speed`
 #[test]
 #[ignore = "needs a directory of tarballs; measures, asserts only that they unpack"]
-#[expect(clippy::print_stderr, reason = "a measurement that is started by hand")]
 fn speed() {
     let files = PathBuf::from(std::env::var_os("WAPACK_TARBALLS").expect("a directory"));
     let mut names: Vec<_> = fs::read_dir(&files).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -185,7 +184,7 @@ fn packages_inside_packages_may_arrive_in_any_order() {
         let artifacts: Vec<Artifact> = (0..depth)
             .map(|number| {
                 let names: Vec<String> = (0..=number).map(|above| format!("node_modules/p{above}")).collect();
-                artifact(&sources[number].0, &format!("/layers/{layer}/{}", names.join("/")))
+                artifact(sources[number].0, &format!("/layers/{layer}/{}", names.join("/")))
             })
             .collect();
         for last_first in [false, true] {
@@ -250,7 +249,7 @@ fn an_error_names_the_artifact_and_stops_the_rest() {
 
 #[test]
 fn a6_the_limits_stop_all_threads_together() {
-    let sources = [("p.tgz", tarball(&[("a", &[7; 100_000]), ("b", &[7; 100_000])]))];
+    let sources = [("p.tgz", tarball(&[("a", &vec![7; 100_000]), ("b", &vec![7; 100_000])]))];
     let artifacts: Vec<Artifact> =
         (0..100).map(|number| artifact("p.tgz", &format!("/layers/own/{number}"))).collect();
     let limits = Limits { disk_bytes: 1_050_000, ..Limits::default() };

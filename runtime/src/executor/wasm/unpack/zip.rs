@@ -105,8 +105,7 @@ impl Member {
         let has_slash = self.name.ends_with(b"/");
         let mode = self.unix_mode.unwrap_or(0);
         let kind = match mode & TYPE {
-            0 if has_slash => Kind::Directory,
-            0o040_000 if has_slash => Kind::Directory,
+            0 | 0o040_000 if has_slash => Kind::Directory,
             0 | 0o100_000 if !has_slash => Kind::File { size: self.size, mode },
             0o120_000 if !has_slash => {
                 if self.size > MAX_TARGET_BYTES {
@@ -170,7 +169,7 @@ fn members(archive: ArchiveFile<'_>) -> Result<Vec<Member>, UnpackError> {
     let mut expected = 0;
     for index in 0..in_order.len() {
         let next = in_order.get(index + 1).map_or(end.directory, |next| next.header);
-        let member = &mut in_order[index];
+        let member = &mut *in_order[index];
         if member.header != expected {
             return Err(member.damaged("does not begin where the one before it ends"));
         }

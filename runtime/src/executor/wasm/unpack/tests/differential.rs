@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::*;
 
-/// A generator of numbers that are the same each time (SplitMix64).
+/// A generator of numbers that are the same each time (`SplitMix64`).
 struct Numbers(u64);
 
 impl Numbers {

@@ -46,6 +46,10 @@ fn member(name: &[u8], contents: &[u8]) -> Member {
     }
 }
 
+fn size_of_field(length: usize) -> u32 {
+    length.try_into().unwrap()
+}
+
 fn le(fields: &[(u32, usize)]) -> Vec<u8> {
     fields.iter().flat_map(|(value, bytes)| value.to_le_bytes()[..*bytes].to_vec()).collect()
 }
@@ -59,16 +63,16 @@ fn zip_with(members: &[Member], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let (mut bytes, mut directory) = (Vec::new(), Vec::new());
     for member in members {
         bytes.resize(bytes.len() + member.gap, b'g');
-        let header = bytes.len() as u32;
+        let header = size_of_field(bytes.len());
         let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
         encoder.write_all(&member.contents).unwrap();
         let packed = if member.method == 8 { encoder.finish().unwrap() } else { member.contents.clone() };
-        let (sum, size) = (flate_sum(&member.contents), member.contents.len() as u32);
+        let (sum, size) = (flate_sum(&member.contents), size_of_field(member.contents.len()));
         let follows = member.flags & 8 != 0;
-        let said = if follows { [0; 3] } else { [sum, packed.len() as u32, size] };
+        let said = if follows { [0; 3] } else { [sum, size_of_field(packed.len()), size] };
         let name = member.local_name.as_ref().unwrap_or(&member.name);
         let (flags, method) = (u32::from(member.flags), u32::from(member.method));
-        let extra = member.extra.len() as u32;
+        let extra = size_of_field(member.extra.len());
         let local = [
             (20, 2),
             (flags, 2),
@@ -77,11 +81,11 @@ fn zip_with(members: &[Member], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
             (said[0], 4),
             (said[1], 4),
             (said[2], 4),
-            (name.len() as u32, 2),
+            (size_of_field(name.len()), 2),
             (extra, 2),
         ];
         bytes.extend([&b"PK\x03\x04"[..], &le(&local), name, &member.extra, &packed].concat());
-        let sizes = le(&[(sum, 4), (packed.len() as u32, 4), (size, 4)]);
+        let sizes = le(&[(sum, 4), (size_of_field(packed.len()), 4), (size, 4)]);
         match member.behind {
             Behind::Nothing => {}
             Behind::Signed => bytes.extend([&b"PK\x07\x08"[..], &sizes].concat()),
@@ -95,9 +99,9 @@ fn zip_with(members: &[Member], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
             (method, 2),
             (0, 4),
             (sum.wrapping_add(member.checksum_off), 4),
-            (packed.len() as u32, 4),
+            (size_of_field(packed.len()), 4),
             (size + member.size_off, 4),
-            (member.name.len() as u32, 2),
+            (size_of_field(member.name.len()), 2),
             (extra, 2),
             (0, 2),
             (0, 2),
@@ -107,14 +111,14 @@ fn zip_with(members: &[Member], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         ];
         directory.extend([&b"PK\x01\x02"[..], &le(&central), &member.name, &member.extra].concat());
     }
-    let count = members.len() as u32;
+    let count = size_of_field(members.len());
     let fields = [
         (0, 2),
         (0, 2),
         (count, 2),
         (count, 2),
-        (directory.len() as u32, 4),
-        (bytes.len() as u32, 4),
+        (size_of_field(directory.len()), 4),
+        (size_of_field(bytes.len()), 4),
         (0, 2),
     ];
     let mut end = [&b"PK\x05\x06"[..], &le(&fields)].concat();
@@ -205,7 +209,7 @@ fn a5_a_zip_has_to_say_the_same_everywhere() {
         let end = one.len() - 22;
         let mut bytes = [&one[..end], &one[directory..]].concat();
         let at = bytes.len() - 22;
-        let size = (2 * (end - directory)) as u32;
+        let size = size_of_field(2 * (end - directory));
         bytes[at + 8..at + 12].copy_from_slice(&[2, 0, 2, 0]);
         bytes[at + 12..at + 16].copy_from_slice(&size.to_le_bytes());
         bytes
