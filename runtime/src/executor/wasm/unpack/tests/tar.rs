@@ -245,10 +245,19 @@ fn a5_what_two_readers_take_for_different_things_is_refused() {
     let raw_pax = |text: &str| entry(b'x', b"pax", text.as_bytes());
     check(vec![
         // CVE-2025-62518: one reader skips by the first size, one by the second.
-        ("two sizes", bad(&[pax(&[("size", "1024")]), x()]), "archive.damaged"),
+        (
+            "two sizes",
+            bad(&[
+                pax(&[("size", "512")]),
+                header(FILE, b"x", 1024, |_| ()),
+                vec![b'c'; 512],
+                entry(DIR, b"hidden", b""),
+            ]),
+            "archive.damaged",
+        ),
         (
             "a size of 0 before one",
-            bad(&[pax(&[("size", "3")]), header(FILE, b"x", 0, |_| ())]),
+            bad(&[pax(&[("size", "512")]), header(FILE, b"x", 0, |_| ()), entry(DIR, b"hidden", b"")]),
             "archive.damaged",
         ),
         // GHSA-3cv2-h65g-fgmm
