@@ -49,8 +49,8 @@ pub enum EntryKind {
     /// A regular file.
     File {
         size: u64,
-        /// Whether anybody may execute it.
-        executable: bool,
+        /// Who may execute it: some of the bits `0111`.
+        execute: u32,
     },
     /// A symbolic link with its target as it is stored.
     Symlink {
@@ -483,7 +483,7 @@ fn look_at(directory: &OwnedFd, name: &[u8], path: Vec<u8>, side: Side) -> Resul
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => FoundKind::Entry(EntryKind::Directory),
         FileType::RegularFile => {
-            FoundKind::Entry(EntryKind::File { size: stamp.size, executable: stat.st_mode & 0o111 != 0 })
+            FoundKind::Entry(EntryKind::File { size: stamp.size, execute: stat.st_mode & 0o111 })
         }
         FileType::Symlink => match rustix::fs::readlinkat(directory, name, Vec::new()) {
             Ok(target) => FoundKind::Entry(EntryKind::Symlink { target: target.into_bytes() }),
@@ -615,8 +615,8 @@ mod tests {
             kinds,
             [
                 EntryKind::Symlink { target: b"/etc/passwd".to_vec() },
-                EntryKind::File { size: 2, executable: false },
-                EntryKind::File { size: 0, executable: true },
+                EntryKind::File { size: 2, execute: 0 },
+                EntryKind::File { size: 0, execute: 0o010 },
                 EntryKind::Symlink { target: b"..".to_vec() },
             ]
         );

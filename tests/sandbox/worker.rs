@@ -14,6 +14,7 @@ use wapack_runtime::event::Event;
 use wapack_runtime::executor::worker::{CodeCache, Root, WorkerExecutor, WorkerSettings};
 use wapack_runtime::fault::Diagnose as _;
 use wapack_runtime::policy::Isolation;
+use wapack_runtime::sources::Sources;
 use wapack_runtime::store::Store;
 
 use super::{eventually, no_litter, raw_bytes};
@@ -410,4 +411,69 @@ fn g22_damaged_components_cost_no_more_than_an_error() {
     assert!(ids.contains("buildpack.not_a_component"), "{ids:?}");
     assert!(!ids.contains("buildpack.compile_limit"), "a compiler died: {ids:?}");
     assert!(Path::new(&file).exists());
+}
+
+/// A package as npm packs one.
+fn tarball(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut builder = tar::Builder::new(encoder);
+    for (name, contents) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(contents.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, format!("package/{name}"), *contents).expect("in memory");
+    }
+    builder.into_inner().and_then(flate2::write::GzEncoder::finish).expect("in memory")
+}
+
+/// A site whose guest fetches one package `count` times.
+fn fetching(count: u64, package: &[u8]) -> Site {
+    let mut site = Site::in_memory().env("COUNT", &count.to_string());
+    site.buildpack("fetch-many", &guest("fetch-many"), "[grants]\nsources = [\"npm\"]\n");
+    site.policy.allow.0.insert("source=npm".parse().expect("a grant"));
+    fs::create_dir(site.path("source")).expect("a directory");
+    fs::write(site.path("source/p.tgz"), package).expect("a file");
+    site.sources = Sources::new([("npm".to_owned(), site.path("source"))].into());
+    site
+}
+
+#[test]
+fn downloads_are_unpacked_by_threads_as_confined_as_the_guest() {
+    // More than may wait in the worker as open files at once.
+    let package = tarball(&[("package.json", b"{}"), ("lib/index.js", &vec![b'x'; 50_000])]);
+    let site = fetching(2500, &package);
+    let (seen, outcome) = while_running(&site, |pid| {
+        eventually("a thread that unpacks", || {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+            tasks.flatten().find_map(|task| {
+                let text = |name| fs::read_to_string(task.path().join(name)).ok();
+                if text("comm")?.trim_end() != "unpack" {
+                    return None;
+                }
+                let status = text("status")?;
+                let fields = ["Seccomp:", "NoNewPrivs:", "CapEff:"];
+                let lines = status.lines().filter(|line| fields.iter().any(|field| line.starts_with(field)));
+                Some(lines.map(|line| line.replace('\t', "")).collect::<Vec<_>>())
+            })
+        })
+    });
+    assert_eq!(seen, ["CapEff:0000000000000000", "NoNewPrivs:1", "Seccomp:2"]);
+    outcome.succeeded();
+    assert!(outcome.lines().contains(&"files: 2500"), "{:?}", outcome.lines());
+}
+
+#[test]
+fn a_download_that_climbs_out_is_the_error_of_its_build() {
+    let mut header = tar::Header::new_ustar();
+    header.as_mut_bytes()[..12].copy_from_slice(b"package/../x");
+    header.set_size(0);
+    header.set_mode(0o644);
+    header.set_cksum();
+    let package = [header.as_bytes().as_slice(), &[0; 1024]].concat();
+    let site = fetching(3, &package);
+    let outcome = site.build();
+    let text = format!("{:?}", outcome.error());
+    assert!(text.contains("cannot unpack `npm:p.tgz` into `/layers/"), "{text}");
+    assert!(text.contains("entry 1 `package/../x` has a path that leaves the destination"), "{text}");
+    assert!(no_litter(&site));
 }

@@ -187,6 +187,8 @@ pub(crate) fn hash_tree(path: &Path) -> Result<String, Error> {
     Ok(format!("sha256:{}", hex(&hash.finalize())))
 }
 
+/// Unpacks a tar, plain or compressed with gzip: of the real host's formats, what
+/// tests of buildpacks make themselves.
 pub(crate) fn unpack(archive: &Path, destination: &Path, how: &Unpack) -> Result<Summary, Error> {
     let mut file = fs::File::open(archive)?;
     let mut magic = [0; 2];
@@ -197,6 +199,7 @@ pub(crate) fn unpack(archive: &Path, destination: &Path, how: &Unpack) -> Result
 
     fs::create_dir_all(destination)?;
     let mut summary = Summary::default();
+    // Files under a name that the archive does not have.
     let mut renamed = BTreeSet::new();
     for entry in tar::Archive::new(reader).entries()? {
         let mut entry = entry?;
@@ -204,35 +207,50 @@ pub(crate) fn unpack(archive: &Path, destination: &Path, how: &Unpack) -> Result
         if how.skip_links && (kind.is_symlink() || kind.is_hard_link()) {
             continue;
         }
-        let mut path: PathBuf = entry.path()?.components().skip(how.strip_components as usize).collect();
+        let path: PathBuf = entry
+            .path()?
+            .components()
+            .filter(|part| *part != Component::CurDir)
+            .skip(how.strip_components as usize)
+            .collect();
         if path.as_os_str().is_empty() {
             continue;
         }
-        if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        if !path.components().all(|part| matches!(part, Component::Normal(_))) {
             return Err(Error::app(format!("the archive has an entry outside itself: `{}`", path.display())));
         }
-        let new_name =
-            how.rename.iter().find(|(from, _)| kind.is_file() && path.file_name() == Some(from.as_ref()));
-        if let Some((_, name)) = new_name {
-            path.set_file_name(name);
-            // The entry that has the name itself may have come before.
-            if destination.join(&path).exists() && !renamed.contains(&path) {
+        let mut target = destination.join(path);
+        if let Some(name) = new_name(&target, how).filter(|_| kind.is_file()) {
+            target.set_file_name(name);
+            // An entry that has the name itself wins, whichever comes first.
+            if target.symlink_metadata().is_ok() {
                 continue;
             }
-            renamed.insert(path.clone());
+            renamed.insert(target.clone());
+        } else if renamed.remove(&target) {
+            summary.entries -= 1;
+            summary.bytes -= fs::symlink_metadata(&target)?.len();
+            fs::remove_file(&target)?;
         }
-        let target = destination.join(path);
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent)?;
         }
         summary.entries += 1;
         summary.bytes += entry.size();
+        let mode = entry.header().mode()?;
         entry.unpack(&target)?;
         if kind.is_file() {
-            set_executable(&target, entry.header().mode()? & 0o111 != 0)?;
+            let mode = 0o644 | (mode & 0o111);
+            fs::set_permissions(&target, std::fs::Permissions::from_mode(mode))?;
         }
     }
     Ok(summary)
+}
+
+/// What a file is called instead of its own name.
+fn new_name<'a>(path: &Path, how: &'a Unpack) -> Option<&'a str> {
+    let name = path.file_name()?.to_str()?;
+    how.rename.iter().find(|(from, to)| from == name && from != to).map(|(_, to)| to.as_str())
 }
 
 /// `root` and everything below it, parents first, sorted by name.
@@ -254,4 +272,45 @@ fn walk(root: &Path) -> Result<Vec<(PathBuf, std::fs::Metadata)>, Error> {
 
 fn remove_tree(path: &Path) -> Result<(), Error> {
     if path.symlink_metadata().is_ok() { Ok(fs::remove_dir_all(path)?) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tarball_unpacks_as_the_real_host_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut add = |name: &str, mode, contents: &[u8]| {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(contents.len() as u64);
+            header.set_mode(mode);
+            builder.append_data(&mut header, name, contents).unwrap();
+        };
+        add("package/a/.gitignore", 0o600, b"git");
+        add("package/b/.gitignore", 0o600, b"git");
+        add("package/b/.npmignore", 0o600, b"own");
+        add("package/c/.npmignore", 0o600, b"own");
+        add("package/c/.gitignore", 0o600, b"git");
+        add("package/cli", 0o700, b"");
+        let mut link = tar::Header::new_ustar();
+        link.set_entry_type(tar::EntryType::Symlink);
+        link.set_size(0);
+        builder.append_link(&mut link, "package/link", "/etc/passwd").unwrap();
+        let archive = directory.path().join("archive");
+        fs::write(&archive, builder.into_inner().unwrap()).unwrap();
+
+        let out = directory.path().join("out");
+        let how = Unpack::strip(1).without_links().renaming(".gitignore", ".npmignore");
+        let summary = unpack(&archive, &out, &how).unwrap();
+        assert_eq!(summary, Summary { entries: 4, bytes: 9 });
+        for (name, contents) in [("a", "git"), ("b", "own"), ("c", "own")] {
+            assert_eq!(fs::read_to_string(out.join(name).join(".npmignore")).unwrap(), contents);
+            assert_eq!(fs::read_dir(out.join(name)).unwrap().count(), 1);
+        }
+        let mode = |name| fs::metadata(out.join(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("cli"), mode("a/.npmignore")), (0o744, 0o644));
+        assert!(out.join("link").symlink_metadata().is_err());
+    }
 }

@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
 use super::bindings::buildpack::wapack::buildpack::downloads::{self, Artifact};
@@ -20,6 +20,8 @@ use crate::executor::ArtifactRequest;
 
 /// More threads than that wait for the disk.
 const MAX_THREADS: usize = 4;
+/// Arrivals that wait for a thread here; the rest waits where it comes from.
+const MAX_WAITING: usize = 64;
 
 impl downloads::Host for Cell {
     fn fetch(&mut self, artifacts: Vec<Artifact>) -> HostResult<()> {
@@ -40,7 +42,7 @@ fn fetch(calls: &mut dyn CellCalls, files: &mut MountTable, artifacts: &[Artifac
     let table = Mutex::new(files);
     let desk =
         ArrivalDesk { artifacts, table: &table, stop: AtomicBool::new(false), failed: Mutex::default() };
-    let (sender, arrivals) = channel();
+    let (sender, arrivals) = sync_channel(MAX_WAITING);
     let arrivals = Mutex::new(arrivals);
     std::thread::scope(|scope| {
         let started = (0..thread_count(artifacts.len()))
@@ -52,14 +54,13 @@ fn fetch(calls: &mut dyn CellCalls, files: &mut MountTable, artifacts: &[Artifac
         calls.fetch(requests, &mut |index, file| match file {
             // Once something failed, nothing new is started.
             Ok(_) if desk.is_stopped() => {}
+            Ok(file) if started == 0 => desk.take_in(index, file),
             // The receiver lives as long as this call.
             Ok(file) => drop(sender.send((index, file))),
             Err(refusal) => desk.fail(index, refused(refusal)),
         });
+        // Without a sender, the threads end when nothing is left.
         drop(sender);
-        if started == 0 {
-            desk.work(&arrivals);
-        }
     });
     desk.result()
 }
@@ -84,14 +85,16 @@ impl ArrivalDesk<'_, '_> {
         loop {
             let arrival = arrivals.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok((index, file)) = arrival else { return };
-            if self.is_stopped() {
-                continue;
-            }
-            if let Some(artifact) = self.artifacts.get(index)
-                && let Err(error) = self.place(artifact, file)
-            {
-                self.fail(index, error);
-            }
+            self.take_in(index, file);
+        }
+    }
+
+    fn take_in(&self, index: usize, file: OwnedFd) {
+        if !self.is_stopped()
+            && let Some(artifact) = self.artifacts.get(index)
+            && let Err(error) = self.place(artifact, file)
+        {
+            self.fail(index, error);
         }
     }
 

@@ -5,6 +5,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
@@ -120,8 +121,8 @@ impl Cell {
                     let link = self.files.read_link(&path)?;
                     self.files.create_symlink(&target, &link)?;
                 }
-                NodeKind::File { size, executable } => {
-                    self.copy_file(&path, &target, executable)?;
+                NodeKind::File { size, execute } => {
+                    self.copy_file(&path, &target, execute)?;
                     copied.bytes += size;
                 }
                 NodeKind::Special => return Err(Errno::PERM),
@@ -131,12 +132,12 @@ impl Cell {
         Ok(copied)
     }
 
-    fn copy_file(&mut self, from: &GuestPath, to: &GuestPath, executable: bool) -> Result<(), Errno> {
+    fn copy_file(&mut self, from: &GuestPath, to: &GuestPath, execute: u32) -> Result<(), Errno> {
         let how = OpenHow { write: true, create: true, exclusive: true, ..OpenHow::default() };
         let (source, target) = (self.files.open(from, OpenHow::default())?, self.files.open(to, how)?);
         let (Opened::File(source), Opened::File(target)) = (source, target) else { return Err(Errno::ISDIR) };
         for_each_chunk(&source, |chunk, offset| target.write_at(chunk, offset))?;
-        if executable { target.set_executable(true) } else { Ok(()) }
+        if execute == 0 { Ok(()) } else { target.set_mode(Mode::from_raw_mode(0o644 | execute)) }
     }
 
     fn hash(&mut self, path: &str) -> Result<String, Errno> {
@@ -154,8 +155,8 @@ impl Cell {
             match kind {
                 NodeKind::Directory => field(b"directory", b""),
                 NodeKind::Symlink => field(b"link", self.files.read_link(&path)?.as_bytes()),
-                NodeKind::File { size, executable } => {
-                    field(if executable { b"program" } else { b"file" }, &size.to_le_bytes());
+                NodeKind::File { size, execute } => {
+                    field(if execute != 0 { b"program" } else { b"file" }, &size.to_le_bytes());
                     let Opened::File(file) = self.files.open(&path, OpenHow::default())? else {
                         return Err(Errno::ISDIR);
                     };

@@ -214,9 +214,7 @@ impl types::HostDescriptor for Cell {
     fn stat(&mut self, descriptor: Resource<Descriptor>) -> Result<DescriptorStat, Errno> {
         match &self.descriptor(&descriptor)?.kind {
             DescriptorKind::Directory => Ok(stat_of(NodeKind::Directory)),
-            DescriptorKind::File(file) => {
-                Ok(stat_of(NodeKind::File { size: file.size()?, executable: false }))
-            }
+            DescriptorKind::File(file) => Ok(stat_of(NodeKind::File { size: file.size()?, execute: 0 })),
         }
     }
 

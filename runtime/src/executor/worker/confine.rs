@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
 
+/// Downloads that may wait in a worker as open files, to be unpacked.
+pub(super) const WAITING_ARTIFACTS: usize = 1024;
+
 /// What the parent wants of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Confinement {
@@ -68,7 +71,7 @@ pub(super) fn detach(limits: &Limits) -> std::io::Result<()> {
     // Neither core dumps nor another process of the same user may show our memory.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     set_limit(Resource::Core, 0)?;
-    set_limit(Resource::Nofile, limits.open_files + 256)?;
+    set_limit(Resource::Nofile, limits.open_files + WAITING_ARTIFACTS as u64 + 256)?;
     Ok(())
 }
 

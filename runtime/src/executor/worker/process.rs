@@ -343,8 +343,23 @@ impl CellCalls for Calls {
         artifacts: Vec<ArtifactRequest>,
         arrived: &mut dyn FnMut(usize, Result<OwnedFd, Refusal>),
     ) {
+        // What arrives faster than it is unpacked waits here as an open file.
+        let mut asked = 0;
+        for batch in artifacts.chunks(confine::WAITING_ARTIFACTS) {
+            self.fetch_batch(batch, &mut |index, file| arrived(asked + index, file));
+            asked += batch.len();
+        }
+    }
+}
+
+impl Calls {
+    fn fetch_batch(
+        &self,
+        artifacts: &[ArtifactRequest],
+        arrived: &mut dyn FnMut(usize, Result<OwnedFd, Refusal>),
+    ) {
         let mut missing: BTreeSet<usize> = (0..artifacts.len()).collect();
-        if let Ok(answers) = self.answers(&Report::Fetch { id: self.id, artifacts }) {
+        if let Ok(answers) = self.answers(&Report::Fetch { id: self.id, artifacts: artifacts.to_vec() }) {
             while !missing.is_empty()
                 && let Ok((answer, file)) = answers.recv()
             {

@@ -112,10 +112,10 @@ pub(crate) fn merge(tree: &Tree, directory: &Path, cancel: &Cancel) -> Result<()
             EntryKind::Symlink { target } => {
                 rustix::fs::symlink(target.as_slice(), &path)?;
             }
-            EntryKind::File { executable, .. } => {
+            EntryKind::File { execute, .. } => {
                 cancel.check().map_err(BadLayer::Cancelled)?;
                 let source = reader.open(entry)?;
-                let mode = if *executable { Mode::from_raw_mode(0o755) } else { READABLE };
+                let mode = READABLE | Mode::from_raw_mode(*execute);
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut copy = File::from(open(&path, flags, mode)?);

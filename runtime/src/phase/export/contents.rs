@@ -48,8 +48,17 @@ fn directories<'a>(path: &str, owner: Owner) -> Vec<LayerEntry<'a>> {
     ends.map(|end| directory(&path[..end], owner)).collect()
 }
 
-/// An entry of a tree, with the normal form of its mode: programs 0755, other files 0644.
-fn tree_entry<'a>(root: &str, entry: &'a Entry, owner: Owner) -> LayerEntry<'a> {
+/// Who may execute a file of the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ExecuteBits {
+    /// As they are: a buildpack set them, so they are the same on every machine.
+    Kept,
+    /// All or none: the others are left to the mask of whoever has the source.
+    Normal,
+}
+
+/// An entry of a tree, readable by all and writable by its owner.
+fn tree_entry<'a>(root: &str, entry: &'a Entry, owner: Owner, bits: ExecuteBits) -> LayerEntry<'a> {
     let mut name = Vec::with_capacity(root.len() + 1 + entry.path.len());
     name.extend_from_slice(root.as_bytes());
     name.push(b'/');
@@ -57,8 +66,13 @@ fn tree_entry<'a>(root: &str, entry: &'a Entry, owner: Owner) -> LayerEntry<'a> 
     let (mode, content) = match &entry.kind {
         EntryKind::Directory => (0o755, Content::Directory),
         EntryKind::Symlink { target } => (0o777, Content::Symlink(target.clone())),
-        EntryKind::File { size, executable } => {
-            (if *executable { 0o755 } else { 0o644 }, Content::File { entry, size: *size })
+        EntryKind::File { size, execute } => {
+            let execute = match bits {
+                ExecuteBits::Kept => *execute,
+                ExecuteBits::Normal if *execute == 0 => 0,
+                ExecuteBits::Normal => 0o111,
+            };
+            (0o644 | execute, Content::File { entry, size: *size })
         }
     };
     LayerEntry { name, mode, owner, content }
@@ -73,7 +87,7 @@ pub(super) fn buildpack_layer<'a>(
 ) -> Vec<LayerEntry<'a>> {
     let root = layer_directory(buildpack, name);
     let mut entries = directories(&root, owner);
-    entries.extend(listing.entries.iter().map(|entry| tree_entry(&root, entry, owner)));
+    entries.extend(listing.entries.iter().map(|entry| tree_entry(&root, entry, owner, ExecuteBits::Kept)));
     entries
 }
 
@@ -302,7 +316,7 @@ impl<'a> App<'a> {
         name.push(b'/');
         name.extend_from_slice(path);
         match &self.items[path] {
-            AppItem::Tree(entry) => tree_entry(APP_DIRECTORY, entry, owner),
+            AppItem::Tree(entry) => tree_entry(APP_DIRECTORY, entry, owner, ExecuteBits::Normal),
             AppItem::MadeDirectory => directory(name, owner),
             AppItem::MadeLink(target) => {
                 LayerEntry { name, mode: 0o777, owner, content: Content::Symlink(target.clone()) }

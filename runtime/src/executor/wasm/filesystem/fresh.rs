@@ -17,7 +17,8 @@ use super::quota::Quota;
 
 /// Directories that are kept open; a thread of a worker has few descriptors.
 const MAX_OPEN: usize = 24;
-const OPEN_DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW);
+/// Without `NOFOLLOW`, which would make a link "not a directory": no lookup here follows one.
+const OPEN_DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
 
 /// A directory to be filled by one thread. Paths are relative to it and clean:
 /// names separated by `/`, none of them empty, `.` or `..`.

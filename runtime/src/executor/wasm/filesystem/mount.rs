@@ -60,7 +60,8 @@ pub(crate) enum NodeKind {
     Directory,
     File {
         size: u64,
-        executable: bool,
+        /// Who may execute it: some of the bits `0111`.
+        execute: u32,
     },
     Symlink,
     /// A socket, FIFO or device: visible in listings, never opened.
@@ -671,11 +672,11 @@ impl Mount {
                 let link = open_beneath(lower, relative, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
                 fs::symlinkat(fs::readlinkat(&link, "", Vec::new())?, &directory, name)
             }
-            NodeKind::File { size, executable } => {
+            NodeKind::File { size, .. } => {
                 quota.charge_bytes(size)?;
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
                 let mut source = File::from(open_beneath(lower, relative, flags, Mode::empty())?);
-                let mode = if executable { DIRECTORY_MODE } else { FILE_MODE };
+                let mode = FILE_MODE | Mode::from_raw_mode(stat.st_mode & 0o111);
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut copy = File::from(fs::openat(&directory, name, flags, mode)?);
@@ -764,10 +765,9 @@ fn open_parent<'a>(directory: &OwnedFd, relative: &'a str) -> Result<(OwnedFd, &
 fn kind_of(stat: &Stat) -> NodeKind {
     match fs::FileType::from_raw_mode(stat.st_mode) {
         fs::FileType::Directory => NodeKind::Directory,
-        fs::FileType::RegularFile => NodeKind::File {
-            size: u64::try_from(stat.st_size).unwrap_or(0),
-            executable: stat.st_mode & 0o111 != 0,
-        },
+        fs::FileType::RegularFile => {
+            NodeKind::File { size: u64::try_from(stat.st_size).unwrap_or(0), execute: stat.st_mode & 0o111 }
+        }
         fs::FileType::Symlink => NodeKind::Symlink,
         _ => NodeKind::Special,
     }

@@ -62,6 +62,10 @@ impl<'s, 't> Destination<'s, 't> {
                 let path = below(root, path)?;
                 let mut files = lock(table);
                 make_parent(&mut files, &path)?;
+                // A size that has no room is refused before anything is written; what
+                // is written is charged as it is.
+                files.quota().charge_bytes(size)?;
+                files.quota().refund_bytes(size);
                 let how = OpenHow { write: true, create: true, exclusive: true, ..OpenHow::default() };
                 match files.open(&path, how)? {
                     Opened::File(file) => {

@@ -144,16 +144,16 @@ impl<'a, 's, 't> Extraction<'a, 's, 't> {
             Some(Made::File { .. } | Made::Symlink) if is_renamed => return Ok(()),
             Some(Made::Renamed { .. }) if !is_renamed => self.make_room(entry, &path)?,
             Some(before) if *before == made => {
-                return match self.is_same(&path, size, contents)? {
-                    true => Ok(()),
-                    false => Err(duplicate(entry)),
-                };
+                // npm takes the last one; where both are the same, so is the result.
+                let is_same = self.is_same(&path, size, contents)?;
+                return if is_same { Ok(()) } else { Err(duplicate(entry)) };
             }
             Some(_) => return Err(duplicate(entry)),
             None => {}
         }
         let mut file = match self.destination.create_file(&path, size, mode) {
             Ok(file) => file,
+            Err(Errno::EXIST) if is_renamed => return Ok(()),
             Err(error) => return Err(self.taken(entry, &path, error)),
         };
         let mut left = size;

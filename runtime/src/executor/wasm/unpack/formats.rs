@@ -156,14 +156,14 @@ fn only_zeros(source: &mut impl BufRead) -> io::Result<()> {
 struct Gzip<R>(Member<R>);
 
 enum Member<R> {
-    Reading(GzDecoder<R>),
+    Reading(Box<GzDecoder<R>>),
     /// Also while one state becomes the next.
     Ended,
 }
 
 impl<R: BufRead> Gzip<R> {
     fn new(source: R) -> Self {
-        Self(Member::Reading(GzDecoder::new(source)))
+        Self(Member::Reading(Box::new(GzDecoder::new(source))))
     }
 }
 
@@ -179,7 +179,7 @@ impl<R: BufRead> Read for Gzip<R> {
             match source.fill_buf()?.first() {
                 None => break,
                 Some(0) => only_zeros(&mut source)?,
-                Some(_) => self.0 = Member::Reading(GzDecoder::new(source)),
+                Some(_) => self.0 = Member::Reading(Box::new(GzDecoder::new(source))),
             }
         }
         Ok(0)
@@ -233,7 +233,7 @@ impl<R: BufRead> Zstd<R> {
                     }
                 }
                 Err(FrameDecoderError::WindowSizeTooBig { .. }) => return Err(too_much_memory().into_io()),
-                Err(error) => return Err(invalid(error)),
+                Err(error) => return Err(invalid(&error)),
             }
         }
     }
@@ -250,7 +250,7 @@ impl<R: BufRead> Read for Zstd<R> {
             }
             while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
                 let some = BlockDecodingStrategy::UptoBlocks(1);
-                self.decoder.decode_blocks(&mut self.source, some).map_err(invalid)?;
+                self.decoder.decode_blocks(&mut self.source, some).map_err(|error| invalid(&error))?;
             }
             if self.decoder.can_collect() > 0 {
                 return self.decoder.read(buffer);
@@ -264,6 +264,6 @@ impl<R: BufRead> Read for Zstd<R> {
     }
 }
 
-fn invalid(error: FrameDecoderError) -> io::Error {
+fn invalid(error: &FrameDecoderError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }

@@ -105,8 +105,7 @@ impl Member {
         let has_slash = self.name.ends_with(b"/");
         let mode = self.unix_mode.unwrap_or(0);
         let kind = match mode & TYPE {
-            0 if has_slash => Kind::Directory,
-            0o040_000 if has_slash => Kind::Directory,
+            0 | 0o040_000 if has_slash => Kind::Directory,
             0 | 0o100_000 if !has_slash => Kind::File { size: self.size, mode },
             0o120_000 if !has_slash => {
                 if self.size > MAX_TARGET_BYTES {
@@ -170,7 +169,7 @@ fn members(archive: ArchiveFile<'_>) -> Result<Vec<Member>, UnpackError> {
     let mut expected = 0;
     for index in 0..in_order.len() {
         let next = in_order.get(index + 1).map_or(end.directory, |next| next.header);
-        let member = &mut in_order[index];
+        let member = &mut *in_order[index];
         if member.header != expected {
             return Err(member.damaged("does not begin where the one before it ends"));
         }
@@ -247,7 +246,7 @@ fn central_record(fields: &mut Fields<'_>, number: u64) -> Result<Member, Unpack
         return Err(damaged("its directory has something else in it"));
     }
     let made_by = record.u16()?;
-    let _needed = record.u16()?;
+    check_version(record.u16()?)?;
     let (flags, method) = (record.u16()?, record.u16()?);
     let _time = record.u32()?;
     let checksum = record.u32()?;
@@ -308,7 +307,7 @@ fn check_local(archive: ArchiveFile<'_>, member: &mut Member, next: u64) -> Resu
     if record.bytes(4)? != LOCAL {
         return Err(member.damaged("is not where the directory says"));
     }
-    let _needed = record.u16()?;
+    check_version(record.u16()?)?;
     let (flags, method) = (record.u16()?, record.u16()?);
     let _time = record.u32()?;
     let said = (record.u32()?, u64::from(record.u32()?), u64::from(record.u32()?));
@@ -342,6 +341,16 @@ fn check_local(archive: ArchiveFile<'_>, member: &mut Member, next: u64) -> Resu
         _ => false,
     };
     if is_descriptor { Ok(()) } else { Err(member.damaged("is followed by something else")) }
+}
+
+/// The version of the format that is needed; ours is that of plain deflate, and
+/// writers that ask for a newer one mean flags or methods, which are looked at.
+fn check_version(needed: u16) -> Result<(), UnpackError> {
+    const NEWEST: u16 = 63;
+    if needed & 0xff > NEWEST {
+        return Err(UnpackError::Unsupported("is of an unknown version".to_owned()));
+    }
+    Ok(())
 }
 
 /// Extra fields may not say other sizes or another name.

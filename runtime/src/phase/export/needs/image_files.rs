@@ -300,8 +300,8 @@ fn node_of(entry: &Entry) -> Node {
     match &entry.kind {
         EntryKind::Directory => Node::Directory,
         EntryKind::Symlink { target } => Node::Link(String::from_utf8_lossy(target).into_owned()),
-        EntryKind::File { executable, .. } => {
-            Node::File { executable: *executable, contents: Contents::Unread }
+        EntryKind::File { execute, .. } => {
+            Node::File { executable: *execute != 0, contents: Contents::Unread }
         }
     }
 }
