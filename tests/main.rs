@@ -2,5 +2,6 @@
 
 mod image;
 mod kit;
+mod registry;
 mod sandbox;
 mod support;

@@ -45,7 +45,8 @@ impl Registry {
     pub(crate) fn start(manners: impl IntoIterator<Item = (String, Manner)>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let shared = Arc::new(Shared { manners: Mutex::new(manners.into_iter().collect()), ..Shared::default() });
+        let shared =
+            Arc::new(Shared { manners: Mutex::new(manners.into_iter().collect()), ..Shared::default() });
         let serving = Arc::clone(&shared);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -123,9 +124,12 @@ fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
                     std::thread::sleep(pause);
                 }
             }
-            Some(Manner::Interrupted(bytes)) => match range.and_then(|start| bytes.get(start..).map(|rest| (start, rest))) {
+            Some(Manner::Interrupted(bytes)) => match range
+                .and_then(|start| bytes.get(start..).map(|rest| (start, rest)))
+            {
                 Some((start, rest)) => {
-                    let range = format!("Content-Range: bytes {start}-{}/{}\r\n", bytes.len() - 1, bytes.len());
+                    let range =
+                        format!("Content-Range: bytes {start}-{}/{}\r\n", bytes.len() - 1, bytes.len());
                     head(&mut stream, "206 Partial Content", rest.len(), &range)?;
                     stream.write_all(rest)?;
                 }

@@ -11,7 +11,6 @@ use wapack_runtime::event::{Event, LayerSource};
 use wapack_runtime::executor::worker::WorkerCommand;
 use wapack_runtime::phase::export::{Base, Exported, LauncherMode, RunImage};
 use wapack_runtime::policy::{Policy, PolicyPaths};
-use wapack_runtime::sources::Sources;
 
 /// The name of the image that tests build.
 pub(crate) const IMAGE: &str = "acceptance/image:latest";
@@ -25,7 +24,9 @@ pub(crate) struct Site {
     pub(crate) launcher_mode: LauncherMode,
     pub(crate) run_image: RunImage,
     pub(crate) cancel: Cancel,
-    pub(crate) sources: Sources,
+    /// Where the source `npm` is: an address, or a directory.
+    pub(crate) npm: Option<String>,
+    pub(crate) offline: bool,
     /// Passed to the worker program: tells this site's workers from others in `/proc`.
     pub(crate) worker_arguments: Vec<String>,
     /// A real launcher, where one is needed.
@@ -121,7 +122,8 @@ impl Site {
             launcher_mode: LauncherMode::Auto,
             run_image: RunImage { base: Base::Scratch(amd64()), name: String::new(), mirrors: vec![] },
             cancel: Cancel::default(),
-            sources: Sources::default(),
+            npm: None,
+            offline: false,
             launcher: None,
         }
     }
@@ -183,6 +185,8 @@ impl Site {
             launcher: self.launcher.clone(),
             worker_arguments: self.worker_arguments.clone(),
             process_type: None,
+            npm: self.npm.clone(),
+            offline: self.offline,
         }
     }
 
@@ -195,7 +199,6 @@ impl Site {
     pub(crate) fn build_job(&self, job: &Job, mut watch: impl FnMut(&Event)) -> Outcome {
         let surroundings = Surroundings {
             policy: &self.policy,
-            sources: &self.sources,
             cancel: &self.cancel,
             launcher_mode: self.launcher_mode,
             run_image: &self.run_image,

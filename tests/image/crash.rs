@@ -161,13 +161,13 @@ fn every_kind_of_damage_to_every_kind_of_file_is_survived() {
 }
 
 /// A worker program with a path of its own, so that its processes are known by it.
-fn own_worker(job: &mut Job, path: &Path) {
+pub(super) fn own_worker(job: &mut Job, path: &Path) {
     symlink(&job.worker, path).expect("a link");
     path.clone_into(&mut job.worker);
 }
 
 /// Whether a process runs that was started by this path.
-fn is_running(program: &Path) -> bool {
+pub(super) fn is_running(program: &Path) -> bool {
     let program = program.as_os_str().as_encoded_bytes();
     let processes = fs::read_dir("/proc").expect("procfs");
     processes
@@ -176,10 +176,10 @@ fn is_running(program: &Path) -> bool {
 }
 
 /// Numbers that look random and are the same in every run.
-struct Numbers(u64);
+pub(super) struct Numbers(pub(super) u64);
 
 impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }

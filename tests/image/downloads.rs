@@ -61,7 +61,8 @@ fn site(packages: &[&Package]) -> Site {
 }
 
 fn lock(site: &Site, packages: &[&Package]) {
-    let dependencies: BTreeMap<_, _> = packages.iter().map(|package| (package.name, package.version)).collect();
+    let dependencies: BTreeMap<_, _> =
+        packages.iter().map(|package| (package.name, package.version)).collect();
     let root = json!({ "name": "app", "version": "1.0.0", "dependencies": dependencies });
     let mut entries = serde_json::Map::from_iter([(String::new(), root.clone())]);
     for package in packages {
@@ -96,7 +97,8 @@ fn complaint(site: &Site) -> String {
 /// S5, R10: what is wrong is said with the package's name; what was there stays, and the next build works.
 #[test]
 fn a_registry_that_lies_or_fails_costs_one_build() {
-    let (a, b) = (Package::new("a", "1.0.0", &noise(50_000, 1)), Package::new("b", "2.0.0", &noise(50_000, 2)));
+    let (a, b) =
+        (Package::new("a", "1.0.0", &noise(50_000, 1)), Package::new("b", "2.0.0", &noise(50_000, 2)));
     let mut site = site(&[&a]);
     let registry = serve(&mut site, &[&a, &b]);
     let first = site.build().digest();
@@ -162,8 +164,11 @@ fn hostile_tarballs_are_refused() {
         ("add('package/zeroes', b'\\0' * (200 << 20))", "expands to more"),
         ("add('package/index.js', b'1')\nadd('package/index.js', b'2')", "twice"),
     ] {
-        let package =
-            Package { name: "bad", version: "1.0.0", tarball: archive(&format!("{begin}{script}\nt.close()")) };
+        let package = Package {
+            name: "bad",
+            version: "1.0.0",
+            tarball: archive(&format!("{begin}{script}\nt.close()")),
+        };
         let mut site = site(&[&package]);
         let _registry = serve(&mut site, &[&package]);
         let said = complaint(&site);
@@ -186,7 +191,8 @@ fn links_in_packages_are_left_out() {
     let _registry = serve(&mut site, &[&package]);
     site.build().digest();
     let layers = Layout::verified(&site.path("image")).layers();
-    let listed: String = layers.iter().flat_map(|layer| super::tools::tar_list(layer)).collect::<Vec<_>>().join("\n");
+    let listed: String =
+        layers.iter().flat_map(|layer| super::tools::tar_list(layer)).collect::<Vec<_>>().join("\n");
     assert!(listed.contains("node_modules/links/out/passwd"), "{listed}");
     assert!(!listed.contains("-> /etc"), "{listed}");
 }

@@ -24,7 +24,7 @@ pub(super) fn debian() -> Option<PathBuf> {
     // Of several tests, one makes it and the others wait.
     let lock = File::create(directory.join("lock")).expect("a file");
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).expect("a lock");
-    let layout = directory.join("debian-1");
+    let layout = directory.join("debian-2");
     if layout.exists() {
         return Some(layout);
     }
@@ -32,7 +32,7 @@ pub(super) fn debian() -> Option<PathBuf> {
     let fresh = directory.join("fresh");
     let _ = fs::remove_dir_all(&fresh);
     let made = Command::new("mmdebstrap")
-        .args(["--quiet", "--variant=extract", "--include=bash,base-files"])
+        .args(["--quiet", "--variant=extract", "--include=bash,base-files,dash,libgcc-s1,libstdc++6"])
         // A machine whose clock is ahead of the mirror is no reason to fail.
         .args(["--aptopt=Acquire::Check-Valid-Until \"false\"", "bookworm"])
         .arg(&packed)

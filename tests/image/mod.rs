@@ -2,9 +2,11 @@
 
 mod crash;
 mod digest;
+mod downloads;
 mod layers;
 mod layout;
 mod needs;
+mod node;
 mod reuse;
 mod run;
 mod source;

@@ -14,10 +14,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use wapack_runtime::event::LayerSource;
-use wapack_runtime::network::{NetworkSettings, SourcePlace, SourceSettings, SourceTrust};
 use wapack_runtime::oci::layout::read_image;
 use wapack_runtime::phase::export::{Base, LauncherMode, RunImage};
-use wapack_runtime::sources::Sources;
 
 use super::layout::debian;
 use super::run::{Runtime, add_variables, can_run, embedded, get, unpack};
@@ -32,19 +30,8 @@ fn apps() -> PathBuf {
 }
 
 /// Where this machine's npm gets packages from.
-fn npm_source() -> NetworkSettings {
-    let registry = run(Command::new("npm").args(["config", "get", "registry"]).current_dir("/"));
-    let base = registry.trim().parse().expect("an address");
-    let ca = ["/etc/ssl/certs/ca-certificates.crt"].map(PathBuf::from).into_iter().filter(|file| file.is_file());
-    let npm = SourceSettings {
-        place: SourcePlace::Base(base),
-        mirrors: vec![],
-        credentials: None,
-        ca: ca.collect(),
-        trust: SourceTrust::Configured,
-        set_by: "this test".to_owned(),
-    };
-    NetworkSettings { sources: [("npm".to_owned(), npm)].into(), ..NetworkSettings::default() }
+fn npm_registry() -> String {
+    run(Command::new("npm").args(["config", "get", "registry"]).current_dir("/")).trim().to_owned()
 }
 
 /// A site that builds a copy of one of the applications on Debian; `None`, said aloud, where that is not possible.
@@ -59,8 +46,9 @@ fn site(app: &str) -> Option<Site> {
     for buildpack in ["node-engine", "npm-install"] {
         site.buildpacks.push(embedded(&format!("builder/buildpacks/wapack_{buildpack}/0.1.0")));
     }
-    site.run_image = RunImage { base: Base::Layout(Box::new(image)), name: "debian:test".into(), mirrors: vec![] };
-    site.sources = Sources::new(npm_source());
+    site.run_image =
+        RunImage { base: Base::Layout(Box::new(image)), name: "debian:test".into(), mirrors: vec![] };
+    site.npm = Some(npm_registry());
     fs::remove_dir_all(site.path("app")).expect("it is there");
     run(Command::new("cp").arg("-r").arg(apps().join(app)).arg(site.path("app")));
     Some(site)
@@ -95,14 +83,8 @@ fn npm_ci(site: &Site, app: &str) -> PathBuf {
     run(Command::new("cp").arg("-r").arg(apps().join(app)).arg(&directory));
     let mut npm = Command::new("sh");
     npm.args(["-c", "umask 022; exec npm ci --ignore-scripts --omit=dev --no-audit --no-fund"]);
-    run(npm.current_dir(&directory).env("HOME", site.path("npm-home")).envs(npm_configuration()));
+    run(npm.current_dir(&directory));
     directory
-}
-
-/// npm with a home of its own still knows the registry of this machine.
-fn npm_configuration() -> BTreeMap<String, String> {
-    let registry = run(Command::new("npm").args(["config", "get", "registry"]).current_dir("/"));
-    [("npm_config_registry".to_owned(), registry.trim().to_owned())].into()
 }
 
 #[track_caller]
@@ -114,7 +96,13 @@ fn same_trees(ours: &Path, npms: &Path) {
         .filter(|path| ours.get(*path) != npms.get(*path))
         .map(|path| format!("{path}: ours {:?}, npm's {:?}", ours.get(path), npms.get(path)))
         .collect();
-    assert!(differences.is_empty(), "{} of {} differ:\n{}", differences.len(), npms.len(), differences.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "{} of {} differ:\n{}",
+        differences.len(),
+        npms.len(),
+        differences.join("\n")
+    );
 }
 
 /// Starts the image's default process, asks it once, and ends it as an orchestrator would.
@@ -165,7 +153,7 @@ fn an_express_application_with_a_lock_runs_and_has_npms_tree() {
 
     // The same lock: no network, nothing made again.
     let mut offline = site;
-    offline.sources = Sources::new(NetworkSettings { offline: true, ..NetworkSettings::default() });
+    offline.offline = true;
     let again = offline.build();
     assert_eq!(again.digest(), digest);
     let layers = again.layers();

@@ -40,7 +40,7 @@ fn show_program() -> &'static Path {
 }
 
 /// A way to start containers that works on this machine.
-struct Runtime {
+pub(super) struct Runtime {
     program: &'static str,
     /// Without control groups: crun refuses machines that mix both versions of them.
     own_cgroups: bool,
@@ -48,7 +48,7 @@ struct Runtime {
 
 impl Runtime {
     /// `None`, said aloud, where containers cannot be started.
-    fn find(bundle: &Path) -> Option<&'static Self> {
+    pub(super) fn find(bundle: &Path) -> Option<&'static Self> {
         static FOUND: OnceLock<Option<Runtime>> = OnceLock::new();
         let found = FOUND.get_or_init(|| {
             let ways = ["crun", "runc"]
@@ -69,7 +69,7 @@ impl Runtime {
         found.as_ref()
     }
 
-    fn command(&self, bundle: &Path) -> Command {
+    pub(super) fn command(&self, bundle: &Path) -> Command {
         let mut command = if self.own_cgroups {
             let mut command = Command::new("unshare");
             command.args(["--mount", "sh", "-c", "mount -t tmpfs none /sys/fs/cgroup && exec \"$@\"", "sh"]);
@@ -86,7 +86,7 @@ impl Runtime {
     }
 
     /// The command that runs a bundle after `change` of its configuration, and the container's name.
-    fn prepare(&self, bundle: &Path, change: impl FnOnce(&mut Value)) -> (Command, String) {
+    pub(super) fn prepare(&self, bundle: &Path, change: impl FnOnce(&mut Value)) -> (Command, String) {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let original = bundle.join("original.json");
         if !original.exists() {
@@ -113,7 +113,7 @@ impl Runtime {
 }
 
 /// Unpacks the image of a site.
-fn unpack(site: &Site) -> PathBuf {
+pub(super) fn unpack(site: &Site) -> PathBuf {
     let bundle = site.path("bundle");
     let mut umoci = Command::new("umoci");
     umoci.args(["unpack", "--image"]).arg(format!("{}:{IMAGE}", site.path("image").display()));
@@ -121,14 +121,14 @@ fn unpack(site: &Site) -> PathBuf {
     bundle
 }
 
-fn can_run() -> bool {
+pub(super) fn can_run() -> bool {
     if !is_root() {
         skip("starting containers needs root");
     }
     is_root() && have(&["umoci", "unshare"])
 }
 
-fn add_variables(config: &mut Value, variables: &[&str]) {
+pub(super) fn add_variables(config: &mut Value, variables: &[&str]) {
     let env = config["process"]["env"].as_array_mut().expect("a list");
     env.extend(variables.iter().map(|variable| json!(variable)));
 }
@@ -264,7 +264,7 @@ fn an_image_without_a_launcher_starts_the_same_process() {
     assert_eq!(said[0], said[1]);
 }
 
-fn get(port: u16, path: &str) -> std::io::Result<String> {
+pub(super) fn get(port: u16, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();

@@ -14,7 +14,6 @@ use wapack_runtime::event::Event;
 use wapack_runtime::executor::worker::{CodeCache, Root, WorkerExecutor, WorkerSettings};
 use wapack_runtime::fault::Diagnose as _;
 use wapack_runtime::policy::Isolation;
-use wapack_runtime::sources::Sources;
 use wapack_runtime::store::Store;
 
 use super::{eventually, no_litter, raw_bytes};
@@ -433,7 +432,7 @@ fn fetching(count: u64, package: &[u8]) -> Site {
     site.policy.allow.0.insert("source=npm".parse().expect("a grant"));
     fs::create_dir(site.path("source")).expect("a directory");
     fs::write(site.path("source/p.tgz"), package).expect("a file");
-    site.sources = Sources::new([("npm".to_owned(), site.path("source"))].into());
+    site.npm = Some(site.path("source").display().to_string());
     site
 }
 

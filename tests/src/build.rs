@@ -13,14 +13,12 @@ use wapack_runtime::event::Event;
 use wapack_runtime::fault::Diagnose;
 use wapack_runtime::phase::export::{Base, LauncherMode, RunImage};
 use wapack_runtime::policy::{Policy, PolicyPaths};
-use wapack_runtime::sources::Sources;
 
 fn main() -> ExitCode {
     let job = std::env::args().nth(1).expect("a job");
     let job: Job = serde_json::from_str(&job).expect("a job as JSON");
     let surroundings = Surroundings {
         policy: &Policy::load(&PolicyPaths::default()).expect("the defaults").0,
-        sources: &Sources::default(),
         cancel: &Cancel::default(),
         launcher_mode: LauncherMode::Auto,
         run_image: &RunImage { base: Base::Scratch(amd64()), name: String::new(), mirrors: vec![] },

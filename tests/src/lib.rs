@@ -16,6 +16,7 @@ use wapack_runtime::error::Error;
 use wapack_runtime::event::{Event, EventSink};
 use wapack_runtime::executor::worker::WorkerCommand;
 use wapack_runtime::lifecycle::{self, AppRequest, BuildRequest};
+use wapack_runtime::network::{NetworkSettings, SourcePlace, SourceSettings, SourceTrust};
 use wapack_runtime::phase::export::{Exported, Launcher, LauncherMode, RunImage};
 use wapack_runtime::policy::Policy;
 use wapack_runtime::sources::Sources;
@@ -47,13 +48,18 @@ pub struct Job {
     pub launcher: Option<PathBuf>,
     /// The process to start instead of the default one.
     pub process_type: Option<String>,
+    /// Where the source `npm` is: an address, or a directory.
+    #[serde(default)]
+    pub npm: Option<String>,
+    /// Fetch nothing over the network.
+    #[serde(default)]
+    pub offline: bool,
 }
 
 /// What goes into a build besides its [`Job`].
 #[derive(Debug, Clone, Copy)]
 pub struct Surroundings<'a> {
     pub policy: &'a Policy,
-    pub sources: &'a Sources,
     pub cancel: &'a Cancel,
     pub launcher_mode: LauncherMode,
     pub run_image: &'a RunImage,
@@ -99,7 +105,7 @@ pub fn build(
         },
         tenant: &job.tenant,
         image: &job.image,
-        sources: surroundings.sources,
+        sources: &Sources::new(network(job), &surroundings.policy.limits, store.downloads()),
         run_image: surroundings.run_image,
         launcher: &Launcher { bytes, version: "0.0.0".into() },
         launcher_mode: surroundings.launcher_mode,
@@ -109,6 +115,26 @@ pub fn build(
         output: &job.output,
     };
     lifecycle::build(&request, events)
+}
+
+fn network(job: &Job) -> NetworkSettings {
+    let place = |text: &String| match text.starts_with('/') {
+        true => SourcePlace::Directory(text.into()),
+        false => SourcePlace::Base(text.parse().expect("an address")),
+    };
+    let npm = job.npm.as_ref().map(|text| SourceSettings {
+        place: place(text),
+        mirrors: vec![],
+        credentials: None,
+        ca: vec![],
+        trust: SourceTrust::Configured,
+        set_by: "the job".to_owned(),
+    });
+    NetworkSettings {
+        sources: npm.into_iter().map(|npm| ("npm".to_owned(), npm)).collect(),
+        offline: job.offline,
+        ..NetworkSettings::default()
+    }
 }
 
 fn builder(store: &Store, directories: &[impl AsRef<Path>]) -> Builder {

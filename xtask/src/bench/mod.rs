@@ -4,8 +4,11 @@
 //! their ratio are printed. The peer is Buildah, which also makes an OCI image
 //! from a directory without a daemon; it runs no buildpacks, it copies.
 
+mod node;
+
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -33,7 +36,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     run_command(&mut cargo(&["build", "--quiet", "--release", "--package", "wapack"]))?;
     let bench = Bench::new()?;
     bench.sample()?;
-    bench.big_layers()
+    bench.big_layers()?;
+    node::run(&bench.wapack, &bench.directory)
 }
 
 struct Bench {
@@ -232,12 +236,27 @@ fn median(mut times: Vec<Duration>) -> Duration {
 
 /// Runs a command to its end, with the memory of all its processes.
 fn measure(command: &mut Command) -> Result<Run> {
+    measure_child(command.stdout(Stdio::null())).map(|(run, _)| run)
+}
+
+/// Like [`measure`], with what the command prints.
+fn measure_with_output(command: &mut Command) -> Result<(Run, String)> {
+    measure_child(command.stdout(Stdio::piped()))
+}
+
+fn measure_child(command: &mut Command) -> Result<(Run, String)> {
     let started = Instant::now();
     let mut child = command
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
         .spawn()
         .map_err(|error| format!("cannot start `{}`: {error}", command.get_program().display()))?;
+    // Read while the command runs: a full pipe would stop it.
+    let reader = child.stdout.take().map(|mut output| {
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            output.read_to_string(&mut text).map(|_| text)
+        })
+    });
     let mut memory_bytes = 0;
     let status = loop {
         if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
@@ -250,7 +269,12 @@ fn measure(command: &mut Command) -> Result<Run> {
     if !status.success() {
         return Err(format!("`{}` failed ({status})", command.get_program().display()));
     }
-    Ok(Run { time, memory_bytes })
+    let output = match reader.map(std::thread::JoinHandle::join) {
+        Some(Ok(Ok(text))) => text,
+        Some(_) => return Err("what the command printed cannot be read".to_owned()),
+        None => String::new(),
+    };
+    Ok((Run { time, memory_bytes }, output))
 }
 
 /// Resident bytes of a process and all below it, shared pages counted once for each.
