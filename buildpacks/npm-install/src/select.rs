@@ -51,8 +51,9 @@ impl Selection {
         if !unfit.is_empty() {
             return Err(Unfit(unfit));
         }
+        // Directories of the app do not go away.
         let leaves: Vec<bool> = (0..count)
-            .map(|id| gone[id] || left_out[id] || tree.nodes[id].parent.is_some() && omitted(id))
+            .map(|id| tree.nodes[id].parent.is_some() && (gone[id] || left_out[id] || omitted(id)))
             .collect();
         let stays = (0..count)
             .map(|id| !std::iter::successors(Some(id), |id| tree.around(*id)).any(|id| leaves[id]))

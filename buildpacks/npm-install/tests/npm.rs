@@ -76,10 +76,26 @@ impl App {
         npm(&self.path().join(directory), &["pack", "--pack-destination", target.to_str().unwrap()]);
     }
 
-    /// Has npm write the lock.
+    /// Has npm write the lock. A mirror that lacks packages for other systems
+    /// makes one that npm itself refuses later, so these are forgotten.
     fn lock(self) -> Self {
         npm(self.path(), &["install", "--package-lock-only"]);
+        let places = self.places();
+        self.relock(|_, entry| {
+            if let Some(optional) = entry.get_mut("optionalDependencies").and_then(Value::as_object_mut) {
+                optional.retain(|name, _| {
+                    places.iter().any(|place| place.ends_with(&format!("node_modules/{name}")))
+                });
+            }
+        });
         self
+    }
+
+    /// The places of the lock.
+    fn places(&self) -> Vec<String> {
+        let lock = fs::read(self.path().join("package-lock.json")).unwrap();
+        let lock: Value = serde_json::from_slice(&lock).unwrap();
+        lock["packages"].as_object().unwrap().keys().cloned().collect()
     }
 
     /// The same lock as another kind of npm or registry would have written it.
@@ -446,7 +462,7 @@ fn peers_count_unless_the_app_says_otherwise() {
 #[ignore = "400 packages: minutes where the machine is busy"]
 fn a_real_world_of_packages() {
     let package = r#"{"name":"big","version":"1.0.0","dependencies":{"express":"*","fastify":"*","koa":"*","lodash":"*",
-        "axios":"*","winston":"*","mongoose":"*","socket.io":"*","next":"*","react":"*","react-dom":"*","webpack":"*",
+        "axios":"*","winston":"*","mongoose":"*","socket.io":"*","next":"^15","react":"*","react-dom":"*","webpack":"*",
         "eslint":"*"}}"#;
     let Some(app) = App::new(&[("package.json", package)]) else { return };
     let _ = app.lock().compare();
