@@ -22,6 +22,9 @@ pub mod sync;
 pub mod tree;
 pub mod unbuilt;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
