@@ -50,8 +50,12 @@ pub struct NpmInstall;
 /// The variable that asks for more than production needs.
 const INCLUDE_VARIABLE: &str = "WAPACK_NPM_INCLUDE";
 
-/// The layer, and the name of the directory in it and in the plan.
+/// What is provided, under its name in the plan.
 const NODE_MODULES: &str = "node_modules";
+
+/// The layer. It must not have the name that Node looks for: in a `node_modules`
+/// it does not look for another one, so that packages would not find each other.
+const LAYER: &str = "modules";
 
 /// The process that starts the app.
 const WEB: &str = "web";
@@ -177,14 +181,13 @@ fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), 
         materials.len(),
         if with_dev { ", with those for development" } else { "" }
     ));
-    let layer = context
-        .layer(NODE_MODULES, LayerTypes::LAUNCH | LayerTypes::CACHE)
-        .key(&plan.key(&root)?)
-        .fill(|directory| {
+    let layer = context.layer(LAYER, LayerTypes::LAUNCH | LayerTypes::CACHE).key(&plan.key(&root)?).fill(
+        |directory| {
             let below = directory.join(&project.root);
             fs::create_dir_all(&below)?;
             plan.carry_out(context, &root, &below)
-        })?;
+        },
+    )?;
     if layer.state() == LayerState::Restored {
         log("the lock has not changed: reusing what was installed");
     }
@@ -209,7 +212,7 @@ fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), 
 /// The layer of an app without dependencies: only its environment.
 fn empty(context: &BuildContext) -> Result<(Layer, Built), Error> {
     let layer = context
-        .layer(NODE_MODULES, LayerTypes::LAUNCH | LayerTypes::CACHE)
+        .layer(LAYER, LayerTypes::LAUNCH | LayerTypes::CACHE)
         .key(&[install::FORMAT, "nothing"])
         .fill(|_| Ok(()))?;
     Ok((layer, Built::new()))

@@ -213,6 +213,21 @@ fn tree(root: &Path, directory: &Path, app: &Path) -> BTreeMap<String, Node> {
     found
 }
 
+/// Runs a script in the app as it will be in the image, with the links into the
+/// layer, and answers what it prints.
+fn node(project: &Project, built: &Built, script: &str) -> String {
+    let app = project.path().join("app");
+    for link in &built.app_links {
+        let place = app.join(&link.path);
+        let _ = fs::remove_dir_all(&place);
+        let target = project.path().join("layers").join(&link.layer).join(&link.target);
+        std::os::unix::fs::symlink(target, place).unwrap();
+    }
+    let output = Command::new("node").args(["-e", script]).current_dir(app).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// A path without `..`, by its text alone.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
@@ -275,8 +290,10 @@ fn express_as_locked_by_version_3_and_2_with_and_without_addresses() {
     let app = app.lock();
     let (project, built) = app.compare();
     assert_eq!(built.processes[0].command, ["node", "server.js"]);
-    // The same lock again: nothing is fetched, which only works with sources.
     assert_eq!(built.layers[0].state(), LayerState::Filled);
+    // Packages find each other from where they really are.
+    assert_eq!(node(&project, &built, "console.log(typeof require('express')())"), "function\n");
+    // The same lock again: nothing is fetched.
     assert_eq!(project.build::<NpmInstall>().unwrap().layers[0].state(), LayerState::Restored);
 
     let _ = app.compare_with(&[], |project| project.user_env("WAPACK_NPM_INCLUDE", "dev"));
