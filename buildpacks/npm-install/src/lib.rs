@@ -50,6 +50,9 @@ pub struct NpmInstall;
 /// The variable that asks for more than production needs.
 const INCLUDE_VARIABLE: &str = "WAPACK_NPM_INCLUDE";
 
+/// Where the buildpack that provides Node may say which one, for those after it.
+const NODE_VERSION_VARIABLE: &str = "WAPACK_NODE_VERSION";
+
 /// What is provided, under its name in the plan.
 const NODE_MODULES: &str = "node_modules";
 
@@ -147,14 +150,11 @@ fn package_of(context: &DetectContext, place: &str) -> Result<Manifest, Error> {
 fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), Error> {
     let root = project.root_directory(&context.app);
     let root_package = package_of(context, &project.root)?;
-    let bytes = match project.lock {
-        Some(name) => fs::read(root.join(name))?,
-        None => {
-            needs_no_lock(&root_package)?;
-            return empty(context);
-        }
+    let Some(name) = project.lock else {
+        needs_no_lock(&root_package)?;
+        return empty(context);
     };
-    let name = project.lock.unwrap_or_default();
+    let bytes = fs::read(root.join(name))?;
     let text = String::from_utf8_lossy(&bytes);
     let lock = Lock::parse(text.trim_start_matches('\u{feff}')).map_err(|error| unusable(name, error))?;
     let manifests = manifests(&lock, &root)?;
@@ -163,7 +163,8 @@ fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), 
     sync::check(&tree, &root_package, name)?;
 
     let with_dev = includes_dev(context)?;
-    let platform = Platform::of(&context.target);
+    let node = std::env::var(NODE_VERSION_VARIABLE).ok();
+    let platform = Platform::of(&context.target, node.as_deref());
     let selection = Selection::new(&tree, &platform, with_dev).map_err(|unfit| {
         let titles: Vec<String> = unfit.0.iter().map(|id| format!("`{}`", tree.nodes[*id].title())).collect();
         Error::app(format!("not for `{platform}`, which the image is: {}", titles.join(", "))).hint(
@@ -174,6 +175,11 @@ fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), 
     plan.directories.extend(install::leftovers(&tree, &selection, &root));
     missing_directories(&plan, &root)?;
 
+    for id in &selection.other_node {
+        let package = &tree.nodes[*id];
+        let wanted = package.entry.engines.get("node").and_then(|range| range.as_str()).unwrap_or_default();
+        log(&format!("warning: `{}` is for another Node: `{wanted}`", package.title()));
+    }
     let materials = install::materials(&tree, &selection);
     let scripts = materials.iter().filter(|node| node.entry.has_install_script).count();
     log(&format!(

@@ -86,8 +86,8 @@ fn from_scripts(package: &Manifest) -> Start {
             main.event
         ));
     }
-    let before: String = before.iter().map(|step| format!("{} && ", grouped(step))).collect();
-    let after: String = after.iter().map(|step| format!(" && {}", grouped(step))).collect();
+    let before: String = before.iter().flat_map(|step| [grouped(step), " && ".to_owned()]).collect();
+    let after: String = after.iter().flat_map(|step| [" && ".to_owned(), grouped(step)]).collect();
     let line = match exec {
         _ if !after.is_empty() => {
             format!("{before}{{ {}; }}{after}", supervised(exec.as_deref().unwrap_or(&main.script)))
