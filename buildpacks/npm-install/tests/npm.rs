@@ -339,7 +339,7 @@ fn workspaces_with_a_conflict_of_their_own() {
         (
             "packages/a/package.json",
             r#"{"name":"@acme/a","version":"1.0.0","dependencies":{"ms":"2.1.3","@acme/b":"*","mkdirp":"^1"},
-                "devDependencies":{"semver":"5.7.2"},"bin":"cli.js","scripts":{"start":"node cli.js"}}"#,
+                "devDependencies":{"semver":"5.7.2"},"bin":{"a":"cli.js","mkdirp":"cli.js"},"scripts":{"start":"node cli.js"}}"#,
         ),
         ("packages/a/cli.js", "#!/usr/bin/env node\n"),
         (
@@ -348,11 +348,13 @@ fn workspaces_with_a_conflict_of_their_own() {
                 "dependencies":{"semver":"^7","mkdirp":"^0.5.6"}}"#,
         ),
         ("packages/old/package.json", r#"{"name":"old"}"#),
+        ("packages/plain/package.json", r#"{"name":"plain","version":"1.0.0"}"#),
     ];
     let Some(app) = App::new(&files) else { return };
     let app = app.lock();
     // What the author has lying around is not part of the result.
     app.write("packages/b/node_modules/stray/index.js", "");
+    app.write("packages/plain/node_modules/stray/index.js", "");
     let (project, built) = app.compare();
     assert_eq!(built.processes, []);
     let places: Vec<&str> = built.app_links.iter().map(|link| link.path.as_str()).collect();
@@ -411,7 +413,7 @@ fn archives_of_the_app_with_programs_and_bundled_packages() {
         (
             "package.json",
             r#"{"dependencies":{"crlf":"file:vendor/crlf-1.0.0.tgz","@acme/bundle":"file:vendor/acme-bundle-1.0.0.tgz",
-                "nested":"file:vendor/nested-1.0.0.tgz"}}"#,
+                "nested":"file:vendor/nested-1.0.0.tgz","gap":"file:vendor/gap-1.0.0.tgz","odd":"file:vendor/odd.tgz"}}"#,
         ),
         (
             "src/crlf/package.json",
@@ -439,16 +441,28 @@ fn archives_of_the_app_with_programs_and_bundled_packages() {
             r#"{"name":"deep","version":"1.2.3","_resolved":"x","directories":{"bin":"bin"}}"#,
         ),
         ("src/bundle/node_modules/deep/bin/tool", "#!/usr/bin/env node\r\n"),
-        // Of two programs with one name, one is nearer to the root.
+        // It says that it brings something along, and does not.
+        (
+            "src/gap/package.json",
+            r#"{"name":"gap","version":"1.0.0","dependencies":{"ms":"2.0.0"},"bundleDependencies":["ms"]}"#,
+        ),
+        // Packed by something else than npm, which would leave these out.
+        ("src/odd/package/package.json", r#"{"name":"odd","version":"1.0.0"}"#),
+        ("src/odd/package/.gitignore", "a"),
+        ("src/odd/package/both/.gitignore", "b"),
+        ("src/odd/package/both/.npmignore", "c"),
+        // Of two programs with one name, the first package has it.
         (
             "src/nested/package.json",
             r#"{"name":"nested","version":"1.0.0","dependencies":{"mkdirp":"^1","semver":"5"}}"#,
         ),
     ];
     let Some(app) = App::new(&files) else { return };
-    for name in ["crlf", "bundle", "nested"] {
+    for name in ["crlf", "bundle", "nested", "gap"] {
         app.pack(&format!("src/{name}"), "vendor");
     }
+    let odd = ["-czf", "vendor/odd.tgz", "-C", "src/odd", "package"];
+    assert!(Command::new("tar").args(odd).current_dir(app.path()).status().unwrap().success());
     fs::remove_dir_all(app.path().join("src")).unwrap();
     let app = app.lock();
     let _ = app.compare();
@@ -474,6 +488,10 @@ fn peers_count_unless_the_app_says_otherwise() {
     let Some(app) = App::new(&[("package.json", package)]) else { return };
     let app = app.lock();
     let _ = app.compare();
+    app.write("package.json", r#"{"dependencies":{"ajv-keywords":"5.1.0"}}"#);
+    let app = app.lock();
+    let _ = app.compare();
+    app.write("package.json", package);
     app.write(".npmrc", "legacy-peer-deps = true\n");
     let app = app.lock();
     let _ = app.compare();
