@@ -252,3 +252,26 @@ fn shells_pass_signals_on_to_the_server() {
         std::io::stdout().flush().unwrap();
     }
 }
+
+/// npm fetches by itself what an archive was to bring and did not.
+#[test]
+fn what_was_to_be_bundled_and_is_not_is_fetched() {
+    let packages = r#","node_modules/left":{"version":"1.0.0","dependencies":{"inner":"1","deep":"1"},
+            "bundleDependencies":["inner","deep"]},
+        "node_modules/left/node_modules/inner":{"version":"1.0.0","inBundle":true},
+        "node_modules/left/node_modules/deep":{"version":"1.0.0","inBundle":true}"#;
+    let sources = tempfile::tempdir().unwrap();
+    let app = app(LEFT, packages).source("npm", sources.path());
+    let serve = |name: &str, files: &[(&str, &str)]| {
+        archive(&app, "x.tgz", files);
+        let place = sources.path().join(name).join("-");
+        fs::create_dir_all(&place).unwrap();
+        fs::copy(app.path().join("x.tgz"), place.join(format!("{name}-1.0.0.tgz"))).unwrap();
+    };
+    serve("left", &[("package.json", "{}"), ("node_modules/inner/package.json", "bundled")]);
+    serve("deep", &[("package.json", "fetched")]);
+    let built = app.build::<NpmInstall>().unwrap();
+    let inside = built.layers[0].path().join("node_modules/left/node_modules");
+    assert_eq!(fs::read_to_string(inside.join("inner/package.json")).unwrap(), "bundled");
+    assert_eq!(fs::read_to_string(inside.join("deep/package.json")).unwrap(), "fetched");
+}

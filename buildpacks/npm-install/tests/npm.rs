@@ -413,7 +413,8 @@ fn archives_of_the_app_with_programs_and_bundled_packages() {
         (
             "package.json",
             r#"{"dependencies":{"crlf":"file:vendor/crlf-1.0.0.tgz","@acme/bundle":"file:vendor/acme-bundle-1.0.0.tgz",
-                "nested":"file:vendor/nested-1.0.0.tgz","gap":"file:vendor/gap-1.0.0.tgz","odd":"file:vendor/odd.tgz"}}"#,
+                "nested":"file:vendor/nested-1.0.0.tgz","gap":"file:vendor/gap-1.0.0.tgz","odd":"file:vendor/odd.tgz",
+                "ms":"2.1.3"}}"#,
         ),
         (
             "src/crlf/package.json",
