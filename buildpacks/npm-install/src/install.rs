@@ -212,7 +212,8 @@ fn sha512_of(integrity: &str) -> Option<Vec<&str>> {
 fn explained(error: Error, packages: &[&Package]) -> Error {
     for package in packages {
         let Origin::Address { source, host, .. } = &package.origin else { continue };
-        if error.message.contains(&format!("`{source}`")) {
+        let unset = [format!("the source `{source}` is not set"), format!("no source `{source}`")];
+        if unset.iter().any(|unset| error.message.contains(unset)) {
             return Error::app(format!(
                 "cannot get `{}`, which is asked for by an address at `{host}`: {}",
                 package.title, error.message
