@@ -25,16 +25,15 @@ pub struct Bin {
 }
 
 /// The links for everything that is installed, at most one for a place. Of
-/// several packages with a program of one name the one nearest to the root
-/// wins, then the first in npm's order; links to directories come last.
+/// several packages in one `node_modules` with a program of one name the first
+/// in npm's order wins; links to directories come last.
 pub fn plan(tree: &Tree<'_>, selection: &Selection) -> Vec<Bin> {
     let mut packages: Vec<Id> = (0..tree.nodes.len())
         .filter(|&id| selection.is_installed(tree, id) && !tree.nodes[id].entry.bin.is_null())
         .collect();
     packages.sort_by(|&left, &right| {
         let (a, b) = (&tree.nodes[left], &tree.nodes[right]);
-        let key = |id: Id| (tree.nodes[id].is_link(), tree.depth(id));
-        key(left).cmp(&key(right)).then_with(|| collate::compare(a.place.as_str(), b.place.as_str()))
+        a.is_link().cmp(&b.is_link()).then_with(|| collate::compare(a.place.as_str(), b.place.as_str()))
     });
 
     let mut seen = BTreeSet::new();

@@ -108,7 +108,12 @@ impl Plan {
         for package in &self.packages {
             key.push(format!("{package:?}"));
             if let Origin::File { path } = &package.origin {
-                key.push(files::hash_tree(root.join(path))?);
+                let archive = root.join(path);
+                if !archive.is_file() {
+                    return Err(Error::app(format!("`{path}` is not there, which is `{}`", package.title))
+                        .hint("it has to be part of what is built: look into `.dockerignore` and `project.toml`"));
+                }
+                key.push(files::hash_tree(archive)?);
             }
         }
         key.push(format!("{:?}", (&self.links, &self.bins, &self.directories)));
@@ -180,13 +185,6 @@ fn get(context: &BuildContext, root: &Path, directory: &Path, packages: &[&Packa
 
 /// An archive of the app has to be the one that was locked.
 fn check_file(archive: &Path, shown: &str, package: &Package) -> Result<(), Error> {
-    let gone = || {
-        Error::app(format!("`{shown}` is not there, which is `{}`", package.title))
-            .hint("it has to be part of what is built: look into `.dockerignore` and `.gitignore`")
-    };
-    if !archive.is_file() {
-        return Err(gone());
-    }
     let Some(expected) = package.integrity.as_deref().and_then(sha512_of) else { return Ok(()) };
     let actual = BASE64.encode(Sha512::digest(fs::read(archive)?));
     if expected.contains(&actual.as_str()) {
@@ -214,7 +212,8 @@ fn sha512_of(integrity: &str) -> Option<Vec<&str>> {
 fn explained(error: Error, packages: &[&Package]) -> Error {
     for package in packages {
         let Origin::Address { source, host, .. } = &package.origin else { continue };
-        if error.message.contains(&format!("`{source}`")) {
+        let unset = [format!("the source `{source}` is not set"), format!("no source `{source}`")];
+        if unset.iter().any(|unset| error.message.contains(unset)) {
             return Error::app(format!(
                 "cannot get `{}`, which is asked for by an address at `{host}`: {}",
                 package.title, error.message

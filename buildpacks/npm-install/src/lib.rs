@@ -22,6 +22,9 @@ pub mod sync;
 pub mod tree;
 pub mod unbuilt;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -47,8 +50,15 @@ pub struct NpmInstall;
 /// The variable that asks for more than production needs.
 const INCLUDE_VARIABLE: &str = "WAPACK_NPM_INCLUDE";
 
-/// The layer, and the name of the directory in it and in the plan.
+/// Where the buildpack that provides Node may say which one, for those after it.
+const NODE_VERSION_VARIABLE: &str = "WAPACK_NODE_VERSION";
+
+/// What is provided, under its name in the plan.
 const NODE_MODULES: &str = "node_modules";
+
+/// The layer. It must not have the name that Node looks for: in a `node_modules`
+/// it does not look for another one, so that packages would not find each other.
+const LAYER: &str = "modules";
 
 /// The process that starts the app.
 const WEB: &str = "web";
@@ -140,14 +150,11 @@ fn package_of(context: &DetectContext, place: &str) -> Result<Manifest, Error> {
 fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), Error> {
     let root = project.root_directory(&context.app);
     let root_package = package_of(context, &project.root)?;
-    let bytes = match project.lock {
-        Some(name) => fs::read(root.join(name))?,
-        None => {
-            needs_no_lock(&root_package)?;
-            return empty(context);
-        }
+    let Some(name) = project.lock else {
+        needs_no_lock(&root_package)?;
+        return empty(context);
     };
-    let name = project.lock.unwrap_or_default();
+    let bytes = fs::read(root.join(name))?;
     let text = String::from_utf8_lossy(&bytes);
     let lock = Lock::parse(text.trim_start_matches('\u{feff}')).map_err(|error| unusable(name, error))?;
     let manifests = manifests(&lock, &root)?;
@@ -156,7 +163,8 @@ fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), 
     sync::check(&tree, &root_package, name)?;
 
     let with_dev = includes_dev(context)?;
-    let platform = Platform::of(&context.target);
+    let node = std::env::var(NODE_VERSION_VARIABLE).ok();
+    let platform = Platform::of(&context.target, node.as_deref());
     let selection = Selection::new(&tree, &platform, with_dev).map_err(|unfit| {
         let titles: Vec<String> = unfit.0.iter().map(|id| format!("`{}`", tree.nodes[*id].title())).collect();
         Error::app(format!("not for `{platform}`, which the image is: {}", titles.join(", "))).hint(
@@ -167,6 +175,11 @@ fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), 
     plan.directories.extend(install::leftovers(&tree, &selection, &root));
     missing_directories(&plan, &root)?;
 
+    for id in &selection.other_node {
+        let package = &tree.nodes[*id];
+        let wanted = package.entry.engines.get("node").and_then(|range| range.as_str()).unwrap_or_default();
+        log(&format!("warning: `{}` is for another Node: `{wanted}`", package.title()));
+    }
     let materials = install::materials(&tree, &selection);
     let scripts = materials.iter().filter(|node| node.entry.has_install_script).count();
     log(&format!(
@@ -174,14 +187,13 @@ fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), 
         materials.len(),
         if with_dev { ", with those for development" } else { "" }
     ));
-    let layer = context
-        .layer(NODE_MODULES, LayerTypes::LAUNCH | LayerTypes::CACHE)
-        .key(&plan.key(&root)?)
-        .fill(|directory| {
+    let layer = context.layer(LAYER, LayerTypes::LAUNCH | LayerTypes::CACHE).key(&plan.key(&root)?).fill(
+        |directory| {
             let below = directory.join(&project.root);
             fs::create_dir_all(&below)?;
             plan.carry_out(context, &root, &below)
-        })?;
+        },
+    )?;
     if layer.state() == LayerState::Restored {
         log("the lock has not changed: reusing what was installed");
     }
@@ -206,7 +218,7 @@ fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), 
 /// The layer of an app without dependencies: only its environment.
 fn empty(context: &BuildContext) -> Result<(Layer, Built), Error> {
     let layer = context
-        .layer(NODE_MODULES, LayerTypes::LAUNCH | LayerTypes::CACHE)
+        .layer(LAYER, LayerTypes::LAUNCH | LayerTypes::CACHE)
         .key(&[install::FORMAT, "nothing"])
         .fill(|_| Ok(()))?;
     Ok((layer, Built::new()))

@@ -1,6 +1,7 @@
 //! Where the archive of a package comes from: a source and a path, or a file
 //! of the app. Never a host to connect to; the operator decides those.
 
+use crate::lock::Text;
 use crate::tree::{Id, Tree, normal};
 
 /// Where an archive is.
@@ -53,7 +54,7 @@ impl Origin {
         let node = &tree.nodes[id];
         let name = node.package_name();
         let by_address = tree.edges_to(id).any(|(_, edge)| is_web(edge.version.as_str()));
-        match node.entry.resolved.as_ref().map(|resolved| resolved.as_str()) {
+        match node.entry.resolved.as_ref().map(Text::as_str) {
             None | Some("") => match node.version() {
                 "" => Err(Refused::Nothing),
                 version => Ok(in_registry(name, computed(name, version))),
@@ -137,6 +138,7 @@ fn is_web(address: &str) -> bool {
 mod tests {
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "to be compared with results")]
     fn registry(source: &str, path: &str) -> Result<Origin, Refused> {
         Ok(Origin::Registry { source: source.into(), path: path.into() })
     }

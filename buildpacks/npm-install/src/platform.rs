@@ -2,22 +2,26 @@
 
 use std::fmt;
 
+use nodejs_semver::{Range, Version};
+use serde_json::Value;
 use wapack_sdk::Target;
 
 use crate::lock::Entry;
 
-/// Operating system, processor and C library.
+/// Operating system, processor and C library, and the Node on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {
     os: String,
     cpu: String,
     libc: &'static str,
+    node: Option<Version>,
 }
 
 impl Platform {
     /// The platform of an image. Its C library is that of the distribution of
-    /// the run image: musl for Alpine, otherwise glibc.
-    pub fn of(target: &Target) -> Self {
+    /// the run image: musl for Alpine, otherwise glibc. Without a version of Node
+    /// everything is for it.
+    pub fn of(target: &Target, node: Option<&str>) -> Self {
         let cpu = match target.arch.as_str() {
             "amd64" => "x64",
             "386" => "ia32",
@@ -25,7 +29,12 @@ impl Platform {
             other => other,
         };
         let is_alpine = target.distro.as_ref().is_some_and(|distro| distro.name == "alpine");
-        Self { os: target.os.clone(), cpu: cpu.to_owned(), libc: if is_alpine { "musl" } else { "glibc" } }
+        Self {
+            os: target.os.clone(),
+            cpu: cpu.to_owned(),
+            libc: if is_alpine { "musl" } else { "glibc" },
+            node: node.and_then(|version| Version::parse(version).ok()),
+        }
     }
 
     /// Whether a package is for it.
@@ -33,6 +42,16 @@ impl Platform {
         let fits =
             |value: &str, list: &Option<Vec<String>>| list.as_ref().is_none_or(|list| is_in(value, list));
         fits(&self.os, &package.os) && fits(&self.cpu, &package.cpu) && fits(self.libc, &package.libc)
+    }
+
+    /// Whether a package is for its Node. What is no range is for all.
+    pub fn has_node_for(&self, package: &Entry<'_>) -> bool {
+        let range =
+            package.engines.get("node").and_then(Value::as_str).and_then(|range| Range::parse(range).ok());
+        match (&self.node, range) {
+            (Some(node), Some(range)) => node.satisfies(&range),
+            _ => true,
+        }
     }
 }
 

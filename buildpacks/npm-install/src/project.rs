@@ -135,6 +135,7 @@ mod tests {
         Project::find(&app.detect_context()).map_err(|error| error.message)
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "to be compared with results")]
     fn project(place: &str, root: &str, lock: Option<&'static str>) -> Result<Found, String> {
         Ok(Found::Project(Project { place: place.into(), root: root.into(), lock }))
     }

@@ -63,9 +63,7 @@ fn last_command(line: &str) -> Option<usize> {
             (_, '\\') => {
                 characters.next();
             }
-            (_, '`') => return None,
             (_, '$') if next == Some('(') => return None,
-            (Some(_), _) => {}
             (None, '(' | ')' | '\n' | '{' | '}') if previous != '$' && !is_inside_name(line, at) => {
                 return None;
             }
@@ -79,7 +77,7 @@ fn last_command(line: &str) -> Option<usize> {
                 start = second + 1;
             }
             (None, '&') if matches!(previous, '<' | '>') => {}
-            (None, '&' | '|') => return None,
+            (_, '`') | (None, '&' | '|') => return None,
             (None, ';') => {
                 if is_shells_word(&line[start..]) {
                     return None;
@@ -204,6 +202,7 @@ mod tests {
         })
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "to be compared with options")]
     fn is(variables: &str, words: &[&str]) -> Option<(String, Vec<String>)> {
         Some((variables.to_owned(), words.iter().map(|&word| word.to_owned()).collect()))
     }

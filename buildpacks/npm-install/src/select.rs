@@ -11,6 +11,8 @@ use crate::tree::{Id, ROOT, Tree};
 pub struct Selection {
     /// Whether a package stays in the tree, wherever its files come from.
     stays: Vec<bool>,
+    /// Packages that are for another Node, which is no reason to refuse them.
+    pub other_node: Vec<Id>,
 }
 
 /// Packages that the app cannot do without and the image cannot use.
@@ -32,10 +34,11 @@ impl Selection {
             !with_dev && tree.nodes[id].flags.dev && (top == ROOT || tree.is_workspace(top))
         };
         let mut left_out = vec![false; count];
-        let mut unfit = Vec::new();
+        let (mut unfit, mut other_node) = (Vec::new(), Vec::new());
         for id in (0..count).filter(|id| !gone[*id]) {
             let node = &tree.nodes[id];
-            if platform.fits(&node.entry) {
+            let has_node = platform.has_node_for(&node.entry);
+            if platform.fits(&node.entry) && has_node {
                 continue;
             }
             if node.flags.optional {
@@ -45,19 +48,21 @@ impl Selection {
                     }
                 }
             } else if !omitted(id) {
-                unfit.push(id);
+                let list = if platform.fits(&node.entry) { &mut other_node } else { &mut unfit };
+                list.push(id);
             }
         }
         if !unfit.is_empty() {
             return Err(Unfit(unfit));
         }
+        // Directories of the app do not go away.
         let leaves: Vec<bool> = (0..count)
-            .map(|id| gone[id] || left_out[id] || tree.nodes[id].parent.is_some() && omitted(id))
+            .map(|id| tree.nodes[id].parent.is_some() && (gone[id] || left_out[id] || omitted(id)))
             .collect();
         let stays = (0..count)
             .map(|id| !std::iter::successors(Some(id), |id| tree.around(*id)).any(|id| leaves[id]))
             .collect();
-        Ok(Self { stays })
+        Ok(Self { stays, other_node })
     }
 
     /// Whether a package is part of the result, be it a directory of the app.
@@ -108,5 +113,53 @@ fn optional_set(tree: &Tree<'_>, id: Id, gone: &[bool], left_out: &[bool]) -> BT
         for id in needed {
             set.remove(&id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use wapack_sdk::Target;
+
+    use super::*;
+    use crate::lock::Lock;
+    use crate::manifest::Manifest;
+    use crate::tree::Options;
+
+    /// The places that stay for Node `node`, and those that are for another one.
+    fn stay(package: &str, packages: &str, node: Option<&str>) -> (Vec<String>, Vec<String>) {
+        let lock = format!(r#"{{"lockfileVersion":3,"packages":{{{packages}}}}}"#);
+        let root = Manifest::parse(package).unwrap();
+        let tree =
+            Tree::new(Lock::parse(&lock).unwrap(), &root, BTreeMap::new(), Options::default()).unwrap();
+        let target = Target { os: "linux".into(), arch: "amd64".into(), variant: None, distro: None };
+        let selection = Selection::new(&tree, &Platform::of(&target, node), false).unwrap();
+        let place = |id: Id| tree.nodes[id].place.as_str().replace("node_modules/", "");
+        let stay = (1..tree.nodes.len()).filter(|id| selection.stays(*id)).map(place).collect();
+        (stay, selection.other_node.iter().map(|id| place(*id)).collect())
+    }
+
+    /// a -(optional)-> b -> c, d; b's c is for another system; d is needed by e too.
+    #[test]
+    fn what_is_pointless_without_an_optional_package_goes_with_it() {
+        let packages = r#""node_modules/a":{"optionalDependencies":{"b":"1"}},
+            "node_modules/b":{"dependencies":{"c":"1","d":"1","f":"1"}},"node_modules/c":{"os":["darwin"]},
+            "node_modules/d":{},"node_modules/e":{"dependencies":{"d":"1"}},"node_modules/f":{},
+            "node_modules/unneeded":{}"#;
+        let (stays, _) = stay(r#"{"dependencies":{"a":"1","e":"1"}}"#, packages, None);
+        assert_eq!(stays, ["a", "d", "e"]);
+    }
+
+    /// As npm: optional packages go, others are only worth a warning.
+    #[test]
+    fn packages_for_another_node_stay_unless_they_are_optional() {
+        let package = r#"{"dependencies":{"a":"1"},"optionalDependencies":{"b":"1"}}"#;
+        let packages =
+            r#""node_modules/a":{"engines":{"node":">=22"}},"node_modules/b":{"engines":{"node":">=22"}}"#;
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        assert_eq!(stay(package, packages, Some("20.1.0")), (names(&["a"]), names(&["a"])));
+        assert_eq!(stay(package, packages, Some("22.0.0")), (names(&["a", "b"]), names(&[])));
+        assert_eq!(stay(package, packages, None), (names(&["a", "b"]), names(&[])));
     }
 }

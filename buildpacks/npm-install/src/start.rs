@@ -86,26 +86,28 @@ fn from_scripts(package: &Manifest) -> Start {
             main.event
         ));
     }
-    let last = exec.unwrap_or_else(|| main.script.clone());
-    let before: String = before.iter().map(|step| format!("{} && ", grouped(step))).collect();
-    let line = match after.as_slice() {
-        [] if before.is_empty() => last,
-        [] if last.starts_with("exec ") => format!("{before}{last}"),
-        [] => format!("{before}{}", group(&last)),
-        after => {
-            let after: String = after.iter().map(|step| format!(" && {}", grouped(step))).collect();
-            format!("{before}{{ {}; }}{after}", supervised(&last))
+    let before: String = before.iter().flat_map(|step| [grouped(step), " && ".to_owned()]).collect();
+    let after: String = after.iter().flat_map(|step| [" && ".to_owned(), grouped(step)]).collect();
+    let line = match exec {
+        _ if !after.is_empty() => {
+            format!("{before}{{ {}; }}{after}", supervised(exec.as_deref().unwrap_or(&main.script)))
         }
+        Some(exec) if before.is_empty() => exec,
+        // Braces, because a shell in between would keep the signals.
+        Some(exec) => format!("{before}{{ {exec}; }}"),
+        None if before.is_empty() => main.script,
+        None => format!("{before}{}", group(&main.script)),
     };
     start.command = vec![SHELL.into(), "-c".into(), line];
     start
 }
 
 /// A command that something comes after: the shell stays, waits, and passes
-/// signals on. The second `wait` is for the one that a signal interrupted.
+/// signals on, also one that comes before there is anything to wait for. The
+/// second `wait` is for the one that a signal interrupted.
 fn supervised(command: &str) -> String {
     format!(
-        "{} & child=$!; trap 'kill -TERM $child' TERM INT; wait $child; status=$?; \
+        "trap 'test -n \"$child\" && kill -TERM $child' TERM INT; {} & child=$!; wait $child; status=$?; \
          while kill -0 $child 2>/dev/null; do wait $child; status=$?; done; trap - TERM INT; (exit $status)",
         group(command)
     )
@@ -278,7 +280,7 @@ mod tests {
     fn prestart_comes_first_under_its_own_name() {
         assert_eq!(
             command(r#"{"scripts":{"start":"node server.js","prestart":"cd x; y"}}"#, &[])[2],
-            "(npm_lifecycle_event=prestart; cd x; y) && exec node server.js"
+            "(npm_lifecycle_event=prestart; cd x; y) && { exec node server.js; }"
         );
         assert_eq!(
             command(r#"{"scripts":{"start":"a | b # c","prestart":"y"}}"#, &[])[2],
@@ -290,7 +292,7 @@ mod tests {
     fn npm_run_stands_for_what_it_runs() {
         let package = r#"{"scripts":{"start":"npm run -s start:prod","start:prod":"node dist/main","prestart:prod":"a"}}"#;
         let start = start(package, &[]).unwrap();
-        assert_eq!(start.command[2], "(npm_lifecycle_event=prestart:prod; a) && exec node dist/main");
+        assert_eq!(start.command[2], "(npm_lifecycle_event=prestart:prod; a) && { exec node dist/main; }");
         assert_eq!(start.variables[0].1, "start:prod");
         assert_eq!(start.notes, Vec::<String>::new());
         let circle = command(r#"{"scripts":{"start":"npm run start"}}"#, &[]);

@@ -212,15 +212,6 @@ impl<'a> Tree<'a> {
         id
     }
 
-    /// How many `node_modules` deep a package is.
-    pub fn depth(&self, mut id: Id) -> usize {
-        let mut depth = 0;
-        while let Some(parent) = self.nodes[id].parent {
-            (id, depth) = (parent, depth + 1);
-        }
-        depth
-    }
-
     /// Whether it is the directory of a package of the workspace.
     pub fn is_workspace(&self, id: Id) -> bool {
         self.nodes[ROOT].edges.iter().any(|edge| {

@@ -4,7 +4,11 @@
 //! builds it from the archives that npm fetched on the way. Without npm the
 //! tests say so and pass; one that was asked for with `--ignored` is large.
 
-#![expect(clippy::unwrap_used, reason = "a failure is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a failure is a failed test, and skipping is said aloud"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -76,10 +80,26 @@ impl App {
         npm(&self.path().join(directory), &["pack", "--pack-destination", target.to_str().unwrap()]);
     }
 
-    /// Has npm write the lock.
+    /// Has npm write the lock. A mirror that lacks packages for other systems
+    /// makes one that npm itself refuses later, so these are forgotten.
     fn lock(self) -> Self {
         npm(self.path(), &["install", "--package-lock-only"]);
+        let places = self.places();
+        self.relock(|_, entry| {
+            if let Some(optional) = entry.get_mut("optionalDependencies").and_then(Value::as_object_mut) {
+                optional.retain(|name, _| {
+                    places.iter().any(|place| place.ends_with(&format!("node_modules/{name}")))
+                });
+            }
+        });
         self
+    }
+
+    /// The places of the lock.
+    fn places(&self) -> Vec<String> {
+        let lock = fs::read(self.path().join("package-lock.json")).unwrap();
+        let lock: Value = serde_json::from_slice(&lock).unwrap();
+        lock["packages"].as_object().unwrap().keys().cloned().collect()
     }
 
     /// The same lock as another kind of npm or registry would have written it.
@@ -134,7 +154,7 @@ impl App {
                 continue;
             };
             let hash = base64::engine::general_purpose::STANDARD.decode(hash).unwrap();
-            let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = hash.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
             let archive = content.join(&hex[..2]).join(&hex[2..4]).join(&hex[4..]);
             let name =
                 entry["name"].as_str().unwrap_or_else(|| place.rsplit("node_modules/").next().unwrap());
@@ -197,6 +217,21 @@ fn tree(root: &Path, directory: &Path, app: &Path) -> BTreeMap<String, Node> {
     found
 }
 
+/// Runs a script in the app as it will be in the image, with the links into the
+/// layer, and answers what it prints.
+fn node(project: &Project, built: &Built, script: &str) -> String {
+    let app = project.path().join("app");
+    for link in &built.app_links {
+        let place = app.join(&link.path);
+        let _ = fs::remove_dir_all(&place);
+        let target = project.path().join("layers").join(&link.layer).join(&link.target);
+        std::os::unix::fs::symlink(target, place).unwrap();
+    }
+    let output = Command::new("node").args(["-e", script]).current_dir(app).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// A path without `..`, by its text alone.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
@@ -227,7 +262,7 @@ fn differences(theirs: &BTreeMap<String, Node>, ours: &BTreeMap<String, Node>) -
             (Some(theirs), None) => differences.push(format!("{name}: only npm has {}", short(theirs))),
             (None, Some(ours)) => differences.push(format!("{name}: only we have {}", short(ours))),
             (theirs, ours) => {
-                differences.push(format!("{name}: {:?} {:?}", theirs.map(short), ours.map(short)))
+                differences.push(format!("{name}: {:?} {:?}", theirs.map(short), ours.map(short)));
             }
         }
     }
@@ -259,8 +294,10 @@ fn express_as_locked_by_version_3_and_2_with_and_without_addresses() {
     let app = app.lock();
     let (project, built) = app.compare();
     assert_eq!(built.processes[0].command, ["node", "server.js"]);
-    // The same lock again: nothing is fetched, which only works with sources.
     assert_eq!(built.layers[0].state(), LayerState::Filled);
+    // Packages find each other from where they really are.
+    assert_eq!(node(&project, &built, "console.log(typeof require('express')())"), "function\n");
+    // The same lock again: nothing is fetched.
     assert_eq!(project.build::<NpmInstall>().unwrap().layers[0].state(), LayerState::Restored);
 
     let _ = app.compare_with(&[], |project| project.user_env("WAPACK_NPM_INCLUDE", "dev"));
@@ -302,7 +339,7 @@ fn workspaces_with_a_conflict_of_their_own() {
         (
             "packages/a/package.json",
             r#"{"name":"@acme/a","version":"1.0.0","dependencies":{"ms":"2.1.3","@acme/b":"*","mkdirp":"^1"},
-                "devDependencies":{"semver":"5.7.2"},"bin":"cli.js","scripts":{"start":"node cli.js"}}"#,
+                "devDependencies":{"semver":"5.7.2"},"bin":{"a":"cli.js","mkdirp":"cli.js"},"scripts":{"start":"node cli.js"}}"#,
         ),
         ("packages/a/cli.js", "#!/usr/bin/env node\n"),
         (
@@ -311,11 +348,13 @@ fn workspaces_with_a_conflict_of_their_own() {
                 "dependencies":{"semver":"^7","mkdirp":"^0.5.6"}}"#,
         ),
         ("packages/old/package.json", r#"{"name":"old"}"#),
+        ("packages/plain/package.json", r#"{"name":"plain","version":"1.0.0"}"#),
     ];
     let Some(app) = App::new(&files) else { return };
     let app = app.lock();
     // What the author has lying around is not part of the result.
     app.write("packages/b/node_modules/stray/index.js", "");
+    app.write("packages/plain/node_modules/stray/index.js", "");
     let (project, built) = app.compare();
     assert_eq!(built.processes, []);
     let places: Vec<&str> = built.app_links.iter().map(|link| link.path.as_str()).collect();
@@ -374,7 +413,8 @@ fn archives_of_the_app_with_programs_and_bundled_packages() {
         (
             "package.json",
             r#"{"dependencies":{"crlf":"file:vendor/crlf-1.0.0.tgz","@acme/bundle":"file:vendor/acme-bundle-1.0.0.tgz",
-                "nested":"file:vendor/nested-1.0.0.tgz"}}"#,
+                "nested":"file:vendor/nested-1.0.0.tgz","gap":"file:vendor/gap-1.0.0.tgz","odd":"file:vendor/odd.tgz",
+                "ms":"2.1.3"}}"#,
         ),
         (
             "src/crlf/package.json",
@@ -402,16 +442,28 @@ fn archives_of_the_app_with_programs_and_bundled_packages() {
             r#"{"name":"deep","version":"1.2.3","_resolved":"x","directories":{"bin":"bin"}}"#,
         ),
         ("src/bundle/node_modules/deep/bin/tool", "#!/usr/bin/env node\r\n"),
-        // Of two programs with one name, one is nearer to the root.
+        // It says that it brings something along, and does not.
+        (
+            "src/gap/package.json",
+            r#"{"name":"gap","version":"1.0.0","dependencies":{"ms":"2.0.0"},"bundleDependencies":["ms"]}"#,
+        ),
+        // Packed by something else than npm, which would leave these out.
+        ("src/odd/package/package.json", r#"{"name":"odd","version":"1.0.0"}"#),
+        ("src/odd/package/.gitignore", "a"),
+        ("src/odd/package/both/.gitignore", "b"),
+        ("src/odd/package/both/.npmignore", "c"),
+        // Of two programs with one name, the first package has it.
         (
             "src/nested/package.json",
             r#"{"name":"nested","version":"1.0.0","dependencies":{"mkdirp":"^1","semver":"5"}}"#,
         ),
     ];
     let Some(app) = App::new(&files) else { return };
-    for name in ["crlf", "bundle", "nested"] {
+    for name in ["crlf", "bundle", "nested", "gap"] {
         app.pack(&format!("src/{name}"), "vendor");
     }
+    let odd = ["-czf", "vendor/odd.tgz", "-C", "src/odd", "package"];
+    assert!(Command::new("tar").args(odd).current_dir(app.path()).status().unwrap().success());
     fs::remove_dir_all(app.path().join("src")).unwrap();
     let app = app.lock();
     let _ = app.compare();
@@ -437,6 +489,10 @@ fn peers_count_unless_the_app_says_otherwise() {
     let Some(app) = App::new(&[("package.json", package)]) else { return };
     let app = app.lock();
     let _ = app.compare();
+    app.write("package.json", r#"{"dependencies":{"ajv-keywords":"5.1.0"}}"#);
+    let app = app.lock();
+    let _ = app.compare();
+    app.write("package.json", package);
     app.write(".npmrc", "legacy-peer-deps = true\n");
     let app = app.lock();
     let _ = app.compare();
@@ -446,7 +502,7 @@ fn peers_count_unless_the_app_says_otherwise() {
 #[ignore = "400 packages: minutes where the machine is busy"]
 fn a_real_world_of_packages() {
     let package = r#"{"name":"big","version":"1.0.0","dependencies":{"express":"*","fastify":"*","koa":"*","lodash":"*",
-        "axios":"*","winston":"*","mongoose":"*","socket.io":"*","next":"*","react":"*","react-dom":"*","webpack":"*",
+        "axios":"*","winston":"*","mongoose":"*","socket.io":"*","next":"^15","react":"*","react-dom":"*","webpack":"*",
         "eslint":"*"}}"#;
     let Some(app) = App::new(&[("package.json", package)]) else { return };
     let _ = app.lock().compare();
