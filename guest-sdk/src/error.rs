@@ -66,8 +66,13 @@ impl Error {
 
     /// The host did not do what it was asked for. The id leads, so that it
     /// survives a buildpack that passes the message on.
-    pub(crate) fn host(id: &str, message: &str) -> Self {
-        Self { id: Some(id.to_owned()), ..Self::buildpack(format!("{id}: {message}")) }
+    pub(crate) fn host(id: &str, message: &str, hint: Option<String>) -> Self {
+        // What a source or the network did not give is nobody's defect.
+        let fault = match id.split('.').next() {
+            Some("archive" | "host" | "net" | "source") => Fault::Environment,
+            _ => Fault::Buildpack,
+        };
+        Self { id: Some(id.to_owned()), hint, ..Self::new(fault, format!("{id}: {message}")) }
     }
 
     fn new(fault: Fault, message: impl Into<String>) -> Self {

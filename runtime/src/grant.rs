@@ -116,7 +116,7 @@ pub const ANY_SOURCE: &str = "*";
 /// Whether `name` can name a source: `npm`, or with a scope `npm:@acme`.
 #[must_use]
 pub fn is_source_name(name: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '@' | '/');
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '@');
     name.len() <= 128 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(allowed)
 }
 

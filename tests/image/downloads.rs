@@ -127,6 +127,13 @@ fn a_registry_that_lies_or_fails_costs_one_build() {
         assert!(said.contains("b-2.0.0.tgz"), "{shown}: {said}");
     }
 
+    // One that is silent is given up, here after a second and one try.
+    let patience = site.policy.limits.clone();
+    site.policy.limits.http_first_byte_seconds = 1;
+    registry.set(&b.path(), Manner::Silent);
+    assert!(complaint(&site).contains("b-2.0.0.tgz"));
+    site.policy.limits = patience;
+
     // What comes in pieces or late is fetched all the same, and `a` is not asked for again.
     let asked_for_a = registry.requests().iter().filter(|(path, _)| *path == a.path()).count();
     assert_eq!(asked_for_a, 1);

@@ -151,7 +151,13 @@ fn node_layer(
     let bill = bill_of_materials(&version, &archive);
     let home = layer.path().to_owned();
     let installed = Installed { version, requirement: choice.requirement.clone(), archive };
-    Ok(layer.metadata(&installed)?.env(Scope::All, "NODE_HOME", Operation::Default, &home).sbom(bill))
+    let chosen = installed.version.clone();
+    Ok(layer
+        .metadata(&installed)?
+        .env(Scope::All, "NODE_HOME", Operation::Default, &home)
+        // Later buildpacks leave out what is for another version.
+        .env(Scope::Build, requirement::VERSION_VARIABLES[0], Operation::Override, chosen)
+        .sbom(bill))
 }
 
 /// Named as scanners know it: Node.js is in no package registry, so what is

@@ -210,21 +210,24 @@ fn sha512_of(integrity: &str) -> Option<Vec<&str>> {
 
 /// A source for a single host is one that nobody sets up before it is needed.
 fn explained(error: Error, packages: &[&Package]) -> Error {
-    for package in packages {
-        let Origin::Address { source, host, .. } = &package.origin else { continue };
-        let unset = [format!("the source `{source}` is not set"), format!("no source `{source}`")];
-        if unset.iter().any(|unset| error.message.contains(unset)) {
-            return Error::app(format!(
-                "cannot get `{}`, which is asked for by an address at `{host}`: {}",
-                package.title, error.message
-            ))
-            .hint(format!(
-                "depend on a version in the registry, or on an archive in the app (`file:`); or an operator allows the \
-                 address with a base for it under `[sources.\"{source}\"]`"
-            ));
-        }
+    if error.id.as_deref() != Some("source.unset") {
+        return error;
     }
-    error
+    let asked = |package: &&&Package| match &package.origin {
+        Origin::Address { source, .. } => error.message.contains(&format!("`{source}`")),
+        _ => false,
+    };
+    let Some(Package { title, origin: Origin::Address { source, host, .. }, .. }) =
+        packages.iter().find(asked)
+    else {
+        return error;
+    };
+    Error::app(format!("cannot get `{title}`, which is asked for by an address at `{host}`: {}", error.message)).hint(
+        format!(
+            "depend on a version in the registry, or on an archive in the app (`file:`); or an operator allows the \
+             address with a base for it under `[sources.\"{source}\"]`"
+        ),
+    )
 }
 
 fn refusal(title: &str, refused: Refused) -> Error {

@@ -36,7 +36,6 @@ use wapack_sdk::{
 use install::Plan;
 use lock::{Lock, LockError};
 use manifest::Manifest;
-use materials::Material;
 use platform::Platform;
 use project::{Found, Project};
 use select::Selection;
@@ -211,8 +210,7 @@ fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), 
         let place = bins::join(&project.root, place);
         built = built.app_link(place.clone(), &layer, place);
     }
-    let bill = materials::bill(&materials.iter().map(|node| Material::of(node)).collect::<Vec<_>>());
-    Ok((layer.sbom(bill), built))
+    Ok((layer.sbom(materials::bill(&materials)), built))
 }
 
 /// The layer of an app without dependencies: only its environment.

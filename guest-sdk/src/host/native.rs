@@ -118,13 +118,13 @@ impl Host {
         for artifact in artifacts {
             let sources = self.0.sources.borrow();
             let source = sources.get(&artifact.source).ok_or_else(|| {
-                Error::host("source.unset", &format!("the test has no source `{}`", artifact.source))
+                Error::host("source.unset", &format!("the test has no source `{}`", artifact.source), None)
                     .hint("give it one with `Project::source`")
             })?;
             let file = source.join(&artifact.path);
             if !file.is_file() {
                 let message = format!("the source `{}` has no `{}`", artifact.source, artifact.path);
-                return Err(Error::host("source.not_found", &message));
+                return Err(Error::host("source.not_found", &message, None));
             }
             match &artifact.unpack {
                 Some(how) => {

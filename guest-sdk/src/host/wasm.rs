@@ -152,7 +152,7 @@ fn detect_context(
 
 impl From<types::HostError> for Error {
     fn from(error: types::HostError) -> Self {
-        Self::host(&error.id, &error.message)
+        Self::host(&error.id, &error.message, error.hint)
     }
 }
 

@@ -54,7 +54,7 @@ impl LayerDesk {
 }
 
 pub(super) fn host_error(id: &str, message: impl Into<String>) -> types::HostError {
-    types::HostError { id: id.to_owned(), message: message.into() }
+    types::HostError { id: id.to_owned(), message: message.into(), hint: None }
 }
 
 /// A failed file operation, with the id that says what kind of failure it is.
@@ -70,7 +70,7 @@ pub(super) fn file_error(what: &str, path: &str, error: Errno) -> types::HostErr
 }
 
 pub(super) fn refused(refusal: Refusal) -> types::HostError {
-    host_error(&refusal.id, refusal.message)
+    types::HostError { id: refusal.id, message: refusal.message, hint: refusal.hint }
 }
 
 impl Cell {
