@@ -59,6 +59,13 @@ impl Runtime {
     }
 }
 
+#[cfg(test)]
+impl Runtime {
+    pub(super) fn is_started(&self) -> bool {
+        self.0.get().is_some()
+    }
+}
+
 impl Drop for Runtime {
     /// Without waiting for a name that is being resolved.
     fn drop(&mut self) {
