@@ -305,7 +305,9 @@ impl Work {
             return;
         }
         if self.shared.settings.offline {
-            jobs.into_iter().for_each(|job| self.refuse_offline(job));
+            for job in jobs {
+                self.refuse_offline(job);
+            }
             return;
         }
         let Some(handle) = runtime.handle() else {
@@ -351,9 +353,9 @@ impl Work {
         let downloads = self.shared.downloads.as_ref().ok_or_else(no_store)?;
         let target = wanted.target().ok_or_else(no_store)?;
         let scratch = match &wanted.integrity {
-            None => downloads.scratch().map_err(store_failed)?,
+            None => downloads.scratch().map_err(|error| store_failed(&error))?,
             Some(integrity) => loop {
-                let claim = downloads.claim(integrity).map_err(store_failed)?;
+                let claim = downloads.claim(integrity).map_err(|error| store_failed(&error))?;
                 // Whoever had it before us may have finished just now.
                 if let Some(file) = self.finished_by_others(downloads, integrity) {
                     return Ok(file);
@@ -365,7 +367,7 @@ impl Work {
             },
         };
         let found = self.shared.network.download(&target, scratch.file(), &self.counters).await?;
-        scratch.finish(found.as_ref()).map_err(store_failed)
+        scratch.finish(found.as_ref()).map_err(|error| store_failed(&error))
     }
 
     fn finished_by_others(&self, downloads: &Downloads, integrity: &Integrity) -> Option<File> {
@@ -381,9 +383,9 @@ async fn take_jobs(work: Arc<Work>) {
     }
 }
 
-fn store_failed(error: StoreError) -> Refusal {
+fn store_failed(error: &StoreError) -> Refusal {
     let hint = error.hint();
-    let what = if is_disk_full(&error) { "no space is left" } else { "the store cannot be written" };
+    let what = if is_disk_full(error) { "no space is left" } else { "the store cannot be written" };
     refusal(error.id(), format!("{what} to keep a download"), hint)
 }
 

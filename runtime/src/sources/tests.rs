@@ -795,9 +795,11 @@ fn k9_a_dropped_session_ends_its_downloads() {
 
 #[test]
 fn progress_is_told_with_bytes_and_files() {
-    let server = Server::start(|request, _| match request.line.contains("/1 ") {
-        true => ok("", HELLO),
-        false => vec![Step::Send(promise(5, "", b"he")), Step::Stall],
+    let server = Server::start(|request, _| {
+        if request.line.contains("/1 ") {
+            return ok("", HELLO);
+        }
+        vec![Step::Send(promise(5, "", b"he")), Step::Stall]
     });
     let mut setup = setup(source(server.url("http", "public.test", "/")));
     setup.limits.http_idle_seconds = 600;
@@ -995,9 +997,7 @@ fn no_proxy_hosts_are_reached_directly() {
 /// `cargo test -p wapack-runtime --release --lib -- --ignored --nocapture speed_of_a_real_registry`
 #[test]
 #[ignore = "needs npm, its registry, and a lock file"]
-#[expect(clippy::print_stdout, reason = "a measurement for a person")]
 fn speed_of_a_real_registry() {
-    use std::time::Instant;
     let registry = std::process::Command::new("npm").args(["config", "get", "registry"]).output().unwrap();
     let base: Url = String::from_utf8(registry.stdout).unwrap().trim().parse().unwrap();
     let lock = std::fs::read(std::env::var_os("WAPACK_TEST_LOCK").unwrap()).unwrap();
@@ -1006,7 +1006,7 @@ fn speed_of_a_real_registry() {
         .as_object()
         .unwrap()
         .iter()
-        .filter(|(_, package)| package["integrity"].is_string())
+        .filter(|(_, package)| package["integrity"].is_string() && package["os"].is_null())
         .map(|(path, package)| {
             let name = path.rsplit_once("node_modules/").unwrap().1;
             let base = name.rsplit('/').next().unwrap();
@@ -1014,32 +1014,27 @@ fn speed_of_a_real_registry() {
             artifact(&path, package["integrity"].as_str())
         })
         .collect();
-    let connections = |count: u64| Limits { http_connections: count, ..Limits::default() };
-    for count in [8, 16, 32, 64, 16, 32] {
+    for count in [8, 16, 32, 64].repeat(3) {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(directory.path()).unwrap();
-        let settings = NetworkSettings {
-            sources: [("npm".to_owned(), source(base.clone()))].into(),
-            ..NetworkSettings::default()
-        };
-        let sources = |settings| {
-            Sources::with_world(settings, &connections(count), Some(store.downloads()), World::default())
-        };
-        let rig = Rig {
-            sources: sources(settings.clone()),
-            directory,
-            store: Store::open(tempfile::tempdir().unwrap().path()).unwrap().0,
-        };
-        let started = Instant::now();
-        let bytes: usize =
-            rig.fetch_all(artifacts.clone()).into_iter().map(|result| result.unwrap().len()).sum();
-        let cold = started.elapsed();
-        let rig = Rig { sources: sources(settings), ..rig };
-        let started = Instant::now();
-        rig.fetch_all(artifacts.clone()).into_iter().for_each(|result| drop(result.unwrap()));
-        let warm = started.elapsed();
+        let sources = [("npm".to_owned(), source(base.clone()))].into();
+        let settings = NetworkSettings { sources, ..NetworkSettings::default() };
+        let limits = Limits { http_connections: count, ..Limits::default() };
+        let times = [(); 2].map(|()| {
+            let (settings, downloads) = (settings.clone(), store.downloads());
+            let sources = Sources::with_world(settings, &limits, Some(downloads), World::default());
+            let mut session = sources.session(&buildpack(), &granted());
+            let (sender, receiver) = channel();
+            let sender = Mutex::new(sender);
+            let arrivals: Arrivals = Arc::new(move |_, file| sender.lock().unwrap().send(file).unwrap());
+            let started = std::time::Instant::now();
+            session.fetch(artifacts.clone(), &arrivals);
+            let sizes = artifacts.iter().map(|_| receiver.recv().unwrap().unwrap().metadata().unwrap().len());
+            (sizes.sum::<u64>(), started.elapsed())
+        });
+        let [(bytes, cold), (_, warm)] = times;
         println!(
-            "{count} at once: {} files, {bytes} bytes in {cold:?}, from the store {warm:?}",
+            "{count} at once: {} files, {bytes} bytes, {cold:?}; from the store {warm:?}",
             artifacts.len()
         );
     }
