@@ -311,9 +311,10 @@ impl Work {
             return;
         }
         let Some(handle) = runtime.handle() else {
-            let refused =
-                || refusal("host.failed", "the host could not start its downloads".to_owned(), None);
-            jobs.into_iter().for_each(|job| job.give(Err(refused()), None));
+            for job in jobs {
+                let message = "the host could not start its downloads".to_owned();
+                job.give(Err(refusal("host.failed", message, None)), None);
+            }
             return;
         };
         self.shared.tally().unchecked += jobs.iter().filter(|job| job.wanted.integrity.is_none()).count();
