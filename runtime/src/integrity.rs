@@ -273,7 +273,7 @@ mod tests {
             SHA512,
             &options,
             without_padding,
-            &SHA256.replace('a', "A"),
+            &SHA256.replace("cf", "CF"),
         ] {
             assert!(accepts(text, b"hello"), "{text}");
             assert!(!accepts(text, b"hellp"), "{text}");

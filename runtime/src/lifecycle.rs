@@ -7,8 +7,9 @@
 //!                  executor            store             executor          oci            store
 //! ```
 //!
-//! Hermetic and synchronous: everything it needs is on this machine when it
-//! starts, and nothing in here talks to a network.
+//! Synchronous. Everything it needs is on this machine when it starts, except
+//! what a buildpack fetches by name and hash through [`Sources`]; nothing else
+//! talks to a network.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 //!
 //! Pure: it parses, joins and compares, and resolves no name.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use url::{Host, Url};
@@ -130,7 +131,7 @@ fn escape(name: &str) -> String {
         if stands_for_itself(byte) {
             text.push(char::from(byte));
         } else {
-            text.push_str(&format!("%{byte:02x}"));
+            let _ = write!(text, "%{byte:02x}");
         }
     }
     text
@@ -163,10 +164,10 @@ fn is_internal_v6(address: Ipv6Addr) -> bool {
     match address.segments() {
         // ::/127: unspecified and loopback.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => true,
-        // Mapped, and translated by a gateway (64:ff9b::/96).
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => inner(high, low),
-        // 6to4.
-        [0x2002, high, low, ..] => inner(high, low),
+        // Mapped, translated by a gateway (64:ff9b::/96), and 6to4.
+        [0, 0, 0, 0, 0, 0xffff, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => inner(high, low),
         // Teredo: its server, and the client, whose bits are inverted.
         [0x2001, 0, server_high, server_low, _, _, client_high, client_low] => {
             inner(server_high, server_low) || inner(!client_high, !client_low)

@@ -59,6 +59,13 @@ impl Runtime {
     }
 }
 
+#[cfg(test)]
+impl Runtime {
+    pub(super) fn is_started(&self) -> bool {
+        self.0.get().is_some()
+    }
+}
+
 impl Drop for Runtime {
     /// Without waiting for a name that is being resolved.
     fn drop(&mut self) {
@@ -298,13 +305,16 @@ impl Work {
             return;
         }
         if self.shared.settings.offline {
-            jobs.into_iter().for_each(|job| self.refuse_offline(job));
+            for job in jobs {
+                self.refuse_offline(job);
+            }
             return;
         }
         let Some(handle) = runtime.handle() else {
-            let refused =
-                || refusal("host.failed", "the host could not start its downloads".to_owned(), None);
-            jobs.into_iter().for_each(|job| job.give(Err(refused()), None));
+            for job in jobs {
+                let message = "the host could not start its downloads".to_owned();
+                job.give(Err(refusal("host.failed", message, None)), None);
+            }
             return;
         };
         self.shared.tally().unchecked += jobs.iter().filter(|job| job.wanted.integrity.is_none()).count();
@@ -344,9 +354,9 @@ impl Work {
         let downloads = self.shared.downloads.as_ref().ok_or_else(no_store)?;
         let target = wanted.target().ok_or_else(no_store)?;
         let scratch = match &wanted.integrity {
-            None => downloads.scratch().map_err(store_failed)?,
+            None => downloads.scratch().map_err(|error| store_failed(&error))?,
             Some(integrity) => loop {
-                let claim = downloads.claim(integrity).map_err(store_failed)?;
+                let claim = downloads.claim(integrity).map_err(|error| store_failed(&error))?;
                 // Whoever had it before us may have finished just now.
                 if let Some(file) = self.finished_by_others(downloads, integrity) {
                     return Ok(file);
@@ -358,7 +368,7 @@ impl Work {
             },
         };
         let found = self.shared.network.download(&target, scratch.file(), &self.counters).await?;
-        scratch.finish(found.as_ref()).map_err(store_failed)
+        scratch.finish(found.as_ref()).map_err(|error| store_failed(&error))
     }
 
     fn finished_by_others(&self, downloads: &Downloads, integrity: &Integrity) -> Option<File> {
@@ -374,9 +384,9 @@ async fn take_jobs(work: Arc<Work>) {
     }
 }
 
-fn store_failed(error: StoreError) -> Refusal {
+fn store_failed(error: &StoreError) -> Refusal {
     let hint = error.hint();
-    let what = if is_disk_full(&error) { "no space is left" } else { "the store cannot be written" };
+    let what = if is_disk_full(error) { "no space is left" } else { "the store cannot be written" };
     refusal(error.id(), format!("{what} to keep a download"), hint)
 }
 

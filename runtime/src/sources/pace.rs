@@ -9,10 +9,10 @@ pub(super) const TRIES: u32 = 5;
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// The longest wait a server may ask for.
-const LONGEST_ASKED: Duration = Duration::from_secs(60);
+const LONGEST_ASKED: Duration = Duration::from_mins(1);
 
 /// How long a body may be slow on average before it counts as slow.
-pub(super) const WINDOW: Duration = Duration::from_secs(60);
+pub(super) const WINDOW: Duration = Duration::from_mins(1);
 
 /// How long to wait after the try with this number, counted from 1.
 ///

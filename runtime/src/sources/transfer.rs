@@ -110,7 +110,7 @@ impl Network {
         let mut last = None;
         for base in std::iter::once(target.base).chain(&target.settings.mirrors) {
             let refused = |tries, failure| refusal(target, base, tries, failure);
-            match self.from_base(target, base, &mut body).await {
+            match self.try_base(target, base, &mut body).await {
                 Ok(()) => match body.verify().map_err(|error| refused(1, Failure::from(error)))? {
                     Verdict::Right(hash) => return Ok(hash),
                     // Once more from the next mirror, and no further.
@@ -141,7 +141,7 @@ impl Network {
     }
 
     /// All tries at one base; the error comes with their number.
-    async fn from_base(
+    async fn try_base(
         &self,
         target: &Target<'_>,
         base: &Url,

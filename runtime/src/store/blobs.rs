@@ -202,16 +202,16 @@ fn note_name(name: &str) -> String {
 
 /// What can happen to a file, for the tests of everything that is kept as one.
 #[cfg(test)]
-pub(super) mod corruptions {
+pub(crate) mod corruptions {
     use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::Path;
 
     /// Replaces the file at a path by something else.
-    pub(in crate::store) type Corruption = fn(&Path);
+    pub(crate) type Corruption = fn(&Path);
 
     /// K4: the nine corruptions of a file.
-    pub(in crate::store) const CORRUPTIONS: [(&str, Corruption); 9] = [
+    pub(crate) const CORRUPTIONS: [(&str, Corruption); 9] = [
         ("flipped bit", |path| rewrite(path, |bytes| bytes[0] ^= 1)),
         ("flipped last bit", |path| rewrite(path, |bytes| *bytes.last_mut().unwrap() ^= 0x80)),
         ("truncated", |path| rewrite(path, |bytes| bytes.truncate(bytes.len() - 1))),
@@ -230,7 +230,7 @@ pub(super) mod corruptions {
     ];
 
     /// In place, as a bad disk or a buggy program would.
-    pub(in crate::store) fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = std::fs::read(path).unwrap();
         change(&mut bytes);
         std::fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();

@@ -44,6 +44,8 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{Diagnose, Fault};
 use crate::walk::{self, Status};
 
+#[cfg(test)]
+pub(crate) use blobs::corruptions;
 pub use compiled::CompiledKey;
 pub use downloads::{Downloads, Scratch};
 pub use images::{
