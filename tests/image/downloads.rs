@@ -119,7 +119,7 @@ fn a_registry_that_lies_or_fails_costs_one_build() {
         (Manner::Failing(403, usize::MAX, vec![]), "403"),
         (Manner::Redirect("http://169.254.169.254/latest/meta-data".to_owned()), "169.254.169.254"),
         (Manner::Redirect("https://10.0.0.1/b.tgz".to_owned()), "10.0.0.1"),
-        (Manner::Redirect("file:///etc/hostname".to_owned()), "file"),
+        (Manner::Redirect("file:///etc/hostname".to_owned()), "redirects to nowhere"),
     ] {
         let shown = format!("{manner:.60?}");
         let said = said(manner);
@@ -244,7 +244,7 @@ fn a_build_killed_while_it_downloads_leaves_nothing_wrong() {
     let mut numbers = Numbers(20_261_122);
     let mut killed = 0;
     for round in 0..12 {
-        for directory in ["downloads", "images"] {
+        for directory in ["downloads", "layers"] {
             let _ = fs::remove_dir_all(job.store.join(directory));
         }
         let _ = fs::remove_dir_all(&job.output);

@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use wapack_runtime::event::LayerSource;
@@ -105,26 +106,36 @@ fn same_trees(ours: &Path, npms: &Path) {
     );
 }
 
-/// Starts the image's default process, asks it once, and ends it as an orchestrator would.
-fn answer(bundle: &Path) -> Option<Value> {
+/// Starts the image's default process, asks it once, and sends it `signal`.
+fn answer(bundle: &Path, signal: &str) -> Option<Value> {
     let runtime = Runtime::find(bundle)?;
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = free.local_addr().expect("an address").port();
     drop(free);
     let (mut command, name) =
         runtime.prepare(bundle, |config| add_variables(config, &[&format!("PORT={port}")]));
-    let mut container = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("it starts");
+    let mut container = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     let mut said = String::new();
     wait_until("the application answers", || {
-        assert_eq!(container.try_wait().expect("a process"), None, "the container ended");
+        if container.try_wait().expect("a process").is_some() {
+            let mut errors = String::new();
+            container.stderr.take().expect("it was asked for").read_to_string(&mut errors).expect("text");
+            panic!("the container ended: {errors}");
+        }
         said = get(port, "/").unwrap_or_default();
         !said.is_empty()
     });
-    run(runtime.command(bundle).args(["kill", &name, "TERM"]));
-    wait_until("it ends", || container.try_wait().expect("a process").is_some());
+    run(runtime.command(bundle).args(["kill", &name, signal]));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while container.try_wait().expect("a process").is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let ended = container.try_wait().expect("a process").is_some();
+    let _ = runtime.command(bundle).args(["delete", "--force", &name]).status();
     let mut output = String::new();
     container.stdout.take().expect("it was asked for").read_to_string(&mut output).expect("text");
-    let _ = runtime.command(bundle).args(["delete", "--force", &name]).status();
+    let _ = container.wait();
+    assert!(ended, "`{signal}` did not reach the application");
     let (head, body) = said.split_once("\r\n\r\n").expect("an answer");
     assert!(head.starts_with("HTTP/1.1 200"), "{said}");
     // Of a chunked body, the line that is JSON.
@@ -143,7 +154,7 @@ fn an_express_application_with_a_lock_runs_and_has_npms_tree() {
     same_trees(&rootfs.join(MODULES), &npm_ci(&site, "express").join("node_modules"));
     let link = fs::read_link(rootfs.join("workspace/node_modules")).expect("a link");
     assert_eq!(link, Path::new("/").join(MODULES));
-    if let Some(said) = answer(&bundle) {
+    if let Some(said) = answer(&bundle, "TERM") {
         assert_eq!(said["greeting"], "Hello");
         assert_eq!(said["environment"], "production");
         assert_eq!(said["version"], "1.2.3");
@@ -168,7 +179,7 @@ fn an_application_of_es_modules_starts_at_its_main_file() {
     site.build().digest();
     let bundle = unpack(&site);
     same_trees(&bundle.join("rootfs").join(MODULES), &npm_ci(&site, "fastify-esm").join("node_modules"));
-    if let Some(said) = answer(&bundle) {
+    if let Some(said) = answer(&bundle, "KILL") {
         assert_eq!(said["greeting"], "Hello");
     }
 }
@@ -179,7 +190,7 @@ fn an_alias_a_variable_and_a_prestart_script_work() {
     site.build().digest();
     let bundle = unpack(&site);
     same_trees(&bundle.join("rootfs").join(MODULES), &npm_ci(&site, "koa-alias").join("node_modules"));
-    if let Some(said) = answer(&bundle) {
+    if let Some(said) = answer(&bundle, "KILL") {
         assert_eq!(said["greeting"], "Hello there");
         assert_eq!(said["length"], 21);
         assert_eq!(said["output"], "preparing\n");
@@ -193,7 +204,7 @@ fn a_package_of_a_workspace_runs_with_its_siblings() {
     site.build().digest();
     let bundle = unpack(&site);
     same_trees(&bundle.join("rootfs").join(MODULES), &npm_ci(&site, "workspaces").join("node_modules"));
-    if let Some(said) = answer(&bundle) {
+    if let Some(said) = answer(&bundle, "KILL") {
         assert_eq!(said["greeting"], "Hello");
         assert_eq!((&said["ms"], &said["root"]), (&json!("2.1.3"), &json!("2.0.0")));
     }
