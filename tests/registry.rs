@@ -68,6 +68,7 @@ impl Registry {
     /// Behaves differently from now on.
     pub(crate) fn set(&self, path: &str, manner: Manner) {
         lock(&self.shared.manners).insert(path.to_owned(), manner);
+        self.shared.failures.store(0, Ordering::Relaxed);
     }
 
     /// Path and headers of every request so far.

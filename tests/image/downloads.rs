@@ -127,13 +127,6 @@ fn a_registry_that_lies_or_fails_costs_one_build() {
         assert!(said.contains("b-2.0.0.tgz"), "{shown}: {said}");
     }
 
-    // One that is silent is given up, here after a second and one try.
-    let patience = site.policy.limits.clone();
-    site.policy.limits.http_first_byte_seconds = 1;
-    registry.set(&b.path(), Manner::Silent);
-    assert!(complaint(&site).contains("b-2.0.0.tgz"));
-    site.policy.limits = patience;
-
     // What comes in pieces or late is fetched all the same, and `a` is not asked for again.
     let asked_for_a = registry.requests().iter().filter(|(path, _)| *path == a.path()).count();
     assert_eq!(asked_for_a, 1);
@@ -151,6 +144,19 @@ fn a_registry_that_lies_or_fails_costs_one_build() {
     other.output = site.path("other-image");
     registry.set(&b.path(), Manner::Failing(503, 2, b.tarball.clone()));
     assert_eq!(site.build_job(&other, |_| ()).digest(), second);
+}
+
+/// G19: one that takes the request and says nothing is given up, in the time that the operator gives it.
+#[test]
+fn a_silent_registry_is_given_up() {
+    let a = Package::new("a", "1.0.0", b"1");
+    let mut site = site(&[&a]);
+    let registry = serve(&mut site, &[&a]);
+    registry.set(&a.path(), Manner::Silent);
+    site.policy.limits.http_connect_seconds = 1;
+    site.policy.limits.http_first_byte_seconds = 1;
+    let said = complaint(&site);
+    assert!(said.contains("a-1.0.0.tgz") && said.contains("no answer within 1 s (after 5 tries)"), "{said}");
 }
 
 /// A2, A6: archives that climb and explode are refused by entry, and write nothing outside.
