@@ -125,21 +125,16 @@ fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
                     std::thread::sleep(pause);
                 }
             }
-            Some(Manner::Interrupted(bytes)) => match range
-                .and_then(|start| bytes.get(start..).map(|rest| (start, rest)))
-            {
-                Some((start, rest)) => {
-                    let range =
-                        format!("Content-Range: bytes {start}-{}/{}\r\n", bytes.len() - 1, bytes.len());
-                    head(&mut stream, "206 Partial Content", rest.len(), &range)?;
-                    stream.write_all(rest)?;
-                }
-                None => {
+            Some(Manner::Interrupted(bytes)) => {
+                let Some(rest) = range.and_then(|start| bytes.get(start..)) else {
                     head(&mut stream, "200 OK", bytes.len(), "ETag: \"same\"\r\nAccept-Ranges: bytes\r\n")?;
-                    stream.write_all(&bytes[..bytes.len() / 2])?;
-                    return Ok(());
-                }
-            },
+                    return stream.write_all(&bytes[..bytes.len() / 2]);
+                };
+                let (length, start) = (bytes.len(), bytes.len() - rest.len());
+                let range = format!("Content-Range: bytes {start}-{}/{length}\r\n", length - 1);
+                head(&mut stream, "206 Partial Content", rest.len(), &range)?;
+                stream.write_all(rest)?;
+            }
             Some(Manner::Silent) => {
                 while !shared.ended.load(Ordering::Relaxed) {
                     std::thread::sleep(Duration::from_millis(20));

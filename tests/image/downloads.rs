@@ -85,13 +85,9 @@ fn serve(site: &mut Site, packages: &[&Package]) -> Registry {
 #[track_caller]
 fn complaint(site: &Site) -> String {
     let error = site.build().result.expect_err("a failure");
-    let mut text = String::new();
-    let mut cause: Option<&dyn std::error::Error> = Some(&error);
-    while let Some(error) = cause {
-        text += &format!("{error}\n");
-        cause = error.source();
-    }
-    text
+    let first: &dyn std::error::Error = &error;
+    let causes = std::iter::successors(Some(first), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// S5, R10: what is wrong is said with the package's name; what was there stays, and the next build works.

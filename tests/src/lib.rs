@@ -118,9 +118,12 @@ pub fn build(
 }
 
 fn network(job: &Job) -> NetworkSettings {
-    let place = |text: &String| match text.starts_with('/') {
-        true => SourcePlace::Directory(text.into()),
-        false => SourcePlace::Base(text.parse().expect("an address")),
+    let place = |text: &String| {
+        if text.starts_with('/') {
+            SourcePlace::Directory(text.into())
+        } else {
+            SourcePlace::Base(text.parse().expect("an address"))
+        }
     };
     let npm = job.npm.as_ref().map(|text| SourceSettings {
         place: place(text),
