@@ -26,18 +26,28 @@ const BIG_BYTES: u32 = 1024 * 1024;
 /// How often memory is looked at.
 const SAMPLE: Duration = Duration::from_millis(2);
 
-/// The library's benchmarks, then whole commands.
+/// The library's benchmarks, then whole commands; with the argument `node` only
+/// the one beside npm.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     embed::run()?;
+    if arguments == ["node"] {
+        build_wapack()?;
+        let bench = Bench::new()?;
+        return node::run(&bench.wapack, &bench.directory);
+    }
     checks::guests()?;
     step("cargo bench");
     run_command(cargo(&["bench", "--package", "wapack-runtime", "--features", "testkit"]).args(arguments))?;
-    step("building wapack");
-    run_command(&mut cargo(&["build", "--quiet", "--release", "--package", "wapack"]))?;
+    build_wapack()?;
     let bench = Bench::new()?;
     bench.sample()?;
     bench.big_layers()?;
     node::run(&bench.wapack, &bench.directory)
+}
+
+fn build_wapack() -> Result<()> {
+    step("building wapack");
+    run_command(&mut cargo(&["build", "--quiet", "--release", "--package", "wapack"]))
 }
 
 struct Bench {

@@ -26,7 +26,7 @@ const DEPENDENCIES: [&str; 13] = [
     "winston",
     "mongoose",
     "socket.io",
-    "next",
+    "next@15",
     "react",
     "react-dom",
     "webpack",
