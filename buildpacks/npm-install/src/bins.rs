@@ -97,19 +97,19 @@ fn inside(path: &str) -> String {
     names.join("/")
 }
 
-/// Makes the links below `directory`, which stands for where the lock is, and
-/// mends the files behind them. A program that is not there gets no link.
+/// Makes the links and mends the files behind them, where `stands` says that
+/// their places are. A program that is not there gets no link.
 ///
 /// # Errors
 /// When files cannot be written.
-pub fn install(directory: &Path, bins: &[Bin]) -> Result<(), Error> {
+pub fn install(bins: &[Bin], stands: impl Fn(&str) -> PathBuf) -> Result<(), Error> {
     let mut made = BTreeSet::new();
     for bin in bins {
-        let program = directory.join(&bin.program);
+        let program = stands(&bin.program);
         if program.symlink_metadata().is_err() {
             continue;
         }
-        let link = directory.join(&bin.place);
+        let link = stands(&bin.place);
         if let Some(parent) = link.parent()
             && made.insert(parent.to_owned())
         {

@@ -2,7 +2,7 @@
 //! data, then the doing. The data is what the layer depends on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -14,13 +14,14 @@ use wapack_sdk::{BuildContext, Error, fs};
 use crate::bins::{self, Bin, join};
 use crate::hidden;
 use crate::manifest::Layout;
+use crate::mirror::{Link, Mirrors, ROOT_MODULES, outermost};
 use crate::origin::{Origin, Refused};
 use crate::select::Selection;
 use crate::tree::{ROOT, Tree};
 
 /// Part of the layer's key: to be counted up when the same lock makes another
 /// tree than before.
-pub const FORMAT: &str = "1";
+pub const FORMAT: &str = "2";
 
 /// One package to be unpacked. Places are relative to the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,15 +36,6 @@ pub struct Package {
     pub integrity: Option<String>,
     /// It should come inside another archive and is only fetched if it did not.
     pub bundled: bool,
-}
-
-/// A link to a directory of the app.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
-    /// Where it is.
-    pub place: String,
-    /// Where it leads.
-    pub target: String,
 }
 
 /// Everything that there is to do for one lock.
@@ -92,7 +84,7 @@ impl Plan {
                 Err(refused) => return Err(refusal(&node.title(), refused)),
             }
         }
-        if plan.directories.contains("node_modules") {
+        if plan.directories.contains(ROOT_MODULES) {
             plan.hidden = Some(hidden::text(tree, selection, layout));
         }
         Ok(plan)
@@ -121,46 +113,62 @@ impl Plan {
         Ok(key)
     }
 
+    /// Where in the layer everything stands.
+    pub fn mirrors(&self) -> Mirrors {
+        Mirrors::new(&self.directories, &self.links)
+    }
+
     /// Does it, into `directory`, which stands for `root`, where the lock is.
     ///
     /// # Errors
     /// When something cannot be had or written.
     pub fn carry_out(&self, context: &BuildContext, root: &Path, directory: &Path) -> Result<(), Error> {
-        for place in &self.directories {
-            fs::create_dir_all(directory.join(place))?;
+        let mirrors = self.mirrors();
+        let place = |place: &str| directory.join(mirrors.place(place));
+        for modules in &self.directories {
+            fs::create_dir_all(place(modules))?;
         }
         let (bundled, unpacked): (Vec<&Package>, Vec<&Package>) =
             self.packages.iter().partition(|package| package.bundled);
-        get(context, root, directory, &unpacked)?;
+        get(context, root, &place, &unpacked)?;
         let missing: Vec<&Package> = bundled
             .into_iter()
-            .filter(|package| !directory.join(&package.place).join("package.json").is_file())
+            .filter(|package| !place(&package.place).join("package.json").is_file())
             .collect();
-        get(context, root, directory, &missing)?;
+        get(context, root, &place, &missing)?;
 
-        for link in &self.links {
-            let place = directory.join(&link.place);
-            if let Some(parent) = place.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            // Absolute, because the layer does not stand where the app thinks.
-            let target: std::path::PathBuf = root.join(&link.target).components().collect();
-            bins::symlink(&target.display().to_string(), &place)?;
+        for (door, text) in mirrors.doors(&self.links, root) {
+            link(&directory.join(door), &text)?;
         }
-        bins::install(directory, &self.bins)?;
+        for entry in &self.links {
+            link(&place(&entry.place), &entry.text(root))?;
+        }
+        bins::install(&self.bins, place)?;
         if let Some(text) = &self.hidden {
-            fs::write(directory.join("node_modules/.package-lock.json"), text)?;
+            fs::write(directory.join(ROOT_MODULES).join(".package-lock.json"), text)?;
         }
         Ok(())
     }
 }
 
-/// Fetches and unpacks packages, all at once.
-fn get(context: &BuildContext, root: &Path, directory: &Path, packages: &[&Package]) -> Result<(), Error> {
+fn link(place: &Path, text: &str) -> Result<(), Error> {
+    if let Some(parent) = place.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    bins::symlink(text, place)
+}
+
+/// Fetches and unpacks packages, all at once, to where `place` says that theirs is.
+fn get(
+    context: &BuildContext,
+    root: &Path,
+    place: &dyn Fn(&str) -> PathBuf,
+    packages: &[&Package],
+) -> Result<(), Error> {
     let how = Unpack::strip(1).without_links().renaming(".gitignore", ".npmignore");
     let mut artifacts = Vec::new();
     for package in packages {
-        let destination = directory.join(&package.place);
+        let destination = place(&package.place);
         fs::create_dir_all(&destination)?;
         match &package.origin {
             Origin::Registry { source, path } | Origin::Address { source, path, .. } => {
@@ -251,16 +259,6 @@ fn refusal(title: &str, refused: Refused) -> Error {
     }
 }
 
-/// The outermost `node_modules` that a place is in.
-fn outermost(place: &str) -> &str {
-    let end = if place.starts_with("node_modules/") {
-        Some(0)
-    } else {
-        place.find("/node_modules/").map(|slash| slash + 1)
-    };
-    end.map_or(place, |start| &place[..start + "node_modules".len()])
-}
-
 /// Directories of the app's own packages that have a `node_modules` from the
 /// author's machine where the lock has nothing: the result must not have it.
 pub fn leftovers(tree: &Tree<'_>, selection: &Selection, root: &Path) -> Vec<String> {
@@ -269,7 +267,7 @@ pub fn leftovers(tree: &Tree<'_>, selection: &Selection, root: &Path) -> Vec<Str
             id == ROOT || tree.nodes[id].parent.is_none() && selection.stays(id) && tree.is_workspace(id)
         })
         .map(|id| join(tree.nodes[id].place.as_str(), "node_modules"))
-        .filter(|place| root.join(place).is_dir())
+        .filter(|place| outermost(place) == place && root.join(place).is_dir())
         .collect()
 }
 

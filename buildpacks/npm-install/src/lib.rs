@@ -12,6 +12,7 @@ pub mod install;
 pub mod lock;
 pub mod manifest;
 pub mod materials;
+pub mod mirror;
 pub mod origin;
 pub mod platform;
 pub mod project;
@@ -40,7 +41,7 @@ use platform::Platform;
 use project::{Found, Project};
 use select::Selection;
 use start::Start;
-use tree::{Tree, TreeError};
+use tree::{Node, Tree, TreeError};
 
 /// The buildpack.
 #[derive(Debug)]
@@ -155,32 +156,14 @@ fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), 
     };
     let bytes = fs::read(root.join(name))?;
     let text = String::from_utf8_lossy(&bytes);
-    let lock = Lock::parse(text.trim_start_matches('\u{feff}')).map_err(|error| unusable(name, error))?;
-    let manifests = manifests(&lock, &root)?;
-    let options = tree::Options { ignore_peers: ignores_peers(&root) };
-    let tree = Tree::new(lock, &root_package, manifests, options).map_err(|error| damaged(name, error))?;
-    sync::check(&tree, &root_package, name)?;
-
+    let tree = tree_of(&text, name, &root, &root_package)?;
     let with_dev = includes_dev(context)?;
-    let node = std::env::var(NODE_VERSION_VARIABLE).ok();
-    let platform = Platform::of(&context.target, node.as_deref());
-    let selection = Selection::new(&tree, &platform, with_dev).map_err(|unfit| {
-        let titles: Vec<String> = unfit.0.iter().map(|id| format!("`{}`", tree.nodes[*id].title())).collect();
-        Error::app(format!("not for `{platform}`, which the image is: {}", titles.join(", "))).hint(
-            "leave them out, make them `optionalDependencies`, or build for another platform or run image",
-        )
-    })?;
+    let selection = selection_of(&tree, context, with_dev)?;
     let mut plan = Plan::new(&tree, &selection, &root_package.layout)?;
     plan.directories.extend(install::leftovers(&tree, &selection, &root));
     missing_directories(&plan, &root)?;
 
-    for id in &selection.other_node {
-        let package = &tree.nodes[*id];
-        let wanted = package.entry.engines.get("node").and_then(|range| range.as_str()).unwrap_or_default();
-        log(&format!("warning: `{}` is for another Node: `{wanted}`", package.title()));
-    }
     let materials = install::materials(&tree, &selection);
-    let scripts = materials.iter().filter(|node| node.entry.has_install_script).count();
     log(&format!(
         "{} packages{}",
         materials.len(),
@@ -196,21 +179,55 @@ fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), 
     if layer.state() == LayerState::Restored {
         log("the lock has not changed: reusing what was installed");
     }
-    if scripts > 0 {
-        log("warning: these packages run a script when they are installed, which a build does not do:");
-        for node in materials.iter().filter(|node| node.entry.has_install_script) {
-            log(&format!(
-                "  `{}`: if it compiles or downloads something then, it may not work; use a version that brings it along",
-                node.title()
-            ));
-        }
-    }
-    let mut built = Built::new();
-    for place in &plan.directories {
-        let place = bins::join(&project.root, place);
-        built = built.app_link(place.clone(), &layer, place);
-    }
+    warn_scripts(&materials);
+    let mirrors = plan.mirrors();
+    let below = |place: &str| bins::join(&project.root, place);
+    let built = plan.directories.iter().fold(Built::new(), |built, modules| {
+        built.app_link(below(modules), &layer, below(&mirrors.place(modules)))
+    });
     Ok((layer.sbom(materials::bill(&materials)), built))
+}
+
+/// What the lock `name` with this `text` says, if it fits the app.
+fn tree_of<'t>(text: &'t str, name: &str, root: &Path, root_package: &Manifest) -> Result<Tree<'t>, Error> {
+    let lock = Lock::parse(text.trim_start_matches('\u{feff}')).map_err(|error| unusable(name, error))?;
+    let manifests = manifests(&lock, root)?;
+    let options = tree::Options { ignore_peers: ignores_peers(root) };
+    let tree = Tree::new(lock, root_package, manifests, options).map_err(|error| damaged(name, error))?;
+    sync::check(&tree, root_package, name)?;
+    Ok(tree)
+}
+
+/// What of it is for the image.
+fn selection_of(tree: &Tree<'_>, context: &BuildContext, with_dev: bool) -> Result<Selection, Error> {
+    let node = std::env::var(NODE_VERSION_VARIABLE).ok();
+    let platform = Platform::of(&context.target, node.as_deref());
+    let selection = Selection::new(tree, &platform, with_dev).map_err(|unfit| {
+        let titles: Vec<String> = unfit.0.iter().map(|id| format!("`{}`", tree.nodes[*id].title())).collect();
+        Error::app(format!("not for `{platform}`, which the image is: {}", titles.join(", "))).hint(
+            "leave them out, make them `optionalDependencies`, or build for another platform or run image",
+        )
+    })?;
+    for id in &selection.other_node {
+        let package = &tree.nodes[*id];
+        let wanted = package.entry.engines.get("node").and_then(|range| range.as_str()).unwrap_or_default();
+        log(&format!("warning: `{}` is for another Node: `{wanted}`", package.title()));
+    }
+    Ok(selection)
+}
+
+fn warn_scripts(materials: &[&Node<'_>]) {
+    let mut nodes = materials.iter().filter(|node| node.entry.has_install_script).peekable();
+    if nodes.peek().is_none() {
+        return;
+    }
+    log("warning: these packages run a script when they are installed, which a build does not do:");
+    for node in nodes {
+        log(&format!(
+            "  `{}`: if it compiles or downloads something then, it may not work; use a version that brings it along",
+            node.title()
+        ));
+    }
 }
 
 /// The layer of an app without dependencies: only its environment.

@@ -275,3 +275,71 @@ fn what_was_to_be_bundled_and_is_not_is_fetched() {
     assert_eq!(fs::read_to_string(inside.join("inner/package.json")).unwrap(), "bundled");
     assert_eq!(fs::read_to_string(inside.join("deep/package.json")).unwrap(), "fetched");
 }
+
+/// The nearest package `name` for a file in `directory`, as Node looks for it:
+/// in the directories around where that really is.
+fn nearest(directory: &Path, name: &str) -> Option<String> {
+    let real = fs::canonicalize(directory).unwrap();
+    real.ancestors().find_map(|around| {
+        fs::read_to_string(around.join("node_modules").join(name).join("package.json")).ok()
+    })
+}
+
+/// Does what the host does with the links of the app.
+fn link_app(app: &App, built: &Built) {
+    for link in &built.app_links {
+        let target = app.path().join("layers").join(&link.layer).join(&link.target);
+        std::os::unix::fs::symlink(target, app.path().join("app").join(&link.path)).unwrap();
+    }
+}
+
+/// A package of the workspace in another one: what its packages need may stand
+/// in the `node_modules` of either, or in the root's.
+#[test]
+fn packages_are_found_in_every_node_modules_around() {
+    let root = r#"{"workspaces":["a","a/b"]}"#;
+    let packages = r#","node_modules/a":{"resolved":"a","link":true},"node_modules/b":{"resolved":"a/b","link":true},
+        "a":{"dependencies":{"near":"1"}},"a/b":{"dependencies":{"left":"1"}},
+        "node_modules/near":{"version":"1.0.0"},"node_modules/far":{"version":"1.0.0"},
+        "a/node_modules/near":{"version":"1.1.0"},
+        "a/b/node_modules/left":{"version":"1.0.0","dependencies":{"near":"1","far":"1"}}"#;
+    let sources = tempfile::tempdir().unwrap();
+    let app = app(root, packages).source("npm", sources.path());
+    app.app_file("a/package.json", r#"{"name":"a","dependencies":{"near":"1"}}"#).unwrap();
+    app.app_file("a/b/package.json", r#"{"name":"b","dependencies":{"left":"1"}}"#).unwrap();
+    for (name, version) in [("near", "1.0.0"), ("near", "1.1.0"), ("far", "1.0.0"), ("left", "1.0.0")] {
+        archive(&app, "x.tgz", &[("package.json", version)]);
+        let place = sources.path().join(name).join("-");
+        fs::create_dir_all(&place).unwrap();
+        fs::copy(app.path().join("x.tgz"), place.join(format!("{name}-{version}.tgz"))).unwrap();
+    }
+    let built = app.build::<NpmInstall>().unwrap();
+    link_app(&app, &built);
+    let left = app.path().join("app/a/b/node_modules/left");
+    assert_eq!(nearest(&left, "near").as_deref(), Some("1.1.0"));
+    assert_eq!(nearest(&left, "far").as_deref(), Some("1.0.0"));
+}
+
+/// Links are relative to the project, which has a place of its own in the layer.
+#[test]
+fn links_of_a_project_below_lead_into_it() {
+    let app = App::new().unwrap().user_env(project::PROJECT_VARIABLE, "sub/server");
+    let package = r#"{"dependencies":{"lib":"file:lib","self":"file:."}}"#;
+    let packages = format!(
+        r#"{{"":{package},"lib":{{}},"node_modules/lib":{{"resolved":"lib","link":true}},
+            "node_modules/self":{{"resolved":"","link":true}}}}"#
+    );
+    app.app_file("sub/server/package.json", package).unwrap();
+    app.app_file("sub/server/lib/package.json", r#"{"name":"lib"}"#).unwrap();
+    let lock = format!(r#"{{"lockfileVersion":3,"packages":{packages}}}"#);
+    app.app_file("sub/server/package-lock.json", lock).unwrap();
+    let built = app.build::<NpmInstall>().unwrap();
+    link_app(&app, &built);
+    let project = fs::canonicalize(app.path()).unwrap().join("app/sub/server");
+    let modules = project.join("node_modules");
+    let target = |name: &str| fs::read_link(modules.join(name)).unwrap();
+    assert_eq!(target("lib"), Path::new("../lib"));
+    assert_eq!(fs::canonicalize(modules.join("lib")).unwrap(), project.join("lib"));
+    // npm's `..` would be a directory of the layer.
+    assert_eq!(fs::canonicalize(target("self")).unwrap(), project);
+}

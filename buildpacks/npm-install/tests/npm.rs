@@ -180,9 +180,8 @@ enum Node {
     Link(PathBuf),
 }
 
-/// Everything in `node_modules` below `root`. Links into the app, relative in
-/// npm's tree and absolute in ours, are both written relative to `app`: the one
-/// documented difference.
+/// Everything in `node_modules` below `root`, which is npm's `app` or one of our
+/// `node_modules`.
 fn tree(root: &Path, directory: &Path, app: &Path) -> BTreeMap<String, Node> {
     let mut found = BTreeMap::new();
     let is_module =
@@ -195,14 +194,7 @@ fn tree(root: &Path, directory: &Path, app: &Path) -> BTreeMap<String, Node> {
         let below = path.strip_prefix(root).unwrap().to_owned();
         let metadata = path.symlink_metadata().unwrap();
         let node = if metadata.is_symlink() {
-            let target = fs::read_link(&path).unwrap();
-            let led = normal(&directory.join(&target));
-            match led.strip_prefix(app) {
-                Ok(place) if !place.components().any(|part| part.as_os_str() == "node_modules") => {
-                    Node::Link(Path::new("<app>").join(place))
-                }
-                _ => Node::Link(target),
-            }
+            Node::Link(fs::read_link(&path).unwrap())
         } else if metadata.is_dir() {
             found.extend(tree(root, &path, app));
             Node::Directory
@@ -230,20 +222,6 @@ fn node(project: &Project, built: &Built, script: &str) -> String {
     let output = Command::new("node").args(["-e", script]).current_dir(app).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// A path without `..`, by its text alone.
-fn normal(path: &Path) -> PathBuf {
-    let mut normal = PathBuf::new();
-    for part in path.components() {
-        match part {
-            std::path::Component::ParentDir => {
-                normal.pop();
-            }
-            part => normal.push(part),
-        }
-    }
-    normal
 }
 
 fn differences(theirs: &BTreeMap<String, Node>, ours: &BTreeMap<String, Node>) -> Vec<String> {
@@ -359,6 +337,13 @@ fn workspaces_with_a_conflict_of_their_own() {
     assert_eq!(built.processes, []);
     let places: Vec<&str> = built.app_links.iter().map(|link| link.path.as_str()).collect();
     assert!(places.contains(&"node_modules") && places.contains(&"packages/a/node_modules"), "{places:?}");
+    let script = "const real = require('fs').realpathSync; console.log(real('node_modules/@acme/b'));
+        console.log(real('packages/b/node_modules/semver'))";
+    let real = fs::canonicalize(project.path()).unwrap();
+    let found = node(&project, &built, script);
+    let (workspace, module) = found.trim().split_once('\n').unwrap();
+    assert_eq!(Path::new(workspace), real.join("app/packages/b"));
+    assert!(Path::new(module).starts_with(real.join("layers")), "{module}");
     drop(project);
 
     let (_, built) =
@@ -403,6 +388,47 @@ fn directories_of_the_app_are_linked() {
     let app = app.lock();
     let _ = app.compare();
     let _ = app.compare_with(&[], |app| app.exec_env("test"));
+}
+
+/// Two packages of a workspace link to directories that cannot both stand at
+/// the root; one has the name that the layer has for such trees.
+#[test]
+fn links_of_every_node_modules_are_npms_and_lead_to_the_app() {
+    let files = [
+        (
+            "package.json",
+            r#"{"name":"all","workspaces":["packages/*","nested/0"],"dependencies":{"lib":"file:one","ms":"2.0.0"}}"#,
+        ),
+        (
+            "packages/a/package.json",
+            r#"{"name":"a","version":"1.0.0","dependencies":{"lib":"file:../../two","@acme/x":"*"}}"#,
+        ),
+        (
+            "nested/0/package.json",
+            r#"{"name":"@acme/x","version":"1.0.0","dependencies":{"ms":"2.1.3","lib":"file:./inner"}}"#,
+        ),
+        ("nested/0/index.js", "module.exports = require.resolve('ms')"),
+        ("one/package.json", r#"{"name":"lib","version":"1.0.0","main":"package.json"}"#),
+        ("two/package.json", r#"{"name":"lib","version":"2.0.0","main":"package.json","bin":"two.js"}"#),
+        ("two/two.js", "#!/usr/bin/env node\n"),
+        ("nested/0/inner/package.json", r#"{"name":"lib","version":"3.0.0","main":"package.json"}"#),
+    ];
+    let Some(app) = App::new(&files) else { return };
+    let (project, built) = app.lock().compare();
+    let layer = built.layers[0].path();
+    let target = |place: &str| fs::read_link(layer.join(place)).unwrap();
+    assert_eq!(target("node_modules/@acme/x"), Path::new("../../nested/0"));
+    assert_eq!(target("nested_/1/packages/a/node_modules/lib"), Path::new("../../../two"));
+    assert_eq!(target("nested_/0/nested/0/node_modules/lib"), Path::new("../inner"));
+
+    let script = "const paths = paths => require.resolve('lib', {paths: [paths]});
+        console.log([paths('.'), paths('packages/a'), paths('nested/0'), require('@acme/x')].join('\\n'))";
+    let found = node(&project, &built, script);
+    let found: Vec<&Path> = found.lines().map(Path::new).collect();
+    let real = fs::canonicalize(project.path()).unwrap().join("app");
+    let expected = ["one", "two", "nested/0/inner"].map(|place| real.join(place).join("package.json"));
+    assert_eq!(found[..3], expected);
+    assert!(found[3].ends_with("nested/0/node_modules/ms/index.js"), "{found:?}");
 }
 
 /// An archive of the app with programs as Windows leaves them, and one that
