@@ -107,7 +107,8 @@ impl Node<'_> {
         let mut npm = Command::new("npm");
         npm.args(["install", "--package-lock-only", "--no-audit", "--no-fund", "--silent"])
             .args(DEPENDENCIES);
-        run_command(npm.current_dir(&app))
+        run_command(npm.current_dir(&app))?;
+        forget_unknown_packages(&app.join("package-lock.json"))
     }
 
     fn build(&self, store: &str, image: &str) -> Result<Build> {
@@ -223,6 +224,23 @@ impl Node<'_> {
         }
         Ok(())
     }
+}
+
+/// Takes out of a lock what it says of optional packages that it does not have. A
+/// mirror that lacks packages for other systems makes locks that npm refuses later.
+fn forget_unknown_packages(file: &Path) -> Result<()> {
+    let text = fs::read_to_string(file).map_err(|error| failed("read", file, &error))?;
+    let mut lock: Value =
+        serde_json::from_str(&text).map_err(|error| format!("`{}`: {error}", file.display()))?;
+    let Some(packages) = lock["packages"].as_object_mut() else { return Ok(()) };
+    let known: Vec<String> = packages.keys().cloned().collect();
+    let is_known = |name: &String| known.iter().any(|place| place.ends_with(&format!("node_modules/{name}")));
+    for entry in packages.values_mut() {
+        if let Some(optional) = entry.get_mut("optionalDependencies").and_then(Value::as_object_mut) {
+            optional.retain(|name, _| is_known(name));
+        }
+    }
+    fs::write(file, lock.to_string()).map_err(|error| failed("write", file, &error))
 }
 
 fn report(name: &str, ours: &[Build], npm: &[Run], bun: &[Run]) {
