@@ -204,8 +204,10 @@ fn a_grant_is_refused_to_a_buildpack_that_takes_part_and_no_other() {
     let toml = directory.join("buildpack.toml");
     let grants = "[grants]\nsources = [\"npm\"]\noptional-sources = [\"nodejs\"]\n";
     std::fs::write(&toml, std::fs::read_to_string(&toml).unwrap() + grants).unwrap();
+    site.file("policy.toml", "[grants]\nallow = []\n");
     let detect = |more: &[&str]| {
-        let mut arguments = vec!["detect", "--path", SAMPLE, "--buildpack", directory.to_str().unwrap()];
+        let mut arguments = vec!["detect", "--path", SAMPLE, "--policy", "policy.toml"];
+        arguments.extend(["--buildpack", directory.to_str().unwrap()]);
         arguments.extend(more);
         site.run(&arguments)
     };
@@ -213,7 +215,7 @@ fn a_grant_is_refused_to_a_buildpack_that_takes_part_and_no_other() {
     detect(&[]).with(3).complains(&["error[grant.refused]", "asks for the grant `source=npm`"]);
     // What is optional may be missing.
     detect(&["--grant", "source=npm"]).with(0);
-    site.run(&["inspect", directory.to_str().unwrap()])
+    site.run(&["inspect", "--policy", "policy.toml", directory.to_str().unwrap()])
         .with(0)
         .says(&["source=npm          NOT ALLOWED; ", "source=nodejs       not allowed; it runs without"]);
 }

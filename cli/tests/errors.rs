@@ -90,7 +90,7 @@ fn detect_says_who_and_why_not() {
         "wapack/procfile@0.1.0: does not apply (optional): no `Procfile`",
     ]);
     site.file("proc/Procfile", "web: true\n");
-    site.run(&["detect", "--path", "proc"]).with(0).says(&["group 1 does not build:", "group 2 builds:"]);
+    site.run(&["detect", "--path", "proc"]).with(0).says(&["group 2 does not build:", "group 3 builds:"]);
     std::fs::create_dir(site.path().join("empty")).unwrap();
-    site.run(&["detect", "--path", "empty"]).with(20).complains(&["group 2: wapack/procfile", "hint: "]);
+    site.run(&["detect", "--path", "empty"]).with(20).complains(&["group 3: wapack/procfile", "hint: "]);
 }
