@@ -96,18 +96,33 @@ pub(crate) fn for_checks() -> Result<()> {
 
 /// Programs that check an image or start it. Tests that lack one say so and are skipped.
 pub(crate) fn for_containers() -> Result<()> {
-    programs(&["crun", "runc", "skopeo", "umoci", "mmdebstrap", "python3", "strace"])
+    programs(&[
+        ("crun", "crun"),
+        ("runc", "runc"),
+        ("skopeo", "skopeo"),
+        ("umoci", "umoci"),
+        ("mmdebstrap", "mmdebstrap"),
+        ("python3", "python3"),
+        ("strace", "strace"),
+        ("gcc", "gcc"),
+        ("readelf", "binutils"),
+        ("xz", "xz-utils"),
+        ("zstd", "zstd"),
+        ("openssl", "openssl"),
+        ("node", "nodejs"),
+        ("npm", "npm"),
+    ])
 }
 
 /// What benchmarks compare with.
 pub(crate) fn for_benchmarks() -> Result<()> {
-    programs(&["buildah"])
+    programs(&[("buildah", "buildah")])
 }
 
-/// Programs that are not insisted on, from packages of the same name.
-fn programs(names: &[&str]) -> Result<()> {
+/// Programs that are not insisted on, and the packages they come in.
+fn programs(names: &[(&str, &str)]) -> Result<()> {
     let needed: Vec<(String, Vec<String>)> =
-        names.iter().map(|name| ((*name).to_owned(), vec![(*name).to_owned()])).collect();
+        names.iter().map(|(program, package)| ((*program).to_owned(), vec![(*package).to_owned()])).collect();
     let missing = missing_packages(&needed);
     if !missing.is_empty() && !install(&missing)? {
         warn(&format!(

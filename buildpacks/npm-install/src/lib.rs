@@ -3,7 +3,7 @@
 //!
 //! Knows the order of the work, the layer and the process. What the lock says
 //! is the business of [`lock`], [`tree`] and [`select`]; what follows from it
-//! of [`install`]; what is started of [`start`].
+//! of [`mod@install`]; what is started of [`start`].
 
 pub mod bins;
 pub mod collate;
