@@ -63,10 +63,11 @@ impl Buildpack for NodeEngine {
 
         let requirements = requirement::read(context)?;
         let choice = choose(&inventory, arch, &requirements, previous.as_ref(), update_is_asked(context))?;
-        for line in choice.log.iter().chain(&start::warning(context)?) {
+        for line in &choice.log {
             println!("{line}");
         }
 
+        start::check_packages(context)?;
         let layer = node_layer(context, &choice, previous)?;
         let process = start::process(context, &layer.path().join("bin/node"))?;
         let built = Built::new().layer(layer);

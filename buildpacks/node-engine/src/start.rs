@@ -13,22 +13,19 @@ use crate::shown;
 /// Locks that `wapack/npm-install` does not read.
 const OTHER_LOCKS: [&str; 4] = ["yarn.lock", "pnpm-lock.yaml", "bun.lock", "bun.lockb"];
 
-/// What no buildpack brings, for the log.
+/// Makes sure that the packages of the app are there, or that somebody brings
+/// them: an image without them would only fail later.
 ///
 /// # Errors
-/// When the `package.json` cannot be read.
-pub fn warning(context: &BuildContext) -> Result<Option<String>, Error> {
-    let Some(app) = App::alone(context)? else { return Ok(None) };
-    if !app.lacks_packages() {
-        return Ok(None);
-    }
+/// When nobody does, or the `package.json` cannot be read.
+pub fn check_packages(context: &BuildContext) -> Result<(), Error> {
+    let Some(app) = App::alone(context)?.filter(App::lacks_packages) else { return Ok(()) };
     let lock = OTHER_LOCKS.into_iter().find(|lock| app.project.join(lock).is_file());
     let because = lock.map(|lock| format!(", and nothing here reads `{lock}`")).unwrap_or_default();
-    Ok(Some(format!(
-        "warning: no buildpack installs the `dependencies` of `{}`{because}; commit a lock that \
-         `npm install --package-lock-only` writes, or an app that needs no packages",
-        app.package_name
-    )))
+    let message = format!("no buildpack installs the `dependencies` of `{}`{because}", app.package_name);
+    Err(Error::app(message).hint(
+        "commit a lock that `npm install --package-lock-only` writes, or have `node_modules` among what is built",
+    ))
 }
 
 /// The process `web` for `main` of `package.json`, `server.js` or `index.js`.
@@ -123,19 +120,20 @@ mod tests {
     }
 
     #[test]
-    fn packages_that_nobody_installs_are_a_warning() {
+    fn packages_that_nobody_installs_are_an_error() {
         let project = Project::new().unwrap();
-        let warned = |project: &Project| warning(&project.build_context()).unwrap();
+        let problem =
+            |project: &Project| check_packages(&project.build_context()).err().map(|error| error.message);
         project.app_file("package.json", r#"{"dependencies":{}}"#).unwrap();
-        assert_eq!(warned(&project), None);
+        assert_eq!(problem(&project), None);
         project.app_file("package.json", r#"{"dependencies":{"express":"4"}}"#).unwrap();
         project.app_file("yarn.lock", "").unwrap();
-        let text = warned(&project).unwrap();
-        assert!(text.starts_with(
-            "warning: no buildpack installs the `dependencies` of `package.json`, and nothing here reads `yarn.lock`"
-        ));
+        assert_eq!(
+            problem(&project).unwrap(),
+            "no buildpack installs the `dependencies` of `package.json`, and nothing here reads `yarn.lock`"
+        );
         project.app_file("node_modules/express/package.json", "{}").unwrap();
-        assert_eq!(warned(&project), None);
+        assert_eq!(problem(&project), None);
     }
 
     #[test]
@@ -145,7 +143,7 @@ mod tests {
         project.app_file("server.js", "").unwrap();
         let project = project.plan("node").plan("node");
         let context = project.build_context();
-        assert_eq!(warning(&context).unwrap(), None);
+        check_packages(&context).unwrap();
         project.app_file("package.json", "{}").unwrap();
         assert_eq!(process(&context, Path::new("/node")).unwrap(), None);
     }

@@ -22,7 +22,6 @@ use crate::executor::{Arrivals, ArtifactRequest, Refusal};
 use crate::fault::{Diagnose as _, is_disk_full};
 use crate::grant::Grants;
 use crate::integrity::Integrity;
-use crate::network::SourcePlace;
 use crate::store::{Downloads, StoreError};
 
 /// Threads that hash what is there already.
@@ -252,13 +251,8 @@ fn next(jobs: &Mutex<VecDeque<Job>>) -> Option<Job> {
 }
 
 fn may_be_here(wanted: &Wanted, downloads: Option<&Downloads>) -> bool {
-    match &wanted.settings.place {
-        SourcePlace::Directory(_) => true,
-        SourcePlace::Base(_) => {
-            let kept = downloads.zip(wanted.integrity.as_ref());
-            kept.is_some_and(|(downloads, integrity)| downloads.may_have(integrity))
-        }
-    }
+    let kept = downloads.zip(wanted.integrity.as_ref());
+    wanted.directory().is_some() || kept.is_some_and(|(downloads, integrity)| downloads.may_have(integrity))
 }
 
 impl Work {
@@ -282,20 +276,17 @@ impl Work {
 
     fn read_one(self: &Arc<Self>, job: Job, runtime: &Runtime) {
         let stop = || self.is_cancelled();
-        match &job.wanted.settings.place {
-            SourcePlace::Directory(directory) => {
-                for delivery in job.deliveries {
-                    delivery.give(job.wanted.open_in(directory, &stop));
-                }
+        if let Some(directory) = job.wanted.directory() {
+            for delivery in job.deliveries {
+                delivery.give(job.wanted.open_in(directory, &stop));
             }
-            SourcePlace::Base(_) => {
-                let downloads = self.shared.downloads.as_ref();
-                let kept = downloads.zip(job.wanted.integrity.as_ref());
-                match kept.and_then(|(downloads, integrity)| downloads.open(integrity, &stop)) {
-                    Some(file) => job.give(Ok(file), downloads),
-                    None => self.download(vec![job], runtime),
-                }
-            }
+            return;
+        }
+        let downloads = self.shared.downloads.as_ref();
+        let kept = downloads.zip(job.wanted.integrity.as_ref());
+        match kept.and_then(|(downloads, integrity)| downloads.open(integrity, &stop)) {
+            Some(file) => job.give(Ok(file), downloads),
+            None => self.download(vec![job], runtime),
         }
     }
 

@@ -197,7 +197,8 @@ impl Sources {
 struct Wanted {
     /// As the guest named it.
     source: String,
-    settings: SourceSettings,
+    /// `None` in a build without a network: the store may have the file, wherever it was from.
+    settings: Option<SourceSettings>,
     path: SourcePath,
     integrity: Option<Integrity>,
 }
@@ -234,7 +235,6 @@ impl Wanted {
                 )),
             ));
         }
-        let settings = shared.settings_of(&source).ok_or_else(|| unset(&source))?;
         let path = SourcePath::parse(&path).ok_or_else(|| {
             let shown: String = path.chars().take(200).flat_map(char::escape_default).collect();
             refusal("source.bad_path", format!("`{shown}` is not a path below the source `{source}`"), None)
@@ -246,7 +246,12 @@ impl Wanted {
                 refusal("source.integrity", error.to_string(), Some(hint.to_owned()))
             },
         )?;
-        if settings.trust == SourceTrust::LockFile && integrity.is_none() {
+        let settings = shared.settings_of(&source);
+        if settings.is_none() && !(shared.settings.offline && integrity.is_some()) {
+            return Err(unset(&source));
+        }
+        let trust = settings.as_ref().map(|settings| settings.trust);
+        if trust == Some(SourceTrust::LockFile) && integrity.is_none() {
             return Err(refusal(
                 "source.integrity_required",
                 format!(
@@ -259,13 +264,22 @@ impl Wanted {
         Ok(Self { source, settings, path, integrity })
     }
 
+    /// The directory that is the source, if it is one.
+    fn directory(&self) -> Option<&Path> {
+        match &self.settings.as_ref()?.place {
+            SourcePlace::Directory(directory) => Some(directory),
+            SourcePlace::Base(_) => None,
+        }
+    }
+
     /// What to ask over the network; `None` for a directory.
     fn target(&self) -> Option<Target<'_>> {
-        match &self.settings.place {
+        let settings = self.settings.as_ref()?;
+        match &settings.place {
             SourcePlace::Directory(_) => None,
             SourcePlace::Base(base) => Some(Target {
                 source: &self.source,
-                settings: &self.settings,
+                settings,
                 base,
                 path: &self.path,
                 integrity: self.integrity.as_ref(),
