@@ -94,6 +94,15 @@ pub enum SourceTrust {
     LockFile,
 }
 
+/// The variable that says where a source is: `WAPACK_SOURCE_NPM_ACME` for `npm:@acme`.
+#[must_use]
+pub fn source_variable(source: &str) -> String {
+    let words = source.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.fold("WAPACK_SOURCE".to_owned(), |variable, word| {
+        format!("{variable}_{}", word.to_ascii_uppercase())
+    })
+}
+
 /// An address that cannot be a base or a proxy, and why. It has no part of the
 /// address in it: there could be a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

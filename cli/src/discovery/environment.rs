@@ -10,6 +10,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 
+use wapack_runtime::network::source_variable;
+
 /// Variables, and where `/etc` is.
 #[derive(Clone)]
 pub(crate) struct Environment {
@@ -72,14 +74,6 @@ impl Environment {
                 file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
             })
     }
-}
-
-/// The variable of a source: `npm:@acme` has `WAPACK_SOURCE_NPM_ACME`.
-pub(super) fn source_variable(name: &str) -> String {
-    let words = name.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    words.fold("WAPACK_SOURCE".to_owned(), |variable, word| {
-        format!("{variable}_{}", word.to_ascii_uppercase())
-    })
 }
 
 /// The variable of a source's token.

@@ -17,10 +17,10 @@ use std::time::Duration;
 use tempfile::TempDir;
 use wapack_runtime::cancel::Cancel;
 use wapack_runtime::network::{
-    Credentials, FindSource, Secret, SourcePlace, SourceSettings, SourceTrust, parse_base,
+    Credentials, FindSource, Secret, SourcePlace, SourceSettings, SourceTrust, parse_base, source_variable,
 };
 
-use super::environment::{Environment, source_variable, token_variable};
+use super::environment::{Environment, token_variable};
 use super::found::{Found, Remark, Remarks, authority};
 use super::npm::{self, AppFiles, Npm};
 use super::pip::Pip;

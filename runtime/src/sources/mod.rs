@@ -45,7 +45,7 @@ use crate::executor::{ArtifactRequest, Refusal};
 use crate::grant::{Grant, Grants};
 use crate::integrity::{Algorithm, Integrity};
 use crate::limits::Limits;
-use crate::network::{NetworkSettings, SourcePlace, SourceSettings, SourceTrust};
+use crate::network::{NetworkSettings, SourcePlace, SourceSettings, SourceTrust, source_variable};
 use crate::store::Downloads;
 
 /// Artifacts that one warning names.
@@ -329,18 +329,8 @@ fn set_lines(source: &str) -> String {
     format!(
         "say where it is in the policy file:\n{}\nurl = \"https://mirror.example/\"\nor with the variable `{}`",
         table(source),
-        variable(source)
+        source_variable(source)
     )
-}
-
-/// The variable that says where a source is: `WAPACK_SOURCE_NPM_ACME` for `npm:@acme`.
-fn variable(source: &str) -> String {
-    let words: Vec<String> = source
-        .split(|letter: char| !letter.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(str::to_ascii_uppercase)
-        .collect();
-    format!("WAPACK_SOURCE_{}", words.join("_"))
 }
 
 fn open_beneath(directory: &Path, path: &str) -> io::Result<File> {
