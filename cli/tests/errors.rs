@@ -11,7 +11,7 @@ fn what_cannot_be_used_is_refused_with_a_hint() {
     site.file("no-wasm/buildpack.toml", toml);
     site.file("bad-wasm/buildpack.toml", toml);
     site.file("bad-wasm/buildpack.wasm", "hello");
-    site.file("old/buildpack.toml", &toml.replace("0.12", "0.2"));
+    site.file("old/buildpack.toml", &toml.replace("0.12", "0.1"));
     let cases: &[(&[&str], i32, &[&str])] = &[
         (&["--path", "nope", "app"], 3, &["error[source.missing]: there is no directory `nope`", "hint: "]),
         (&["--path", "file", "app"], 3, &["error[source.missing]", "caused by: not a directory", "hint: "]),
@@ -45,7 +45,7 @@ fn what_cannot_be_used_is_refused_with_a_hint() {
             21,
             &["buildpack.not_a_component", "cargo build --target wasm32-wasip2"],
         ),
-        (&["--buildpack", "old", "app"], 12, &["error[buildpack.api_unsupported]", "0.2"]),
+        (&["--buildpack", "old", "app"], 12, &["error[buildpack.api_unsupported]", "0.1"]),
         (
             &["--policy", "nope", "app"],
             3,

@@ -9,7 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::cnb::buildpack_toml::{ApiVersion, BuildpackDescriptor};
+use crate::cnb::api::ApiVersion;
+use crate::cnb::buildpack_toml::BuildpackDescriptor;
 use crate::cnb::id::{BuildpackRef, ExecEnv};
 use crate::cnb::order::{Order, OrderMember};
 use crate::fault::{Diagnose, Fault};
@@ -145,14 +146,18 @@ impl Buildpack {
     /// # Spec
     /// BPT-03: with an `[[order]]` it is a composite, whatever else lies there.
     pub fn load(directory: &Path, digest_of_file: DigestOfFile<'_>) -> Result<Self, CatalogError> {
-        let buildpack = Self::recognise(directory, digest_of_file)?;
+        let buildpack = Self::load_any(directory, digest_of_file)?;
         if buildpack.kind == BuildpackKind::Classic {
             return Err(CatalogError::ClassicUnsupported { buildpack: buildpack.reference });
         }
         Ok(buildpack)
     }
 
-    fn recognise(directory: &Path, digest_of_file: DigestOfFile<'_>) -> Result<Self, CatalogError> {
+    /// Loads the buildpack in `directory`, of whatever kind. Nothing of it is run.
+    ///
+    /// # Errors
+    /// [`CatalogError`], except that buildpacks of executables are taken too.
+    pub fn load_any(directory: &Path, digest_of_file: DigestOfFile<'_>) -> Result<Self, CatalogError> {
         let descriptor = toml_text::read_with(&directory.join("buildpack.toml"), BuildpackDescriptor::parse)
             .map_err(|source| CatalogError::File { what: "the buildpack", source })?;
         let reference = descriptor.reference.clone();
@@ -632,7 +637,7 @@ mod tests {
         ] {
             let temp = tempfile::tempdir().unwrap();
             write(temp.path(), &[("buildpack.toml", TOML)]);
-            let old = TOML.replace("0.10", "0.6");
+            let old = TOML.replace("0.10", "0.1");
             let composite = format!("{TOML}{ORDER}");
             let files: Vec<(&str, &str)> = files
                 .into_iter()

@@ -33,6 +33,7 @@ pub mod oci;
 pub mod phase;
 pub mod plan;
 pub mod policy;
+pub mod programs;
 pub mod source;
 pub mod sources;
 pub mod store;

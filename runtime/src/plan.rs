@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cnb::build_plan::{BuildPlan, BuildPlanEntry, PlanContribution};
+use crate::cnb::build_plan::{BuildPlan, BuildPlanEntry, PlanContribution, Provider};
 use crate::cnb::id::BuildpackRef;
 
 /// Combinations of alternatives that are tried. A group of honest buildpacks
@@ -184,7 +184,9 @@ fn entries(participants: &[Participant<'_>]) -> Vec<BuildPlanEntry> {
         let mut named = BTreeSet::new();
         for name in &participant.contribution.provides {
             if named.insert(name) {
-                entry(&mut entries, name).providers.push(participant.buildpack.clone());
+                entry(&mut entries, name)
+                    .providers
+                    .push(Provider { buildpack: participant.buildpack.clone(), extension: false });
             }
         }
         for requirement in &participant.contribution.requires {
@@ -256,7 +258,7 @@ mod tests {
                     ids(resolved.participants.iter().map(|index| &members[*index].buildpack).collect());
                 text.push(':');
                 for entry in &resolved.plan.entries {
-                    let providers = ids(entry.providers.iter().collect());
+                    let providers = ids(entry.providers.iter().map(|provider| &provider.buildpack).collect());
                     let requires = entry.requires.len();
                     text.extend([" ", &entry.name, "=", &providers, "<", &requires.to_string()]);
                 }

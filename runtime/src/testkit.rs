@@ -34,16 +34,16 @@ use crate::cnb::layer::LayerTypes;
 use crate::cnb::target::Target;
 use crate::executor::wasm::InProcessExecutor;
 use crate::executor::{
-    Arrivals, ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, DetectInputs, DetectOutputs,
-    Executor, GuestFailure, LayerContents, LayerOutput, LogSink, OpenedLayer, PlanEntry, Program, Refusal,
-    RestoredLayer,
+    Arrivals, ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, ComponentFile, DetectInputs,
+    DetectOutputs, Executor, GuestFailure, LayerContents, LayerOutput, LogSink, OpenedLayer, PlanEntry,
+    Program, Refusal, RestoredLayer, StoreOutput,
 };
 use crate::limits::Limits;
 use crate::phase::build::merge;
 use crate::sources::{Session, Sources};
 use crate::toml_text::TomlError;
 use crate::tree::Tree;
-use crate::workspace::{Workspace, layers_directory};
+use crate::workspace::Workspace;
 
 /// What a component has to say of itself when no `buildpack.toml` does.
 const DEFAULT_DESCRIPTOR: &str = "api = \"0.12\"\n[buildpack]\nid = \"test/kit\"\nversion = \"0.0.0\"\n";
@@ -233,7 +233,7 @@ impl TestKit {
         let layers_work_directory = workspace.layers_of(&id)?;
         let inputs = BuildInputs {
             call: self.call(&mut workspace, true)?,
-            layers_directory: layers_directory(&id),
+            layers_directory: workspace.places.layers_of(&id),
             plan: self.plan.clone(),
             restored: self.cached.iter().map(restored).collect(),
             restorable_trees: Vec::new(),
@@ -249,7 +249,11 @@ impl TestKit {
             .map(|layer| self.contents_of(layer, &inputs.layers_work_directory))
             .collect::<Result<Vec<_>, _>>()?;
         self.cached = contents.iter().filter(|layer| layer.types.cache).cloned().collect();
-        self.store = outputs.store.clone().or_else(|| self.store.clone());
+        match &outputs.store {
+            StoreOutput::Unchanged => {}
+            StoreOutput::Replaced(store) => self.store = Some(store.clone()),
+            StoreOutput::Cleared => self.store = None,
+        }
         Ok(TestBuild { outputs, contents, lines })
     }
 
@@ -296,14 +300,14 @@ impl TestKit {
         let app_write = building && grants.allows(&crate::grant::Grant::AppWrite);
         let exec_env = ExecEnv::default();
         let mut environment =
-            Workspace::environment(&self.buildpack, &self.target, &exec_env, &self.env, &Environment::new());
+            workspace.environment(&self.buildpack, &self.target, &exec_env, &self.env, &Environment::new());
         if building {
-            let layers = layers_directory(&self.buildpack.reference.id);
+            let layers = workspace.places.layers_of(&self.buildpack.reference.id);
             environment.insert("CNB_LAYERS_DIR".to_owned(), layers);
         }
         Ok(CallInputs {
             buildpack: self.buildpack.reference.clone(),
-            program: Program { digest: digest.clone(), path: path.clone() },
+            program: Program::Component(ComponentFile { digest: digest.clone(), path: path.clone() }),
             mounts: workspace.mounts(&self.buildpack, app_write)?,
             environment,
             target: self.target.clone(),

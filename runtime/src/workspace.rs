@@ -19,45 +19,69 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use crate::catalog::Buildpack;
+use crate::catalog::{Buildpack, BuildpackKind};
 use crate::cnb::env::Environment;
 use crate::cnb::id::{BuildpackId, BuildpackRef, ExecEnv, LayerName};
 use crate::cnb::target::Target;
-use crate::executor::Mount;
+use crate::executor::{ComponentFile, Mount, Program};
 use crate::tree::Tree;
 use crate::walk;
 
-/// The app, as guests see it.
-pub const APP: &str = "/workspace";
-/// The platform directory, as guests see it.
-const PLATFORM: &str = "/platform";
-/// All layers, as guests see them.
-const LAYERS: &str = "/layers";
 /// Variables whose user value is put in front instead of replacing (ENV-09).
 const PATH_VARIABLES: [&str; 5] = ["CPATH", "LD_LIBRARY_PATH", "LIBRARY_PATH", "PATH", "PKG_CONFIG_PATH"];
+
+/// Where a build's directories are, as buildpacks, and later the image, see them.
+///
+/// Absolute paths. `wapack build` has the specification's, whatever is behind them
+/// on the host; the programs of the lifecycle work in the directories they are given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    pub app: String,
+    pub layers: String,
+    pub platform: String,
+    pub buildpacks: String,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self {
+            app: "/workspace".to_owned(),
+            layers: "/layers".to_owned(),
+            platform: "/platform".to_owned(),
+            buildpacks: "/cnb/buildpacks".to_owned(),
+        }
+    }
+}
+
+impl Places {
+    /// A buildpack's layers directory.
+    #[must_use]
+    pub fn layers_of(&self, buildpack: &BuildpackId) -> String {
+        format!("{}/{}", self.layers, buildpack.directory_name())
+    }
+
+    /// A layer.
+    #[must_use]
+    pub fn layer(&self, buildpack: &BuildpackId, layer: &LayerName) -> String {
+        format!("{}/{layer}", self.layers_of(buildpack))
+    }
+
+    /// A buildpack's own files.
+    #[must_use]
+    pub fn buildpack(&self, buildpack: &BuildpackRef) -> String {
+        format!("{}/{}/{}", self.buildpacks, buildpack.id.directory_name(), buildpack.version)
+    }
+}
 
 /// The directories of a build, and the app as far as it has come.
 #[derive(Debug)]
 pub struct Workspace {
+    /// Where guests see them.
+    pub places: Places,
     root: PathBuf,
     /// The app: source, what was written over it, what is hidden of it.
     pub app: Tree,
     calls: u32,
-}
-
-/// Guest path of a buildpack's layers directory.
-pub fn layers_directory(buildpack: &BuildpackId) -> String {
-    format!("{LAYERS}/{}", buildpack.directory_name())
-}
-
-/// Guest path of a layer.
-pub fn layer_directory(buildpack: &BuildpackId, layer: &LayerName) -> String {
-    format!("{}/{layer}", layers_directory(buildpack))
-}
-
-/// Guest path of a buildpack's own files.
-pub fn buildpack_directory(buildpack: &BuildpackRef) -> String {
-    format!("/cnb/buildpacks/{}/{}", buildpack.id.directory_name(), buildpack.version)
 }
 
 impl Workspace {
@@ -74,12 +98,22 @@ impl Workspace {
             fs::write(&file, value)?;
             fs::set_permissions(file, PermissionsExt::from_mode(0o644))?;
         }
-        Ok(Self { root: root.to_owned(), app, calls: 0 })
+        Ok(Self { places: Places::default(), root: root.to_owned(), app, calls: 0 })
     }
 
     /// Where this build's directories are.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What runs `buildpack` here; `None` when nothing does.
+    pub fn program(&self, buildpack: &Buildpack) -> Option<Program> {
+        match &buildpack.kind {
+            BuildpackKind::Component { path, digest } => {
+                Some(Program::Component(ComponentFile { digest: digest.clone(), path: path.clone() }))
+            }
+            BuildpackKind::Composite(_) | BuildpackKind::Classic => None,
+        }
     }
 
     /// Host directory that one buildpack's new layers are made in.
@@ -115,8 +149,8 @@ impl Workspace {
         };
         Ok(vec![
             self.app_mount(app_write),
-            read_only(buildpack_directory(&buildpack.reference), &buildpack.directory),
-            read_only(PLATFORM.to_owned(), &self.root.join("platform")),
+            read_only(self.places.buildpack(&buildpack.reference), &buildpack.directory),
+            read_only(self.places.platform.clone(), &self.root.join("platform")),
             Mount {
                 guest_path: "/tmp".to_owned(),
                 lower: None,
@@ -130,7 +164,7 @@ impl Workspace {
     fn app_mount(&self, writable: bool) -> Mount {
         let hidden = self.app.hidden.iter().filter_map(|path| path.to_str().map(str::to_owned)).collect();
         Mount {
-            guest_path: APP.to_owned(),
+            guest_path: self.places.app.clone(),
             lower: self.app.lower.clone(),
             // What an earlier buildpack wrote is seen by all later ones (BLD-06).
             upper: self.app.upper.clone(),
@@ -145,6 +179,7 @@ impl Workspace {
     /// # Spec
     /// ENV-09, ENV-10 and the table of section 4.4.
     pub fn environment(
+        &self,
         buildpack: &Buildpack,
         target: &Target,
         exec_env: &ExecEnv,
@@ -163,8 +198,8 @@ impl Workspace {
             }
         }
         let mut set = |name: &str, value: &str| environment.insert(name.to_owned(), value.to_owned());
-        set("CNB_BUILDPACK_DIR", &buildpack_directory(&buildpack.reference));
-        set("CNB_PLATFORM_DIR", PLATFORM);
+        set("CNB_BUILDPACK_DIR", &self.places.buildpack(&buildpack.reference));
+        set("CNB_PLATFORM_DIR", &self.places.platform);
         set("CNB_TARGET_OS", &target.os);
         set("CNB_TARGET_ARCH", &target.arch);
         if let Some(variant) = &target.variant {

@@ -35,7 +35,7 @@ const ROWS: [(usize, &[&str]); 6] = [
     (2, &["sources", "workspace"]),
     (3, &["phase"]),
     (4, &["error"]),
-    (5, &["lifecycle", "testkit"]),
+    (5, &["lifecycle", "programs", "testkit"]),
 ];
 
 /// Row 0 is the exception to "do not know each other": these are plain words that anything may use, …
@@ -54,8 +54,8 @@ const RESERVED: [(&str, &[&str], &str); 3] = [
     ("preopened_dir", &["executor/wasm/sandbox.rs"], "one file opens directories for guests"),
     (
         "process::Command",
-        &["executor/container/engine.rs", "executor/worker/"],
-        "only container engines and the worker are started",
+        &["executor/container/engine.rs", "executor/process/", "executor/worker/"],
+        "only container engines, classic buildpacks and the worker are started",
     ),
     ("env::var", &["executor/worker/"], "the library takes values; the command line reads the environment"),
 ];

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::id::BuildpackRef;
+use super::id::{BuildpackId, BuildpackRef, BuildpackVersion};
+use crate::toml_text::{self, TomlError};
 
 /// Something that has to be provided for a buildpack to work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +36,147 @@ pub struct BuildPlanEntry {
     /// The name all of `requires` have.
     pub name: String,
     /// In group order.
-    pub providers: Vec<BuildpackRef>,
+    pub providers: Vec<Provider>,
     /// In group order.
     pub requires: Vec<Requirement>,
+}
+
+/// Who provides an entry of the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    pub buildpack: BuildpackRef,
+    /// Whether it is an image extension, which satisfies whatever it is given (UNM-06).
+    pub extension: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PlanFile {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    entries: Vec<EntryTable>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EntryTable {
+    #[serde(default)]
+    providers: Vec<ProviderTable>,
+    #[serde(default)]
+    requires: Vec<RequirementTable>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ProviderTable {
+    id: BuildpackId,
+    version: BuildpackVersion,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    extension: bool,
+}
+
+/// A requirement in TOML, in `plan.toml` and wherever else one is written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RequirementTable {
+    pub(crate) name: String,
+    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
+    pub(crate) metadata: toml::Table,
+}
+
+impl From<&Requirement> for RequirementTable {
+    fn from(requirement: &Requirement) -> Self {
+        // Checked when it was read.
+        let metadata = toml::from_str(&requirement.metadata).unwrap_or_default();
+        Self { name: requirement.name.clone(), metadata }
+    }
+}
+
+impl From<RequirementTable> for Requirement {
+    fn from(table: RequirementTable) -> Self {
+        let metadata = if table.metadata.is_empty() { String::new() } else { table.metadata.to_string() };
+        Self { name: table.name, metadata }
+    }
+}
+
+impl BuildPlan {
+    /// Parses the text of a `plan.toml`.
+    ///
+    /// # Errors
+    /// With line and column; an entry whose requirements have different names is one.
+    ///
+    /// # Spec
+    /// `platform.md` 0.15 "plan.toml"; PLAN-12.
+    pub fn parse(text: &str) -> Result<Self, TomlError> {
+        let file: PlanFile = toml_text::parse(text)?;
+        let entry = |table: EntryTable| {
+            let name = table.requires.first().map(|first| first.name.clone()).unwrap_or_default();
+            if table.requires.iter().any(|requirement| requirement.name != name) {
+                let message =
+                    format!("the requirements of an entry have different names: `{name}` and others");
+                return Err(TomlError::whole(message));
+            }
+            let provider = |table: ProviderTable| Provider {
+                buildpack: BuildpackRef { id: table.id, version: table.version },
+                extension: table.extension,
+            };
+            Ok(BuildPlanEntry {
+                name,
+                providers: table.providers.into_iter().map(provider).collect(),
+                requires: table.requires.into_iter().map(Requirement::from).collect(),
+            })
+        };
+        Ok(Self { entries: file.entries.into_iter().map(entry).collect::<Result<_, _>>()? })
+    }
+
+    /// The text of the file.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let provider = |provider: &Provider| ProviderTable {
+            id: provider.buildpack.id.clone(),
+            version: provider.buildpack.version.clone(),
+            extension: provider.extension,
+        };
+        let entry = |entry: &BuildPlanEntry| EntryTable {
+            providers: entry.providers.iter().map(provider).collect(),
+            requires: entry.requires.iter().map(RequirementTable::from).collect(),
+        };
+        let file = PlanFile { entries: self.entries.iter().map(entry).collect() };
+        toml::to_string(&file).expect("what was parsed can be written")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plan_12_the_file_there_and_back() {
+        let text = r#"
+            [[entries]]
+            [[entries.providers]]
+            id = "acme/node"
+            version = "1"
+            [[entries.providers]]
+            id = "acme/curl"
+            version = "2"
+            extension = true
+            [[entries.requires]]
+            name = "node"
+            [entries.requires.metadata]
+            version = "~20"
+            when = 1979-05-27
+            [[entries.requires]]
+            name = "node"
+        "#;
+        let plan = BuildPlan::parse(text).unwrap();
+        assert_eq!(plan.entries[0].name, "node");
+        assert_eq!(plan.entries[0].requires.len(), 2);
+        assert!(!plan.entries[0].providers[0].extension && plan.entries[0].providers[1].extension);
+        let written: toml::Table = plan.to_toml().parse().unwrap();
+        let expected: toml::Table = text.parse().unwrap();
+        assert_eq!(written, expected);
+        assert_eq!(BuildPlan::parse("").unwrap().to_toml(), "");
+    }
+
+    #[test]
+    fn plan_12_names_of_one_entry_are_equal() {
+        let text = "[[entries]]\n[[entries.requires]]\nname = \"a\"\n[[entries.requires]]\nname = \"b\"\n";
+        BuildPlan::parse(text).unwrap_err();
+    }
 }

@@ -1,77 +1,15 @@
 //! `buildpack.toml`: what a buildpack says of itself.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::id::{BuildpackId, BuildpackRef, BuildpackVersion, ExecEnv, InvalidName};
+use super::api::ApiVersion;
+use super::id::{BuildpackId, BuildpackRef, BuildpackVersion, ExecEnv};
 use super::order::{ExecEnvList, Order, OrderGroup};
 use super::target::{Target, TargetPattern};
 use crate::grant::{AskedGrants, Grant, Grants};
 use crate::toml_text::{self, TomlError};
-
-/// A version of the Buildpack API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ApiVersion {
-    pub major: u64,
-    pub minor: u64,
-}
-
-impl ApiVersion {
-    /// Buildpack APIs this program runs (API-10).
-    pub const SUPPORTED_BUILDPACK_APIS: std::ops::RangeInclusive<Self> =
-        Self { major: 0, minor: 7 }..=Self { major: 0, minor: 12 };
-
-    /// Whether a buildpack of this API can be run.
-    #[must_use]
-    pub fn is_supported(self) -> bool {
-        Self::SUPPORTED_BUILDPACK_APIS.contains(&self)
-    }
-}
-
-impl FromStr for ApiVersion {
-    type Err = InvalidName;
-
-    /// API-01: `<major>.<minor>`, or `<major>` for `<major>.0`.
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let (major, minor) = text.split_once('.').unwrap_or((text, "0"));
-        let number = |digits: &str| {
-            // `parse` alone would take a sign.
-            digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
-        };
-        match (number(major), number(minor)) {
-            (Some(major), Some(minor)) => Ok(Self { major, minor }),
-            _ => Err(InvalidName {
-                kind: "API version",
-                value: text.escape_default().to_string(),
-                rule: "it is written `<major>.<minor>`",
-            }),
-        }
-    }
-}
-
-impl TryFrom<String> for ApiVersion {
-    type Error = InvalidName;
-
-    fn try_from(text: String) -> Result<Self, InvalidName> {
-        text.parse()
-    }
-}
-
-impl From<ApiVersion> for String {
-    fn from(version: ApiVersion) -> String {
-        version.to_string()
-    }
-}
-
-impl fmt::Display for ApiVersion {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}.{}", self.major, self.minor)
-    }
-}
 
 /// A licence of a buildpack.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -360,18 +298,5 @@ mod tests {
         for sources in ["[\"\"]", "[\"a/b\"]", "[\"-x\"]", "[\"a\\nb\"]"] {
             assert_eq!(with(&format!("[grants]\nsources = {sources}\n")).unwrap_err().line, 6, "{sources}");
         }
-    }
-
-    #[test]
-    fn api_01_versions_are_one_or_two_numbers() {
-        let parse = |text: &str| text.parse::<ApiVersion>();
-        assert_eq!(parse("0.12").unwrap(), ApiVersion { major: 0, minor: 12 });
-        assert_eq!(parse("1").unwrap(), ApiVersion { major: 1, minor: 0 });
-        for text in ["", "a", "0.1.2", "0.", ".1", "-1.0", "0.+1", "0.99999999999999999999"] {
-            assert!(parse(text).is_err(), "{text}");
-        }
-        assert!(parse("0.7").unwrap().is_supported() && parse("0.12").unwrap().is_supported());
-        assert!(!parse("0.6").unwrap().is_supported() && !parse("0.13").unwrap().is_supported());
-        assert!(!parse("1.0").unwrap().is_supported());
     }
 }

@@ -5,6 +5,8 @@
 //! can tell which executor ran: everything it needs is in [`BuildOutputs`].
 //! What a buildpack asks for *while* it runs goes through [`BuildHost`].
 
+pub mod by_kind;
+pub mod process;
 pub mod wasm;
 pub mod worker;
 
@@ -15,6 +17,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cnb::api::ApiVersion;
 use crate::cnb::build_plan::PlanContribution;
 use crate::cnb::id::{BuildpackRef, ExecEnv, LayerName};
 use crate::cnb::launch::{Label, Process, Slice};
@@ -150,13 +153,38 @@ pub struct Mount {
     pub hidden: Vec<String>,
 }
 
+/// What is run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Program {
+    /// A component, in a cell.
+    Component(ComponentFile),
+    /// `bin/detect` and `bin/build`, as plain processes of this machine. They see
+    /// the paths of the host as they are; the mounts of the call say nothing to them.
+    Executables(Executables),
+}
+
 /// A component file and the digest it was loaded under.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Program {
+pub struct ComponentFile {
     /// `sha256:<hex>` of the component's bytes.
     pub digest: String,
     /// The component file on the host.
     pub path: PathBuf,
+}
+
+/// A classic buildpack and the directories its processes are told of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Executables {
+    /// Absolute path of the buildpack.
+    pub directory: PathBuf,
+    /// Decides what is passed and how its files are read.
+    pub api: ApiVersion,
+    /// The app, and the working directory.
+    pub app: PathBuf,
+    /// The platform directory.
+    pub platform: PathBuf,
+    /// Media types of bills of materials it says it writes.
+    pub sbom_formats: Vec<String>,
 }
 
 /// What is the same for both calls.
@@ -182,6 +210,24 @@ pub struct CallInputs {
     pub grants: Grants,
     /// What the guest may use up.
     pub limits: CallLimits,
+}
+
+impl CallInputs {
+    /// The component to run.
+    ///
+    /// # Errors
+    /// [`GuestFailure::Unloadable`] when it is no component that is to be run.
+    pub fn component(&self) -> Result<&ComponentFile, GuestFailure> {
+        match &self.program {
+            Program::Component(component) => Ok(component),
+            Program::Executables(_) => Err(GuestFailure::Unloadable {
+                buildpack: self.buildpack.clone(),
+                id: "buildpack.not_a_component".to_owned(),
+                message: "it is made of executables".to_owned(),
+                hint: None,
+            }),
+        }
+    }
 }
 
 /// Inputs of one `detect` call.
@@ -245,12 +291,23 @@ pub struct BuildOutputs {
     pub app_links: Vec<AppLink>,
     /// Names of the plan that were not satisfied.
     pub unmet: Vec<String>,
-    /// TOML text for `store.toml`.
-    pub store: Option<String>,
+    pub store: StoreOutput,
     pub launch_sboms: Vec<Sbom>,
     pub build_sboms: Vec<Sbom>,
     /// App paths the guest removed or replaced; they hide what the source has.
     pub app_hidden: Vec<String>,
+}
+
+/// What becomes of a buildpack's `store.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum StoreOutput {
+    /// It stays as it was (STO-04).
+    #[default]
+    Unchanged,
+    /// TOML text of its `[metadata]`.
+    Replaced(String),
+    /// The buildpack removed it.
+    Cleared,
 }
 
 /// One layer as `build` left it.
@@ -275,6 +332,9 @@ pub enum LayerContents {
     Kept,
     /// The directory `open_layer` gave out.
     Written,
+    /// The directory of this name in the buildpack's layers directory, its
+    /// environment files included: the buildpack wrote all of it itself.
+    InPlace,
     /// The store's tree with the directory of `update_layer` over it; these
     /// paths of the tree were removed or replaced.
     Updated { hidden: Vec<String> },

@@ -18,7 +18,7 @@ pub(crate) use self::layer_files::{BadLayer, merge};
 
 use self::layer_files::write_environment;
 use crate::cancel::{Cancel, Cancelled};
-use crate::catalog::{Buildpack, BuildpackKind};
+use crate::catalog::Buildpack;
 use crate::cnb::build_plan::BuildPlan;
 use crate::cnb::env::{Environment, LayerEnvironment, LayerRoots, apply_build};
 use crate::cnb::id::{BuildpackRef, ExecEnv, LayerName};
@@ -27,7 +27,7 @@ use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
 use crate::executor::{
     Arrivals, ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, Executor, GuestFailure,
-    LayerContents, LayerOutput, LogSink, Mount, OpenedLayer, PlanEntry, Program, Refusal, RestoredLayer,
+    LayerContents, LayerOutput, LogSink, Mount, OpenedLayer, PlanEntry, Refusal, RestoredLayer, StoreOutput,
 };
 use crate::fault::{Diagnose, Fault, is_disk_full};
 use crate::grant::{Grant, GrantRefused};
@@ -41,7 +41,7 @@ use crate::sources::{Session, Sources};
 use crate::store::CachedLayer;
 use crate::tree::Tree;
 use crate::walk;
-use crate::workspace::{Workspace, layer_directory, layers_directory};
+use crate::workspace::Workspace;
 
 /// What building depends on besides the group.
 #[derive(Debug, Clone, Copy)]
@@ -178,27 +178,27 @@ fn build_one(
 ) -> Result<(), BuildError> {
     let reference = &buildpack.reference;
     let failed = |source| BuildError::Io { buildpack: reference.clone(), source };
-    let BuildpackKind::Component { path, digest } = &buildpack.kind else {
-        return Err(BuildError::NotRunnable { buildpack: reference.clone() });
-    };
+    let program = workspace
+        .program(buildpack)
+        .ok_or_else(|| BuildError::NotRunnable { buildpack: reference.clone() })?;
     let grants = request.policy.grant(reference, &buildpack.descriptor.grants).map_err(BuildError::Grant)?;
     let app_write = grants.allows(&Grant::AppWrite);
     let layers_work_directory = workspace.layers_of(&reference.id).map_err(failed)?;
     let cached = restored.take(&reference.id);
     let mut mounts = workspace.mounts(buildpack, app_write).map_err(failed)?;
     mounts.extend(progress.visible.iter().cloned());
-    let mut environment = Workspace::environment(
+    let mut environment = workspace.environment(
         buildpack,
         request.target,
         request.exec_env,
         request.user_env,
         &progress.environment,
     );
-    environment.insert("CNB_LAYERS_DIR".to_owned(), layers_directory(&reference.id));
+    environment.insert("CNB_LAYERS_DIR".to_owned(), workspace.places.layers_of(&reference.id));
     let inputs = BuildInputs {
         call: CallInputs {
             buildpack: reference.clone(),
-            program: Program { digest: digest.clone(), path: path.clone() },
+            program,
             mounts,
             environment,
             target: request.target.clone(),
@@ -208,7 +208,7 @@ fn build_one(
             grants: grants.clone(),
             limits: request.limits.for_build(),
         },
-        layers_directory: layers_directory(&reference.id),
+        layers_directory: workspace.places.layers_of(&reference.id),
         plan: plan_for(reference, plan, &progress.met),
         restored: cached.layers.iter().map(restored_layer).collect(),
         restorable_trees: cached
@@ -244,7 +244,7 @@ fn build_one(
 fn plan_for(buildpack: &BuildpackRef, plan: &BuildPlan, met: &BTreeSet<String>) -> Vec<PlanEntry> {
     plan.entries
         .iter()
-        .filter(|entry| entry.providers.iter().any(|provider| provider.id == buildpack.id))
+        .filter(|entry| entry.providers.iter().any(|provider| provider.buildpack.id == buildpack.id))
         .filter(|entry| !met.contains(&entry.name))
         .flat_map(|entry| &entry.requires)
         .map(|requirement| PlanEntry {
@@ -389,7 +389,7 @@ fn take_outputs(
                 let roots = roots_of(&directory);
                 environments.push((layer.name.clone(), roots, layer.environment.clone()));
                 progress.visible.push(Mount {
-                    guest_path: layer_directory(&reference.id, &layer.name),
+                    guest_path: workspace.places.layer(&reference.id, &layer.name),
                     lower: Some(directory),
                     upper: None,
                     writable: false,
@@ -422,7 +422,7 @@ fn take_outputs(
     let environments: Vec<LayerEnvironment<'_>> = environments
         .iter()
         .map(|(name, roots, changes)| LayerEnvironment {
-            directory: layer_directory(&reference.id, name),
+            directory: workspace.places.layer(&reference.id, name),
             roots: *roots,
             changes,
         })
@@ -446,8 +446,11 @@ fn take_outputs(
         reference: reference.clone(),
         api: buildpack.descriptor.api.to_string(),
         homepage: Some(buildpack.descriptor.homepage.clone()).filter(|homepage| !homepage.is_empty()),
-        // STO-04: a buildpack that says nothing keeps what it had.
-        store: outputs.store.or_else(|| inputs.store.clone()),
+        store: match outputs.store {
+            StoreOutput::Unchanged => inputs.store.clone(),
+            StoreOutput::Replaced(store) => Some(store),
+            StoreOutput::Cleared => None,
+        },
     });
     Ok(())
 }
@@ -477,7 +480,7 @@ fn layer_contents(
         LayerContents::Restored => true,
         // Asked for, but nothing was written in the end.
         LayerContents::Updated { hidden } => hidden.is_empty() && is_empty(&changes),
-        LayerContents::Written | LayerContents::Kept => false,
+        LayerContents::Written | LayerContents::InPlace | LayerContents::Kept => false,
     };
     match &layer.contents {
         LayerContents::Kept => {
@@ -491,6 +494,7 @@ fn layer_contents(
             }
             Ok((contents, KeptContents::Nothing))
         }
+        LayerContents::InPlace => Ok((fresh(&directory), KeptContents::Fresh(directory))),
         LayerContents::Written => {
             write_environment(&directory, &layer.environment).map_err(bad)?;
             Ok((fresh(&directory), KeptContents::Fresh(directory)))

@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use crate::catalog::{Builder, Buildpack, BuildpackKind, CatalogError, GroupMember};
+use crate::catalog::{Builder, Buildpack, CatalogError, GroupMember};
 use crate::cnb::build_plan::{BuildPlan, PlanContribution};
 use crate::cnb::env::Environment;
 use crate::cnb::id::{BuildpackRef, ExecEnv};
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink, Verdict};
-use crate::executor::{CallInputs, DetectInputs, DetectOutputs, Executor, GuestFailure, LogSink, Program};
+use crate::executor::{CallInputs, DetectInputs, DetectOutputs, Executor, GuestFailure, LogSink};
 use crate::fault::{Diagnose, Fault};
 use crate::grant::GrantRefused;
 use crate::limits::Limits;
@@ -277,18 +277,18 @@ fn detect_inputs(
     workspace: &mut Workspace,
     buildpack: &Buildpack,
 ) -> Result<DetectInputs, DetectError> {
-    let BuildpackKind::Component { path, digest } = &buildpack.kind else {
-        return Err(DetectError::NotRunnable { buildpack: buildpack.reference.clone() });
-    };
+    let program = workspace
+        .program(buildpack)
+        .ok_or_else(|| DetectError::NotRunnable { buildpack: buildpack.reference.clone() })?;
     // What is missing is refused when the buildpack takes part: one that does not
     // apply is no reason to refuse an app.
     let grants = buildpack.descriptor.grants.allowed_by(&request.policy.allowed(&buildpack.reference.id));
     Ok(DetectInputs {
         call: CallInputs {
             buildpack: buildpack.reference.clone(),
-            program: Program { digest: digest.clone(), path: path.clone() },
+            program,
             mounts: workspace.mounts(buildpack, false).map_err(DetectError::Io)?,
-            environment: Workspace::environment(
+            environment: workspace.environment(
                 buildpack,
                 request.target,
                 request.exec_env,

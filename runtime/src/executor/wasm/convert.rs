@@ -16,7 +16,7 @@ use crate::cnb::layer::{EnvironmentChange, EnvironmentOperation, EnvironmentScop
 use crate::cnb::sbom::{Sbom, SbomFormat};
 use crate::executor::{
     AppLink, BuildInputs, BuildOutputs, CallInputs, DetectOutputs, GuestFailure, LayerContents, LayerOutput,
-    ReturnedFault,
+    ReturnedFault, StoreOutput,
 };
 use crate::limits::LimitKind;
 
@@ -269,7 +269,7 @@ pub(super) fn build_outputs(
         labels: labels(&check, outcome.labels)?,
         app_links,
         unmet: outcome.unmet,
-        store: outcome.store,
+        store: outcome.store.map_or(StoreOutput::Unchanged, StoreOutput::Replaced),
         launch_sboms: sboms(&check, call, outcome.launch_sboms)?,
         build_sboms: sboms(&check, call, outcome.build_sboms)?,
         app_hidden: cell.files.hidden(APP),

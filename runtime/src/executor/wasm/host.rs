@@ -312,7 +312,9 @@ impl layers::Host for Cell {
         };
         match layer.contents {
             LayerContents::Restored => {}
-            LayerContents::Written | LayerContents::Updated { .. } => return Ok(Ok(())),
+            LayerContents::Written | LayerContents::InPlace | LayerContents::Updated { .. } => {
+                return Ok(Ok(()));
+            }
             LayerContents::Kept => return Ok(Err(not_restored(name.as_str()))),
         }
         match self.calls.update_layer(&name) {

@@ -72,7 +72,8 @@ impl InProcessExecutor {
     }
 
     fn load(&mut self, call: &CallInputs) -> Result<Arc<LoadedComponent>, GuestFailure> {
-        if let Some(component) = self.components.get(&call.program.digest) {
+        let program = call.component()?;
+        if let Some(component) = self.components.get(&program.digest) {
             return Ok(Arc::clone(component));
         }
         let unloadable = |id: String, message: String, hint| GuestFailure::Unloadable {
@@ -82,14 +83,14 @@ impl InProcessExecutor {
             hint,
         };
         let not_a_component = |message| unloadable("buildpack.not_a_component".to_owned(), message, None);
-        let bytes = fs_err::read(&call.program.path).map_err(|error| not_a_component(error.to_string()))?;
+        let bytes = fs_err::read(&program.path).map_err(|error| not_a_component(error.to_string()))?;
         let (code, _) = compile(&self.engine, &bytes, &self.limits)
             .map_err(|error| unloadable(error.id, error.message, error.hint))?;
         let component =
             deserialize(&self.engine, &code).map_err(|error| not_a_component(error.to_string()))?;
         let loaded = self.cells.load(&component).map_err(|error| not_a_component(format!("{error:#}")))?;
         let loaded = Arc::new(loaded);
-        self.components.insert(call.program.digest.clone(), Arc::clone(&loaded));
+        self.components.insert(program.digest.clone(), Arc::clone(&loaded));
         Ok(loaded)
     }
 

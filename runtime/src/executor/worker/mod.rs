@@ -33,8 +33,8 @@ use protocol::{
 
 use super::wasm::{Interface, NotLoadable, engine_key, new_engine};
 use super::{
-    Arrivals, ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, DetectInputs, DetectOutputs,
-    Executor, GuestFailure, LogSink, Mount, OpenedLayer, Program, Refusal,
+    Arrivals, ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, ComponentFile, DetectInputs,
+    DetectOutputs, Executor, GuestFailure, LogSink, Mount, OpenedLayer, Program, Refusal,
 };
 use crate::cancel::Cancel;
 use crate::cnb::id::{BuildpackRef, LayerName};
@@ -184,7 +184,7 @@ impl<'a> WorkerExecutor<'a> {
     fn code(
         &mut self,
         buildpack: &BuildpackRef,
-        program: &Program,
+        program: &ComponentFile,
         log: &mut dyn LogSink,
     ) -> Result<OwnedFd, GuestFailure> {
         let unavailable =
@@ -208,7 +208,7 @@ impl<'a> WorkerExecutor<'a> {
     fn compile_once(
         &self,
         buildpack: &BuildpackRef,
-        program: &Program,
+        program: &ComponentFile,
         engine: &str,
         log: &mut dyn LogSink,
     ) -> Result<Vec<u8>, GuestFailure> {
@@ -538,7 +538,7 @@ impl<'a> WorkerExecutor<'a> {
             buildpack: inputs.buildpack.clone(),
             message,
         };
-        let mut descriptors = vec![self.code(&inputs.buildpack, &inputs.program, log)?];
+        let mut descriptors = vec![self.code(&inputs.buildpack, inputs.component()?, log)?];
         let mut shapes = Vec::with_capacity(inputs.mounts.len());
         let directory = |path: &Path| {
             open(path, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| unavailable(named(path, error)))
@@ -747,7 +747,12 @@ fn inputs(call: &Call) -> &CallInputs {
 fn without_host_paths(call: &Call) -> Call {
     let strip = |inputs: &CallInputs| CallInputs {
         mounts: Vec::new(),
-        program: Program { digest: inputs.program.digest.clone(), path: PathBuf::new() },
+        program: match &inputs.program {
+            Program::Component(component) => {
+                Program::Component(ComponentFile { digest: component.digest.clone(), path: PathBuf::new() })
+            }
+            other @ Program::Executables(_) => other.clone(),
+        },
         ..inputs.clone()
     };
     match call {

@@ -243,7 +243,7 @@ impl Guest {
     }
 
     fn load(&self, inputs: &CallInputs, code: OwnedFd) -> Result<Arc<LoadedComponent>, GuestFailure> {
-        let digest = &inputs.program.digest;
+        let digest = &inputs.component()?.digest;
         if let Some(component) = lock(&self.shared.components).get(digest) {
             return Ok(Arc::clone(component));
         }

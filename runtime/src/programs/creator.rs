@@ -1,0 +1,30 @@
+//! `creator`: all phases in one process, in order.
+
+use super::images::Images;
+use super::{ProgramError, Services, analyzer, builder, detector, exporter, restorer};
+
+/// What it is told: what each phase is told.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    pub analyzer: analyzer::Inputs,
+    pub detector: detector::Inputs,
+    pub restorer: restorer::Inputs,
+    pub builder: builder::Inputs,
+    pub exporter: exporter::Inputs,
+}
+
+/// Runs them one after the other.
+///
+/// # Errors
+/// Of the first phase that fails; those after it do not run.
+///
+/// # Spec
+/// `platform.md` 0.15 "`creator`"; CRE-01 to CRE-04.
+pub fn run(inputs: &Inputs, images: &dyn Images, services: &mut Services<'_>) -> Result<(), ProgramError> {
+    analyzer::run(&inputs.analyzer, images, services.events)?;
+    detector::run(&inputs.detector, services)?;
+    restorer::run(&inputs.restorer, images, services.events)?;
+    builder::run(&inputs.builder, services)?;
+    exporter::run(&inputs.exporter, images, services.cancel, services.events)?;
+    Ok(())
+}

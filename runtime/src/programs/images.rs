@@ -1,0 +1,81 @@
+//! Where a platform keeps its images: one seam for layouts, daemons and registries.
+
+use std::io::Read;
+
+use crate::cancel::Cancel;
+use crate::oci::blob::BlobStore;
+use crate::oci::digest::{DiffId, Digest};
+use crate::oci::image::Image;
+
+/// Finds and keeps images by name.
+pub trait Images {
+    /// The image called `name`: its configuration and layers, no layer's bytes.
+    /// `None` when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be found out, or what is there is damaged.
+    fn find(&self, name: &str) -> Result<Option<FoundImage>, ImagesError>;
+
+    /// The uncompressed tar of one layer of an image that was found.
+    ///
+    /// # Errors
+    /// When it is not there. The bytes are not verified.
+    fn layer(&self, image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError>;
+
+    /// Whether `name` could be written, as far as that can be known before (ANA-02).
+    ///
+    /// # Errors
+    /// When it could not.
+    fn check_write(&self, name: &str) -> Result<(), ImagesError>;
+
+    /// Keeps `image` under all of `names`. Layers whose blob is not on this machine
+    /// are taken from where they were found.
+    ///
+    /// # Errors
+    /// When any name could not be written; the others are tried (RPT-06).
+    fn save(
+        &self,
+        image: &Image,
+        names: &[String],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+    ) -> Result<SavedImage, ImagesError>;
+
+    /// Whether this is a daemon, which has image ids instead of digests.
+    fn is_daemon(&self) -> bool {
+        false
+    }
+}
+
+/// An image as it was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoundImage {
+    /// By digest, image id or path, as `analyzed.toml` and labels name it.
+    pub reference: String,
+    pub image: Image,
+}
+
+/// An image as it was kept (RPT-01).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedImage {
+    pub names: Vec<String>,
+    /// Of the manifest; `None` in a daemon.
+    pub digest: Option<Digest>,
+    /// In a daemon.
+    pub id: Option<String>,
+    pub manifest_bytes: Option<u64>,
+}
+
+/// Why images cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ImagesError {
+    /// A name that names no image.
+    #[error("`{name}` is not the name of an image: {rule}")]
+    Name { name: String, rule: &'static str },
+    /// What is there cannot be used.
+    #[error("cannot use image `{name}`")]
+    Image { name: String, source: Box<dyn std::error::Error + Send + Sync> },
+    /// A layer is not there.
+    #[error("image `{image}` has no layer `{diff_id}`")]
+    NoLayer { image: String, diff_id: DiffId },
+}

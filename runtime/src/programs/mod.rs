@@ -1,0 +1,55 @@
+//! The phases of the lifecycle as programs: the files of a platform in, files out.
+//!
+//! ```text
+//!  analyzer ─analyzed.toml─▶ detector ─group.toml, plan.toml─▶ restorer ─layers─▶ builder ─metadata.toml─▶ exporter
+//! ```
+//!
+//! Each module is one program: what it is told ([`analyzer::Inputs`] …), and a `run`
+//! that reads the files before it, calls what does the work, and writes the files
+//! after it. [`creator`] runs them one after the other. Where the specification says
+//! nothing, they do what the reference lifecycle does; a platform can put them where
+//! it had the reference's.
+//!
+//! Must not know flags, variables and users: the embedder reads those, and turns a
+//! [`ProgramError`] into the exit code that [`ProgramError::code`] says.
+//!
+//! # Spec
+//! `platform.md` 0.15 "Lifecycle Interface".
+
+pub mod analyzer;
+pub mod builder;
+pub mod creator;
+pub mod detector;
+mod error;
+pub mod exporter;
+pub mod extender;
+mod files;
+pub mod images;
+pub mod rebaser;
+pub mod restorer;
+
+pub use self::error::{BUILDPACK_API, GENERIC, INVALID, PLATFORM_API, ProgramError};
+pub use self::files::FileError;
+
+use crate::cancel::Cancel;
+use crate::event::EventSink;
+use crate::executor::worker::{CodeCache, WorkerCommand};
+use crate::policy::Policy;
+use crate::sources::Sources;
+
+/// What the embedder gives to programs that run buildpacks.
+pub struct Services<'a> {
+    /// How a worker for components is started.
+    pub worker: &'a WorkerCommand,
+    /// Keeps what was compiled.
+    pub code: &'a dyn CodeCache,
+    /// What components may do.
+    pub policy: &'a Policy,
+    /// Where components download from.
+    pub sources: &'a Sources,
+    /// The environment of the program itself; only what the specification lists
+    /// of it reaches a buildpack (ENV-01).
+    pub environment: &'a [(std::ffi::OsString, std::ffi::OsString)],
+    pub cancel: &'a Cancel,
+    pub events: &'a mut dyn EventSink,
+}
