@@ -13,3 +13,4 @@ pub mod gzip;
 pub mod image;
 pub mod layer;
 pub mod layout;
+pub mod reference;
