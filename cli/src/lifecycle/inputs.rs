@@ -103,8 +103,8 @@ pub(super) fn resolve(settings: &Settings, surroundings: &Surroundings) -> Resul
         source_date_epoch: epoch.map(|epoch| epoch.to_string_lossy().into_owned()),
     };
     let inputs = reader.inputs()?;
+    check_names(settings, &names)?;
     let images = images(settings, &inputs, surroundings, &mut warnings)?;
-    check_names(settings, &names, &images)?;
     warnings.extend(remarks(settings, &images));
     let user = reader.user()?;
     Ok(Task { inputs, images, user, volumes: volumes(settings), warnings })
@@ -139,12 +139,12 @@ fn names(settings: &Settings) -> Result<Vec<String>, UsageError> {
 }
 
 /// Every name has to be one, and all that are written are in one registry (ANA-01).
-fn check_names(settings: &Settings, names: &[String], images: &ImagePlace) -> Result<(), UsageError> {
+fn check_names(settings: &Settings, names: &[String]) -> Result<(), UsageError> {
     let mut registry: Option<String> = None;
     for name in names {
         let reference: Reference = name.parse()?;
         match &registry {
-            Some(first) if first != reference.registry() && *images != ImagePlace::Daemon => {
+            Some(first) if first != reference.registry() && !settings.is_on("daemon") => {
                 let other = reference.registry().to_owned();
                 return Err(UsageError::Registries { first: first.clone(), other });
             }
