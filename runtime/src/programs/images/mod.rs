@@ -1,10 +1,10 @@
 //! Where a platform keeps its images: one seam for layouts, daemons and registries.
 
 mod layout;
-mod mirrors;
+mod run_image;
 
 pub use self::layout::LayoutImages;
-pub use self::mirrors::best_mirror;
+pub use self::run_image::{best_mirror, recorded_names};
 
 use std::io::Read;
 
