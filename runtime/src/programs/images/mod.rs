@@ -1,8 +1,10 @@
 //! Where a platform keeps its images: one seam for layouts, daemons and registries.
 
+mod daemon;
 mod layout;
 mod run_image;
 
+pub use self::daemon::{Daemon, DaemonAddress, DaemonError};
 pub use self::layout::LayoutImages;
 pub use self::run_image::{best_mirror, recorded_names};
 
