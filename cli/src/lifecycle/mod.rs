@@ -8,6 +8,7 @@
 //! [`settings::Surroundings`]; nothing is opened before. What the phases do is in
 //! the library.
 
+mod descriptor;
 mod go_flags;
 mod images;
 mod inputs;
@@ -23,7 +24,6 @@ mod tests;
 mod usage;
 
 use std::error::Error;
-use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use wapack_runtime::cancel::Cancel;
@@ -95,10 +95,13 @@ pub(crate) fn run(call: &Call) -> ExitCode {
 
 /// From the command line to a task; the Platform API is looked at before any flag (API-03).
 fn prepare(call: &Call, surroundings: &Surroundings, speech: &mut Speech) -> Result<Prepared, UsageError> {
-    let version = || Prepared::Say(env!("CARGO_PKG_VERSION").to_owned());
-    let asks_version = |word: &OsStr| word == "-version" || word == "--version";
-    if call.program.is_none() && call.arguments.first().is_some_and(|word| asks_version(word)) {
-        return Ok(version());
+    let version = || Prepared::Say(descriptor::VERSION.to_owned());
+    if call.program.is_none() {
+        match call.arguments.first().and_then(|word| word.to_str()) {
+            Some("-version" | "--version") => return Ok(version()),
+            Some("-descriptor" | "--descriptor") => return Ok(Prepared::Say(descriptor::toml())),
+            _ => {}
+        }
     }
     if call.program.is_none() && call.arguments.is_empty() {
         return Err(UsageError::NoProgram);

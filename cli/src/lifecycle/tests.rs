@@ -6,6 +6,7 @@ use std::path::Path;
 
 use wapack_runtime::programs::extender::ExtendKind;
 
+use super::descriptor::VERSION;
 use super::inputs::{ImagePlace, Inputs, Task};
 use super::program::{Call, Program};
 use super::settings::Surroundings;
@@ -302,7 +303,7 @@ fn api_03_and_04_the_platform_api_comes_before_flags() {
     // What is asked of `lifecycle` alone needs none.
     assert_eq!(call("lifecycle", &[]).err(), Some(3));
     for line in ["lifecycle -version", "wapack lifecycle --version"] {
-        assert!(matches!(call(line, &[]), Ok(Prepared::Say(text)) if text == env!("CARGO_PKG_VERSION")));
+        assert!(matches!(call(line, &[]), Ok(Prepared::Say(text)) if text == VERSION));
     }
 }
 
@@ -312,10 +313,7 @@ fn cli_07_the_version_is_said_before_arguments_are_looked_at() {
     for line in
         ["analyzer -version", "detector --version extra", "lifecycle build -version", "creator -version=true"]
     {
-        assert!(
-            matches!(call(line, &api), Ok(Prepared::Say(text)) if text == env!("CARGO_PKG_VERSION")),
-            "{line}"
-        );
+        assert!(matches!(call(line, &api), Ok(Prepared::Say(text)) if text == VERSION), "{line}");
     }
     assert_eq!(call("analyzer -version=false", &api).err(), Some(3));
     assert!(matches!(call("detector -h", &api), Ok(Prepared::Say(text)) if text.contains("-order")));
