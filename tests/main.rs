@@ -2,6 +2,7 @@
 
 mod image;
 mod kit;
+mod lifecycle;
 mod registry;
 mod sandbox;
 mod support;
