@@ -14,3 +14,4 @@ pub mod image;
 pub mod layer;
 pub mod layout;
 pub mod reference;
+pub mod verify;
