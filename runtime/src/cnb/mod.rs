@@ -16,6 +16,7 @@ pub mod labels;
 pub mod launch;
 pub mod layer;
 pub mod order;
+pub mod report_toml;
 pub mod run_toml;
 pub mod sbom;
 pub mod slice;

@@ -1,0 +1,95 @@
+//! `report.toml`: what the exporter and the rebaser tell the platform about the image.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::toml_text::{self, TomlError};
+
+/// The file.
+///
+/// # Spec
+/// `platform.md` 0.15 "report.toml"; RPT-01. `manifest-size` is written as a number,
+/// as the reference lifecycle does; the text of the specification's sample is read, too.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Report {
+    #[serde(default)]
+    pub image: ImageReport,
+}
+
+/// The image that was saved.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ImageReport {
+    /// Every name it was saved under, the output image first.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// In a daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<String>,
+    /// Of the manifest; not in a daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Of the manifest, in bytes; not in a daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number_or_text")]
+    pub manifest_size: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrText {
+    Number(u64),
+    Text(String),
+}
+
+fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match Option::<NumberOrText>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(NumberOrText::Number(number)) => Ok(Some(number)),
+        Some(NumberOrText::Text(text)) => text.parse().map(Some).map_err(serde::de::Error::custom),
+    }
+}
+
+impl Report {
+    /// Parses the text of a `report.toml`.
+    ///
+    /// # Errors
+    /// With line and column where the parser knows them.
+    pub fn parse(text: &str) -> Result<Self, TomlError> {
+        toml_text::parse(text)
+    }
+
+    /// The text of the file.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("texts and sizes of files fit into TOML")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rpt_01_names_digest_and_size_are_written() {
+        let image = ImageReport {
+            tags: vec!["registry.example/app:1".to_owned(), "registry.example/app:2".to_owned()],
+            digest: Some("sha256:aa".to_owned()),
+            manifest_size: Some(1234),
+            image_id: None,
+        };
+        assert_eq!(
+            Report { image }.to_toml(),
+            "[image]\ntags = [\"registry.example/app:1\", \"registry.example/app:2\"]\n\
+             digest = \"sha256:aa\"\nmanifest-size = 1234\n"
+        );
+    }
+
+    #[test]
+    fn rpt_01_a_size_is_read_as_number_and_as_text() {
+        for size in ["1234", "\"1234\""] {
+            let report = Report::parse(&format!("[image]\nmanifest-size = {size}\n")).unwrap();
+            assert_eq!(report.image.manifest_size, Some(1234));
+        }
+        Report::parse("[image]\nmanifest-size = \"many\"\n").unwrap_err();
+        assert_eq!(Report::parse("").unwrap(), Report::default());
+    }
+}
