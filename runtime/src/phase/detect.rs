@@ -8,7 +8,6 @@ use std::io;
 
 use crate::catalog::{Builder, Buildpack, CatalogError, GroupMember};
 use crate::cnb::build_plan::{BuildPlan, PlanContribution};
-use crate::cnb::env::Environment;
 use crate::cnb::id::{BuildpackRef, ExecEnv};
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink, Verdict};
@@ -292,8 +291,7 @@ fn detect_inputs(
                 buildpack,
                 request.target,
                 request.exec_env,
-                request.user_env,
-                &Environment::new(),
+                &workspace.before_layers(),
             ),
             target: request.target.clone(),
             exec_env: request.exec_env.clone(),
