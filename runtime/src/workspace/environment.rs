@@ -178,3 +178,6 @@ fn target_variables(target: &Target, leave_out_empty: bool) -> Vec<(&'static str
     );
     variables
 }
+
+#[cfg(test)]
+mod tests;
