@@ -8,6 +8,7 @@ pub mod analyzed_toml;
 pub mod api;
 pub mod build_plan;
 pub mod buildpack_toml;
+pub mod detect_plan;
 pub mod env;
 pub mod extension_toml;
 pub mod group_toml;

@@ -10,7 +10,6 @@ use std::io;
 use crate::catalog::{Builder, Buildpack, CatalogError, Extension, GroupMember, Module};
 use crate::cnb::api::PlatformApi;
 use crate::cnb::build_plan::{BuildPlan, PlanContribution};
-use crate::cnb::env::Environment;
 use crate::cnb::id::{BuildpackRef, ExecEnv};
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink, Verdict};
@@ -361,8 +360,7 @@ fn prepare(
                 buildpack,
                 request.target,
                 request.exec_env,
-                request.user_env,
-                &Environment::new(),
+                &workspace.before_layers(),
             ),
             target: request.target.clone(),
             exec_env: request.exec_env.clone(),
