@@ -38,6 +38,54 @@ pub fn harmless_lines(text: &str) -> String {
     text.split('\n').map(harmless).collect::<Vec<_>>().join("\n")
 }
 
+/// Bytes in JSON: as text where they are, and else as a list of numbers.
+pub(crate) mod mostly_text {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+    use serde::{Deserialize, Deserializer, Serialize as _, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(crate) fn serialize<S: Serializer>(value: &OsStr, serializer: S) -> Result<S::Ok, S::Error> {
+        match value.to_str() {
+            Some(text) => serializer.serialize_str(text),
+            None => value.as_bytes().serialize(serializer),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OsString, D::Error> {
+        Ok(match Form::deserialize(deserializer)? {
+            Form::Text(text) => text.into(),
+            Form::Bytes(bytes) => OsString::from_vec(bytes),
+        })
+    }
+}
+
+/// Leaves out the sequences that only choose colours and the like, `ESC [ … m`.
+///
+/// Programs that were never asked write them; everything else that [`harmless`]
+/// escapes stays visible.
+#[must_use]
+pub fn without_colours(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        plain.push_str(before);
+        let parameters = after.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, ';' | ':'));
+        rest = parameters.strip_prefix('m').unwrap_or_else(|| {
+            plain.push_str("\x1b[");
+            after
+        });
+    }
+    plain + rest
+}
+
 fn escape(text: &mut String, character: char) {
     // Writing to a string cannot fail.
     let _ = write!(text, "\\u{{{:x}}}", u32::from(character));
@@ -45,7 +93,13 @@ fn escape(text: &mut String, character: char) {
 
 #[cfg(test)]
 mod tests {
-    use super::harmless;
+    use super::{harmless, without_colours};
+
+    #[test]
+    fn colours_are_left_out_and_nothing_else() {
+        assert_eq!(without_colours("\x1b[1;31mred\x1b[0m, \x1b[mplain"), "red, plain");
+        assert_eq!(without_colours("\x1b[2Jcleared \x1b[31"), "\x1b[2Jcleared \x1b[31");
+    }
 
     #[test]
     fn g15_control_and_direction_characters_are_escaped() {

@@ -6,6 +6,7 @@
 //! What a buildpack asks for *while* it runs goes through [`BuildHost`].
 
 pub mod by_kind;
+mod lines;
 pub mod process;
 pub mod wasm;
 pub mod worker;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cnb::api::ApiVersion;
 use crate::cnb::build_plan::PlanContribution;
+use crate::cnb::env::Environment;
 use crate::cnb::id::{BuildpackRef, ExecEnv, LayerName};
 use crate::cnb::launch::{Label, Process, Slice};
 use crate::cnb::layer::{EnvironmentChange, LayerTypes};
@@ -185,6 +187,8 @@ pub struct Executables {
     pub platform: PathBuf,
     /// Media types of bills of materials it says it writes.
     pub sbom_formats: Vec<String>,
+    /// Where private files of a call are made.
+    pub scratch: PathBuf,
 }
 
 /// What is the same for both calls.
@@ -197,7 +201,7 @@ pub struct CallInputs {
     /// The whole of what the guest can see, in no particular order.
     pub mounts: Vec<Mount>,
     /// The process environment, by the rules of the specification.
-    pub environment: BTreeMap<String, String>,
+    pub environment: Environment,
     /// What the image is for.
     pub target: Target,
     /// Such as `production`.
@@ -395,7 +399,8 @@ pub enum GuestFailure {
     Unloadable {
         buildpack: BuildpackRef,
         /// `buildpack.unsupported_import`, `buildpack.missing_export`,
-        /// `buildpack.not_a_component` or `buildpack.compile_limit`.
+        /// `buildpack.not_a_component`, `buildpack.compile_limit` or
+        /// `buildpack.not_executable`.
         id: String,
         message: String,
         hint: Option<String>,
@@ -464,6 +469,7 @@ impl Diagnose for GuestFailure {
                 "buildpack.unsupported_import" => "buildpack.unsupported_import",
                 "buildpack.missing_export" => "buildpack.missing_export",
                 "buildpack.compile_limit" => "buildpack.compile_limit",
+                "buildpack.not_executable" => "buildpack.not_executable",
                 _ => "buildpack.not_a_component",
             },
             Self::WorkerCrashed { .. } => "worker.crashed",

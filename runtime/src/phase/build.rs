@@ -20,7 +20,7 @@ use self::layer_files::write_environment;
 use crate::cancel::{Cancel, Cancelled};
 use crate::catalog::Buildpack;
 use crate::cnb::build_plan::BuildPlan;
-use crate::cnb::env::{Environment, LayerEnvironment, LayerRoots, apply_build};
+use crate::cnb::env::{LayerEnvironment, LayerRoots};
 use crate::cnb::id::{BuildpackRef, ExecEnv, LayerName};
 use crate::cnb::layer::LayerTypes;
 use crate::cnb::target::Target;
@@ -41,7 +41,7 @@ use crate::sources::{Session, Sources};
 use crate::store::CachedLayer;
 use crate::tree::Tree;
 use crate::walk;
-use crate::workspace::Workspace;
+use crate::workspace::{Carried, Workspace};
 
 /// What building depends on besides the group.
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +130,7 @@ pub fn build(
     events: &mut dyn EventSink,
 ) -> Result<Outcome, BuildError> {
     let mut progress = Progress {
-        environment: Environment::new(),
+        environment: workspace.before_layers(),
         visible: Vec::new(),
         met: BTreeSet::new(),
         outcome: Outcome { built: Built::default(), kept: Vec::new() },
@@ -157,7 +157,7 @@ pub fn build(
 
 /// What earlier buildpacks leave to later ones.
 struct Progress {
-    environment: Environment,
+    environment: Carried,
     /// Build layers of earlier buildpacks, at their paths.
     visible: Vec<Mount>,
     /// Names of the plan that are satisfied.
@@ -183,18 +183,13 @@ fn build_one(
         .ok_or_else(|| BuildError::NotRunnable { buildpack: reference.clone() })?;
     let grants = request.policy.grant(reference, &buildpack.descriptor.grants).map_err(BuildError::Grant)?;
     let app_write = grants.allows(&Grant::AppWrite);
-    let layers_work_directory = workspace.layers_of(&reference.id).map_err(failed)?;
+    let layers_work_directory = workspace.layers_of(buildpack).map_err(failed)?;
     let cached = restored.take(&reference.id);
     let mut mounts = workspace.mounts(buildpack, app_write).map_err(failed)?;
     mounts.extend(progress.visible.iter().cloned());
-    let mut environment = workspace.environment(
-        buildpack,
-        request.target,
-        request.exec_env,
-        request.user_env,
-        &progress.environment,
-    );
-    environment.insert("CNB_LAYERS_DIR".to_owned(), workspace.places.layers_of(&reference.id));
+    let mut environment =
+        workspace.environment(buildpack, request.target, request.exec_env, &progress.environment);
+    workspace.add_build_variables(buildpack, &mut environment);
     let inputs = BuildInputs {
         call: CallInputs {
             buildpack: reference.clone(),
@@ -427,7 +422,7 @@ fn take_outputs(
             changes,
         })
         .collect();
-    apply_build(&mut progress.environment, &environments);
+    progress.environment.add(&environments);
     let unmet: BTreeSet<&String> = outputs.unmet.iter().collect();
     progress
         .met

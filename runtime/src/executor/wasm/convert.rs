@@ -361,8 +361,8 @@ fn environment_change(
             types::EnvironmentOperation::Prepend => EnvironmentOperation::Prepend,
         },
         name: change.name,
-        value: change.value,
-        delimiter: change.delimiter,
+        value: change.value.into(),
+        delimiter: change.delimiter.into(),
     })
 }
 

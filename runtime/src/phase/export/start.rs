@@ -85,6 +85,10 @@ fn direct_process<'a>(
         if features.has_profile_d {
             reasons.push(format!("layer `{name}` of buildpack `{buildpack}` has scripts in `profile.d`"));
         }
+        if layer.environment.iter().any(|change| change.value.to_str().is_none()) {
+            reasons
+                .push(format!("layer `{name}` of buildpack `{buildpack}` has a variable that is not text"));
+        }
     }
     match process {
         Some(process) if reasons.is_empty() => Ok(process),
@@ -120,8 +124,10 @@ pub(super) fn configure(
         }
         Start::Direct(process) => {
             for (name, value) in direct_environment(run, request.built, process, layers) {
-                if run.variable(&name) != Some(&value) {
-                    run.set_variable(&name, &value);
+                // Where there is anything else, the launcher is not left out.
+                let Some(value) = value.to_str() else { continue };
+                if run.variable(&name) != Some(value) {
+                    run.set_variable(&name, value);
                 }
             }
             if !request.run_image.is_scratch() {
@@ -169,7 +175,7 @@ pub(super) fn direct_environment(
         .env
         .iter()
         .filter_map(|entry| entry.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .map(|(name, value)| (name.to_owned(), value.into()))
         .collect();
     for buildpack in &built.buildpacks {
         let layers: Vec<LayerEnvironment<'_>> = layers
