@@ -67,6 +67,23 @@ pub trait BlobStore: Notes {
     fn discard(&self, path: &Path);
 }
 
+/// Keeps nothing, for whoever has all blobs already.
+impl BlobStore for () {
+    fn find(&self, _: &DiffId, _: &str) -> Option<StoredBlob> {
+        None
+    }
+
+    fn create(&self) -> io::Result<NewBlob> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn commit(&self, _: NewBlob, _: &DiffId, _: &str, _: &Digest, _: u64) -> io::Result<StoredBlob> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn discard(&self, _: &Path) {}
+}
+
 /// A file that is being filled; it is removed when it is dropped.
 #[derive(Debug)]
 pub struct NewBlob {

@@ -20,6 +20,12 @@ pub enum MediaFamily {
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+/// What the families call the other kinds of layers.
+const OTHER_LAYERS: [(MediaType, &str); 3] = [
+    (MediaType::ImageLayer, "application/vnd.docker.image.rootfs.diff.tar"),
+    (MediaType::ImageLayerZstd, "application/vnd.docker.image.rootfs.diff.tar.zstd"),
+    (MediaType::ImageLayerNonDistributableGzip, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
+];
 /// Docker's counterpart of an image index.
 pub(super) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
@@ -59,6 +65,24 @@ impl MediaFamily {
             Self::Oci => MediaType::ImageLayerGzip,
             Self::Docker => MediaType::Other(DOCKER_LAYER.to_owned()),
         }
+    }
+}
+
+impl MediaFamily {
+    /// What this family calls a layer of `media_type`; unknown types stay.
+    #[must_use]
+    pub fn of_layer(self, media_type: &MediaType) -> MediaType {
+        let names = [(MediaType::ImageLayerGzip, DOCKER_LAYER)];
+        for (oci, docker) in names.iter().chain(&OTHER_LAYERS) {
+            let docker = MediaType::Other((*docker).to_owned());
+            if *media_type == *oci || *media_type == docker {
+                return match self {
+                    Self::Oci => oci.clone(),
+                    Self::Docker => docker,
+                };
+            }
+        }
+        media_type.clone()
     }
 }
 

@@ -9,5 +9,6 @@ pub mod build;
 pub mod detect;
 pub mod export;
 pub mod keep;
+pub mod rebase;
 pub mod restore;
 pub mod values;
