@@ -29,6 +29,7 @@ mod last_cache;
 mod layers_dir;
 pub mod rebaser;
 pub mod restorer;
+mod telling;
 
 pub use self::error::{BUILDPACK_API, GENERIC, INVALID, PLATFORM_API, ProgramError};
 pub use self::files::FileError;

@@ -19,6 +19,7 @@ use super::files::{self, FileError};
 use super::images::Images;
 use super::last_cache::{LastCache, LastCacheError};
 use super::layers_dir::{LayersDir, LayersDirError};
+use super::telling::{note, warn, with_causes};
 use crate::cnb::analyzed_toml::Analyzed;
 use crate::cnb::api::{ApiVersion, PlatformApi};
 use crate::cnb::cache_metadata::CacheMetadata;
@@ -142,10 +143,6 @@ pub fn run(inputs: &Inputs, images: &dyn Images, events: &mut dyn EventSink) -> 
         })?;
     }
     Ok(())
-}
-
-fn warn(events: &mut dyn EventSink, message: String) {
-    events.event(Event::Warning { message });
 }
 
 struct Restoring<'a> {
@@ -287,8 +284,11 @@ impl Restoring<'_> {
                 let (buildpack, layer) = (layer.buildpack.reference(), harmless(&layer.layer));
                 return Err(RestoreError::Write { buildpack, layer, source });
             }
-            let message =
-                format!("layer `{buildpack}:{}` is not restored: {}", harmless(&layer.layer), chain(&miss));
+            let message = format!(
+                "layer `{buildpack}:{}` is not restored: {}",
+                harmless(&layer.layer),
+                with_causes(&miss)
+            );
             warn(events, message);
         }
         Ok(restored)
@@ -309,7 +309,10 @@ impl Restoring<'_> {
                 Err(Miss::Machine(source)) => return Err(RestoreError::Sbom(source)),
                 Err(miss) => {
                     self.layers.remove_sboms(Some("cache"))?;
-                    warn(events, format!("cached bills of materials are not restored: {}", chain(&miss)));
+                    warn(
+                        events,
+                        format!("cached bills of materials are not restored: {}", with_causes(&miss)),
+                    );
                 }
             }
         }
@@ -343,19 +346,4 @@ fn named_well(
         }
     }
     well
-}
-
-fn note(events: &mut dyn EventSink, message: String) {
-    events.event(Event::Note { message });
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    harmless(&text)
 }
