@@ -40,7 +40,7 @@ impl Notes for () {
 
 /// Keeps compressed layers. An encoder's name is part of the key, so that a
 /// layer taken from here has the bytes a fresh one would have.
-pub trait BlobStore: Notes {
+pub trait BlobStore: Notes + Sync {
     /// Looks up a layer by what it is uncompressed. What cannot be read is not there.
     fn find(&self, diff_id: &DiffId, encoder: &str) -> Option<StoredBlob>;
 

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
 
-use super::{APP_DIRECTORY, ExportError, LAYERS_DIRECTORY, Launcher};
+use super::{ExportError, LAYERS_DIRECTORY, Launcher};
 use crate::cnb::id::{BuildpackId, LayerName};
-use crate::cnb::launch::{ProcessTable, Slice};
+use crate::cnb::launch::Slice;
 use crate::cnb::sbom::Sbom;
 use crate::cnb::slice::SlicePattern;
 use crate::executor::AppLink;
 use crate::oci::layer::Owner;
-use crate::tree::{Entry, EntryKind, Listing};
+use crate::tree::{Entry, EntryKind, Listing, SpecialFile};
 
 /// Where the launcher is in an image.
 pub(super) const LAUNCHER_PATH: &str = "/cnb/lifecycle/launcher";
@@ -31,6 +31,7 @@ pub(super) enum Content<'a> {
     Directory,
     Symlink(Vec<u8>),
     Bytes(&'a [u8]),
+    Special(SpecialFile),
     /// A file of the tree the layer is made from.
     File {
         entry: &'a Entry,
@@ -44,51 +45,82 @@ fn directory<'a>(name: impl Into<Vec<u8>>, owner: Owner) -> LayerEntry<'a> {
 
 /// All directories above and including `path`, from the top; not `/` itself (TAR-07).
 fn directories<'a>(path: &str, owner: Owner) -> Vec<LayerEntry<'a>> {
-    let ends = path.match_indices('/').map(|(place, _)| place).skip(1).chain([path.len()]);
-    ends.map(|end| directory(&path[..end], owner)).collect()
+    ends(path).map(|end| directory(&path[..end], owner)).collect()
 }
 
-/// Who may execute a file of the image.
+/// Where the names of the directories above and including `path` end.
+pub(super) fn ends(path: &str) -> impl Iterator<Item = usize> {
+    path.match_indices('/').map(|(place, _)| place).skip(1).chain([path.len()])
+}
+
+/// Which permissions files and directories of a tree get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ExecuteBits {
-    /// As they are: a buildpack set them, so they are the same on every machine.
-    Kept,
-    /// All or none: the others are left to the mask of whoever has the source.
+pub(super) enum Modes {
+    /// Readable by all and writable by the owner, and executable as they are: a
+    /// buildpack set those bits, so they are the same on every machine.
+    KeepExecute,
+    /// The same, but executable by all or none: the source's bits are left to the
+    /// mask of whoever has it.
     Normal,
+    /// As on disk (TAR-05).
+    OnDisk,
 }
 
-/// An entry of a tree, readable by all and writable by its owner.
-fn tree_entry<'a>(root: &str, entry: &'a Entry, owner: Owner, bits: ExecuteBits) -> LayerEntry<'a> {
-    let mut name = Vec::with_capacity(root.len() + 1 + entry.path.len());
-    name.extend_from_slice(root.as_bytes());
-    name.push(b'/');
-    name.extend_from_slice(&entry.path);
-    let (mode, content) = match &entry.kind {
-        EntryKind::Directory => (0o755, Content::Directory),
-        EntryKind::Symlink { target } => (0o777, Content::Symlink(target.clone())),
-        EntryKind::File { size, execute } => {
-            let execute = match bits {
-                ExecuteBits::Kept => *execute,
-                ExecuteBits::Normal if *execute == 0 => 0,
-                ExecuteBits::Normal => 0o111,
-            };
-            (0o644 | execute, Content::File { entry, size: *size })
-        }
-    };
-    LayerEntry { name, mode, owner, content }
+/// Where a tree is in an image, what is above it there, and how its files look.
+#[derive(Debug, Clone)]
+pub(super) struct Ground<'a> {
+    /// Absolute.
+    pub root: String,
+    /// From the top down to the root itself.
+    pub above: Vec<LayerEntry<'a>>,
+    /// Of everything below the root.
+    pub owner: Owner,
+    pub modes: Modes,
 }
 
-/// A buildpack's layer, in walk order (TAR-08).
-pub(super) fn buildpack_layer<'a>(
-    buildpack: &BuildpackId,
-    name: &LayerName,
-    listing: &'a Listing,
-    owner: Owner,
-) -> Vec<LayerEntry<'a>> {
-    let root = layer_directory(buildpack, name);
-    let mut entries = directories(&root, owner);
-    entries.extend(listing.entries.iter().map(|entry| tree_entry(&root, entry, owner, ExecuteBits::Kept)));
+impl Ground<'_> {
+    /// A root that nobody has made: all of its parents are like everything below it.
+    pub(super) fn normalised(root: String, owner: Owner, modes: Modes) -> Self {
+        Self { above: directories(&root, owner), root, owner, modes }
+    }
+
+    fn name_of(&self, path: &[u8]) -> Vec<u8> {
+        let mut name = Vec::with_capacity(self.root.len() + 1 + path.len());
+        name.extend_from_slice(self.root.as_bytes());
+        name.push(b'/');
+        name.extend_from_slice(path);
+        name
+    }
+
+    /// An entry of the tree as it is in the image.
+    fn entry<'a>(&self, entry: &'a Entry) -> LayerEntry<'a> {
+        let (normal, content) = match &entry.kind {
+            EntryKind::Directory => (0o755, Content::Directory),
+            EntryKind::Symlink { target } => (0o777, Content::Symlink(target.clone())),
+            EntryKind::Special(special) => (0o644, Content::Special(*special)),
+            EntryKind::File { size, execute } => {
+                let execute = match self.modes {
+                    Modes::Normal if *execute != 0 => 0o111,
+                    _ => *execute,
+                };
+                (0o644 | execute, Content::File { entry, size: *size })
+            }
+        };
+        let mode = if self.modes == Modes::OnDisk { entry.mode } else { normal };
+        LayerEntry { name: self.name_of(&entry.path), mode, owner: self.owner, content }
+    }
+}
+
+/// A whole tree, in walk order (TAR-08).
+pub(super) fn tree_layer<'a>(ground: &Ground<'a>, listing: &'a Listing) -> Vec<LayerEntry<'a>> {
+    let mut entries = ground.above.clone();
+    entries.extend(listing.entries.iter().map(|entry| ground.entry(entry)));
     entries
+}
+
+/// A buildpack's layer.
+pub(super) fn buildpack_ground<'a>(buildpack: &BuildpackId, name: &LayerName, owner: Owner) -> Ground<'a> {
+    Ground::normalised(layer_directory(buildpack, name), owner, Modes::KeepExecute)
 }
 
 /// `/layers/<buildpack>/<layer>`
@@ -151,22 +183,25 @@ pub(super) fn config_layer(metadata: &str, owner: Owner) -> Vec<LayerEntry<'_>> 
 }
 
 /// A link for each process (TAR-13); `None` without processes.
-pub(super) fn process_types_layer(processes: &ProcessTable) -> Option<Vec<LayerEntry<'static>>> {
-    if processes.is_empty() {
-        return None;
-    }
-    let mut entries = directories("/cnb/process", Owner::ROOT);
-    entries.extend(processes.iter().map(|(_, process)| LayerEntry {
-        name: format!("/cnb/process/{}", process.process_type).into(),
+pub(super) fn process_types_layer<'a>(
+    types: impl Iterator<Item = &'a str>,
+) -> Option<Vec<LayerEntry<'static>>> {
+    let links = types.map(|process_type| LayerEntry {
+        name: format!("/cnb/process/{process_type}").into(),
         mode: 0o755,
         owner: Owner::ROOT,
         content: Content::Symlink(LAUNCHER_PATH.into()),
-    }));
+    });
+    let mut links = links.peekable();
+    links.peek()?;
+    let mut entries = directories("/cnb/process", Owner::ROOT);
+    entries.extend(links);
     Some(entries)
 }
 
 /// The app in path order (TAR-08), by path relative to it: the tree with links put into it.
 pub(super) struct App<'a> {
+    ground: Ground<'a>,
     items: BTreeMap<Vec<u8>, AppItem<'a>>,
 }
 
@@ -190,12 +225,13 @@ impl AppItem<'_> {
 impl<'a> App<'a> {
     /// Puts the links into the app; each hides what the source has there.
     pub(super) fn new(
+        ground: Ground<'a>,
         listing: &'a Listing,
         links: &[(BuildpackId, AppLink)],
         launch_layers: &BTreeSet<(&BuildpackId, &LayerName)>,
     ) -> Result<Self, ExportError> {
         let tree = listing.entries.iter().map(|entry| (entry.path.clone(), AppItem::Tree(entry)));
-        let mut app = Self { items: tree.collect() };
+        let mut app = Self { ground, items: tree.collect() };
         for (buildpack, link) in links {
             let fail = |reason| {
                 let (buildpack, path) = (buildpack.clone(), link.path.escape_debug().to_string());
@@ -243,17 +279,13 @@ impl<'a> App<'a> {
     }
 
     /// The layers of the app: one for each slice, then one with the rest (EXP-04).
-    pub(super) fn layers(
-        &self,
-        slices: &[Slice],
-        owner: Owner,
-    ) -> Result<Vec<Vec<LayerEntry<'_>>>, ExportError> {
+    pub(super) fn layers(&self, slices: &[Slice]) -> Result<Vec<Vec<LayerEntry<'a>>>, ExportError> {
         let mut slice_of: BTreeMap<&[u8], usize> = BTreeMap::new();
         for (number, slice) in slices.iter().enumerate() {
             let patterns = slice
                 .paths
                 .iter()
-                .map(|pattern| SlicePattern::parse(pattern, APP_DIRECTORY))
+                .map(|pattern| SlicePattern::parse(pattern, &self.ground.root))
                 .collect::<Result<Vec<_>, _>>()?;
             // SLC-02: below a directory that matches, everything does. Parents come first.
             let mut whole_directories: HashSet<&[u8]> = HashSet::new();
@@ -284,12 +316,15 @@ impl<'a> App<'a> {
         self.drop_emptied_directories(&mut layers[slices.len()]);
         Ok(layers
             .into_iter()
-            .map(|paths| {
-                if paths.is_empty() && !slices.is_empty() {
+            .enumerate()
+            .map(|(number, paths)| {
+                // An app without files is still there, and nobody's slice.
+                let is_all_of_it = number == slices.len() && self.items.is_empty();
+                if paths.is_empty() && !is_all_of_it {
                     return vec![];
                 }
-                let mut entries = directories(APP_DIRECTORY, owner);
-                entries.extend(paths.into_iter().map(|path| self.entry(path, owner)));
+                let mut entries = self.ground.above.clone();
+                entries.extend(paths.into_iter().map(|path| self.entry(path)));
                 entries
             })
             .collect())
@@ -311,12 +346,11 @@ impl<'a> App<'a> {
         *rest = kept;
     }
 
-    fn entry(&self, path: &[u8], owner: Owner) -> LayerEntry<'_> {
-        let mut name = APP_DIRECTORY.as_bytes().to_vec();
-        name.push(b'/');
-        name.extend_from_slice(path);
+    fn entry(&self, path: &[u8]) -> LayerEntry<'a> {
+        let owner = self.ground.owner;
+        let name = self.ground.name_of(path);
         match &self.items[path] {
-            AppItem::Tree(entry) => tree_entry(APP_DIRECTORY, entry, owner, ExecuteBits::Normal),
+            AppItem::Tree(entry) => self.ground.entry(entry),
             AppItem::MadeDirectory => directory(name, owner),
             AppItem::MadeLink(target) => {
                 LayerEntry { name, mode: 0o777, owner, content: Content::Symlink(target.clone()) }

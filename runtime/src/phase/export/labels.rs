@@ -9,7 +9,8 @@ use crate::cnb::labels::{
     self, BuildMetadata, BuildpackLayers, BuildpackRecord, LayerRecord, LifecycleMetadata, ProcessRecord,
     RunImageRecord, StackRecord, StackRunImage, StoreRecord,
 };
-use crate::phase::values::{Built, BuiltLayer, ExportedLayer};
+use crate::oci::image::Layer;
+use crate::phase::values::{Built, BuiltLayer};
 
 pub(super) fn lifecycle_metadata(run_image: &RunImage) -> LifecycleMetadata {
     let (top_layer, reference) = match &run_image.base {
@@ -27,10 +28,10 @@ pub(super) fn lifecycle_metadata(run_image: &RunImage) -> LifecycleMetadata {
     }
 }
 
-pub(super) fn buildpack_records(
+pub(super) fn buildpack_records<'l>(
     built: &Built,
     layers: &[&BuiltLayer],
-    exported: &[ExportedLayer],
+    made: impl Iterator<Item = &'l Layer>,
 ) -> Result<Vec<BuildpackLayers>, ExportError> {
     let json = |buildpack: &BuildpackRef, subject: String, text: &str| {
         labels::json_of_toml(text).map_err(|cause| ExportError::Metadata {
@@ -39,18 +40,19 @@ pub(super) fn buildpack_records(
             cause,
         })
     };
+    let made: Vec<&Layer> = made.collect();
     built
         .buildpacks
         .iter()
         .map(|buildpack| {
             let reference = &buildpack.reference;
             let mut records = BTreeMap::new();
-            for (layer, exported) in layers.iter().zip(exported) {
+            for (layer, made) in layers.iter().zip(&made) {
                 if layer.buildpack != *reference {
                     continue;
                 }
                 let record = LayerRecord {
-                    sha: exported.diff_id.to_string(),
+                    sha: made.diff_id.to_string(),
                     data: json(reference, format!("layer `{}`", layer.name), &layer.metadata)?,
                     build: layer.types.build,
                     launch: layer.types.launch,
