@@ -9,7 +9,7 @@ mod reader;
 mod writer;
 
 pub use self::reader::{LayoutImage, Platform, read_image};
-pub use self::writer::{ImageLayout, KeepGoing};
+pub use self::writer::{ImageLayout, KeepGoing, Placing};
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

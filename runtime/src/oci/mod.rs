@@ -6,6 +6,7 @@
 //! builds; whoever makes an image hands over entries, labels and files.
 
 pub mod blob;
+pub mod compression;
 pub mod digest;
 pub mod elf;
 pub mod files;
@@ -13,3 +14,4 @@ pub mod gzip;
 pub mod image;
 pub mod layer;
 pub mod layout;
+pub mod reference;

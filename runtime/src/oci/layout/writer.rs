@@ -37,6 +37,20 @@ pub struct ImageLayout {
 /// Called between pieces of work; answers whether to go on.
 pub type KeepGoing<'a> = &'a mut dyn FnMut(u64) -> bool;
 
+/// How an image is put into a layout.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Placing<'a> {
+    /// Its name there.
+    pub reference: &'a str,
+    /// Whether it is the only image of the layout afterwards.
+    pub alone: bool,
+    /// Whether layers that come from this very layout stay unread.
+    pub unread: bool,
+    /// Where layouts may lack blobs that somebody else has; such a blob is left
+    /// out here too.
+    pub sparse: Option<&'a Path>,
+}
+
 impl Drop for ImageLayout {
     /// Closing alone would leave the lock with a child that is just being
     /// started and has not closed its copy of the descriptor yet.
@@ -125,9 +139,29 @@ impl ImageLayout {
         notes: &dyn Notes,
         keep_going: KeepGoing<'_>,
     ) -> Result<Digest, LayoutError> {
+        self.place(image, &Placing { reference, ..Placing::default() }, notes, keep_going)
+    }
+
+    /// Puts an image into the layout as `placing` says.
+    ///
+    /// # Errors
+    /// As [`ImageLayout::write`].
+    pub fn place(
+        &self,
+        image: &Image,
+        placing: &Placing<'_>,
+        notes: &dyn Notes,
+        keep_going: KeepGoing<'_>,
+    ) -> Result<Digest, LayoutError> {
         let mut changed = false;
         let mut seals = Seals::load(&self.handle, notes);
         for layer in &image.layers {
+            if placing.unread && is_one_file(&layer.blob, &self.blob_path(&layer.digest), layer.size) {
+                continue;
+            }
+            if placing.sparse.is_some_and(|place| is_left_out(&layer.blob, place)) {
+                continue;
+            }
             changed |= self.add_blob(layer, &mut seals, keep_going)?;
         }
         seals.keep(image, notes);
@@ -137,7 +171,7 @@ impl ImageLayout {
         if changed {
             self.synchronise(&self.directory.join(BLOBS))?;
         }
-        self.set_reference(image, &manifest, reference)?;
+        self.set_reference(image, &manifest, placing)?;
         Ok(manifest.digest)
     }
 
@@ -228,8 +262,14 @@ impl ImageLayout {
         Ok(true)
     }
 
-    /// Makes `reference` point to a manifest; leaves the index alone when it already does.
-    fn set_reference(&self, image: &Image, manifest: &Document, reference: &str) -> Result<(), LayoutError> {
+    /// Makes the image's name point to a manifest; leaves the index alone when it already does.
+    fn set_reference(
+        &self,
+        image: &Image,
+        manifest: &Document,
+        placing: &Placing<'_>,
+    ) -> Result<(), LayoutError> {
+        let reference = placing.reference;
         let old = read_document(&self.directory, &self.directory.join(INDEX_FILE), INDEX_FILE)?;
         // As plain JSON, so that what others wrote stays as it is.
         let mut index: Value =
@@ -250,6 +290,9 @@ impl ImageLayout {
             "platform": platform,
         });
         let has_reference = |value: &Value| value["annotations"][REFERENCE_ANNOTATION] == reference;
+        if placing.alone {
+            manifests.clear();
+        }
         match manifests.iter().position(has_reference) {
             Some(first) => {
                 let mut position = 0;
@@ -296,6 +339,24 @@ impl ImageLayout {
     fn invalid(&self, name: &str, reason: String) -> LayoutError {
         LayoutError::Invalid { directory: self.directory.clone(), name: name.to_owned(), reason }
     }
+}
+
+/// Whether a blob is at its place already, being the file that it would be copied from.
+fn is_one_file(blob: &Path, place: &Path, size: u64) -> bool {
+    let status = |path: &Path| fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file);
+    match (status(blob), status(place)) {
+        (Some(blob), Some(place)) => {
+            blob.dev() == place.dev() && blob.ino() == place.ino() && place.len() == size
+        }
+        _ => false,
+    }
+}
+
+/// Whether a blob of a layout below `place` is missing.
+fn is_left_out(blob: &Path, place: &Path) -> bool {
+    let is_missing =
+        || fs::symlink_metadata(blob).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    blob.starts_with(place) && is_missing()
 }
 
 /// A file under a temporary name, removed unless it gets its own.

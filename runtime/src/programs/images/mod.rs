@@ -1,11 +1,16 @@
 //! Where a platform keeps its images: one seam for layouts, daemons and registries.
 
+mod layout;
+
+pub use self::layout::LayoutImages;
+
 use std::io::Read;
 
 use crate::cancel::Cancel;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::Image;
+use crate::oci::reference::InvalidReference;
 
 /// Finds and keeps images by name.
 pub trait Images {
@@ -70,12 +75,50 @@ pub struct SavedImage {
 #[derive(Debug, thiserror::Error)]
 pub enum ImagesError {
     /// A name that names no image.
-    #[error("`{name}` is not the name of an image: {rule}")]
-    Name { name: String, rule: &'static str },
-    /// What is there cannot be used.
+    #[error(transparent)]
+    Name(#[from] InvalidReference),
+    /// What is there cannot be reached.
     #[error("cannot use image `{name}`")]
-    Image { name: String, source: Box<dyn std::error::Error + Send + Sync> },
+    Image { name: String, source: Cause },
+    /// What is there is no whole image; as a previous image it counts as none (ANA-05).
+    #[error("image `{name}` is damaged")]
+    Damaged { name: String, source: Cause },
+    /// It could not be kept under this name.
+    #[error("cannot write image `{name}`")]
+    NotWritable { name: String, source: Cause },
     /// A layer is not there.
     #[error("image `{image}` has no layer `{diff_id}`")]
     NoLayer { image: String, diff_id: DiffId },
+    /// It is not kept under every name (RPT-06).
+    #[error("the image was not saved as {}", names_of(unsaved))]
+    Unsaved {
+        /// What was saved nevertheless.
+        saved: SavedImage,
+        /// At least one.
+        unsaved: Vec<Unsaved>,
+    },
+}
+
+/// What a kind of [`Images`] has to say about an error.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// A name that an image was not saved under.
+#[derive(Debug)]
+pub struct Unsaved {
+    pub name: String,
+    pub cause: Cause,
+}
+
+/// The names with their causes: there may be several, and `source` is one.
+fn names_of(unsaved: &[Unsaved]) -> String {
+    let with_causes = |unsaved: &Unsaved| {
+        let mut text = format!("`{}`: {}", unsaved.name, unsaved.cause);
+        let mut cause = unsaved.cause.source();
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    };
+    unsaved.iter().map(with_causes).collect::<Vec<_>>().join("; ")
 }

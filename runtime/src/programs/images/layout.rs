@@ -1,0 +1,210 @@
+//! Images as directories: each name is an image layout of its own below one directory.
+
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fs_err as fs;
+use rustix::fs::Access;
+
+use super::{Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved};
+use crate::cancel::Cancel;
+use crate::oci::blob::BlobStore;
+use crate::oci::compression::decompress;
+use crate::oci::digest::{DiffId, Digest};
+use crate::oci::image::Image;
+use crate::oci::layout::{ImageLayout, LayoutError, LayoutImage, Placing, Platform, read_image};
+use crate::oci::reference::{InvalidReference, Reference};
+
+/// How long another process may write to the same layout.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The images of a layout directory.
+///
+/// A name that starts with the directory is the path of a layout, perhaps with `@`
+/// and the digest of its image behind it, as `analyzed.toml` has it. Every other
+/// name is that of an image: a tag is in `<registry>/<repository>/<tag>`, a digest
+/// in `<registry>/<repository>/<algorithm>/<digest>`.
+///
+/// # Spec
+/// `platform.md` 0.15 "Map an image reference to a path in the layout directory";
+/// RPT-04. As with the reference lifecycle, each layout has one image, and may lack
+/// blobs of a run image that the platform has elsewhere: they are missing in what
+/// is made from it, too.
+#[derive(Debug, Clone)]
+pub struct LayoutImages {
+    directory: PathBuf,
+    /// What to take where a layout has an image for several systems.
+    architecture: String,
+}
+
+/// Where a name leads to.
+struct Place {
+    directory: PathBuf,
+    /// What the image is called there.
+    reference: String,
+    /// Of the manifest, where the name says it.
+    digest: Option<Digest>,
+}
+
+impl LayoutImages {
+    /// The images below `directory`, which is absolute. Where one is there for
+    /// several systems, it is the one for `architecture` (`amd64`, `arm64`).
+    #[must_use]
+    pub fn new(directory: PathBuf, architecture: String) -> Self {
+        Self { directory, architecture }
+    }
+
+    fn place(&self, name: &str) -> Result<Place, ImagesError> {
+        let (path, digest) = match name.rsplit_once('@') {
+            Some((path, digest)) => (path, digest.parse().ok()),
+            None => (name, None),
+        };
+        let path = Path::new(path);
+        if path.starts_with(&self.directory) {
+            let refused = |rule| InvalidReference { value: name.escape_debug().to_string(), rule };
+            if name.contains('@') && digest.is_none() {
+                return Err(refused("what follows the `@` is not a SHA-256 digest").into());
+            }
+            if path.components().any(|part| part == Component::ParentDir) {
+                return Err(refused("a path to a layout has no `..`").into());
+            }
+            let last = path.file_name().map(|last| last.to_string_lossy().into_owned());
+            let reference = last.unwrap_or_default();
+            return Ok(Place { directory: path.to_owned(), reference, digest });
+        }
+        let reference: Reference = name.parse()?;
+        let called = reference.digest().map(Digest::to_string).or(reference.tag().map(str::to_owned));
+        Ok(Place {
+            directory: self.directory.join(reference.layout_path()),
+            reference: called.unwrap_or_default(),
+            digest: None,
+        })
+    }
+
+    fn read(&self, place: &Place) -> Result<Option<LayoutImage>, LayoutError> {
+        let platform = Platform { os: "linux", architecture: &self.architecture, variant: None };
+        let found = match read_image(&place.directory, None, Some(platform)) {
+            Err(LayoutError::Missing { .. }) => return Ok(None),
+            Err(LayoutError::Ambiguous { .. }) => {
+                read_image(&place.directory, Some(&place.reference), Some(platform))?
+            }
+            found => found?,
+        };
+        Ok(Some(found).filter(|found| place.digest.as_ref().is_none_or(|digest| *digest == found.digest)))
+    }
+
+    fn write(
+        &self,
+        image: &Image,
+        place: &Place,
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+    ) -> Result<Digest, LayoutError> {
+        let started = Instant::now();
+        let layout = loop {
+            match ImageLayout::open(&place.directory) {
+                Err(LayoutError::Busy { .. }) if started.elapsed() < PATIENCE && !cancel.is_cancelled() => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                result => break result?,
+            }
+        };
+        let placing =
+            Placing { reference: &place.reference, alone: true, unread: true, sparse: Some(&self.directory) };
+        layout.place(image, &placing, blobs, &mut |_| !cancel.is_cancelled())
+    }
+}
+
+impl Images for LayoutImages {
+    fn find(&self, name: &str) -> Result<Option<FoundImage>, ImagesError> {
+        let place = self.place(name)?;
+        match self.read(&place) {
+            Ok(found) => Ok(found.map(|found| FoundImage {
+                reference: format!("{}@{}", place.directory.display(), found.digest),
+                image: found.image,
+            })),
+            Err(error) => {
+                let name = name.to_owned();
+                Err(if is_damage(&error) {
+                    ImagesError::Damaged { name, source: error.into() }
+                } else {
+                    ImagesError::Image { name, source: error.into() }
+                })
+            }
+        }
+    }
+
+    fn layer(&self, image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError> {
+        let no_layer = || ImagesError::NoLayer { image: image.reference.clone(), diff_id: diff_id.clone() };
+        let layer = image.image.layers.iter().find(|layer| layer.diff_id == *diff_id).ok_or_else(no_layer)?;
+        match fs::File::open(&layer.blob).and_then(decompress) {
+            Ok(tar) => Ok(tar),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_layer()),
+            Err(error) => Err(ImagesError::Image { name: image.reference.clone(), source: error.into() }),
+        }
+    }
+
+    /// Makes nothing: asks whether the first directory that is there could be written to.
+    fn check_write(&self, name: &str) -> Result<(), ImagesError> {
+        let place = self.place(name)?;
+        let is_writable = || {
+            let there = place.directory.ancestors().find(|directory| directory.exists());
+            let there = there.ok_or(io::ErrorKind::NotFound)?;
+            if !there.is_dir() {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
+            rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)
+        };
+        is_writable()
+            .map_err(|error| ImagesError::NotWritable { name: name.to_owned(), source: error.into() })
+    }
+
+    /// Every name gets a copy of the blobs: each is a layout of its own.
+    fn save(
+        &self,
+        image: &Image,
+        names: &[String],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+    ) -> Result<SavedImage, ImagesError> {
+        let (_, manifest) = image.documents();
+        let mut saved = SavedImage {
+            names: vec![],
+            digest: Some(manifest.digest),
+            id: None,
+            manifest_bytes: Some(manifest.bytes.len() as u64),
+        };
+        let mut unsaved = vec![];
+        for name in names {
+            let result = self
+                .place(name)
+                .map_err(Into::into)
+                .and_then(|place| self.write(image, &place, blobs, cancel).map_err(Cause::from));
+            match result {
+                Ok(_) => saved.names.push(name.clone()),
+                Err(cause) => unsaved.push(Unsaved { name: name.clone(), cause }),
+            }
+        }
+        if unsaved.is_empty() { Ok(saved) } else { Err(ImagesError::Unsaved { saved, unsaved }) }
+    }
+}
+
+/// Whether what is there is wrong, as opposed to not being reachable.
+fn is_damage(error: &LayoutError) -> bool {
+    match error {
+        LayoutError::Io { cause, .. } => cause.kind() == io::ErrorKind::NotFound,
+        LayoutError::DiskFull { .. } | LayoutError::Busy { .. } | LayoutError::Cancelled { .. } => false,
+        LayoutError::Missing { .. }
+        | LayoutError::NotALayout { .. }
+        | LayoutError::Invalid { .. }
+        | LayoutError::WrongDigest { .. }
+        | LayoutError::WrongSize { .. }
+        | LayoutError::UnreadableBlob { .. }
+        | LayoutError::NoSuchImage { .. }
+        | LayoutError::Ambiguous { .. } => true,
+    }
+}
+
+#[cfg(test)]
+mod tests;
