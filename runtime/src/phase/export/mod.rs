@@ -4,14 +4,20 @@
 //! environment); how a layer becomes bytes and a layout stays valid is `oci`'s.
 //! Nothing here depends on time, user, locale, order of directories or cores.
 
+mod assembly;
 mod contents;
+mod directories;
 mod error;
 mod labels;
 mod needs;
+mod on_disk;
 mod plans;
 mod start;
 mod work;
 
+pub use self::directories::{
+    DirectoryBuildpack, DirectoryExport, DirectoryLayer, KnownDiffIds, MadeImage, PreviousImage, make_image,
+};
 pub use self::error::ExportError;
 pub use self::needs::{MissingLibrary, Origin, Problem, Unmet};
 
@@ -19,11 +25,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use self::assembly::{Foundation, HistoryLines, assemble};
 use self::contents::{App, Ground, LayerEntry, Modes};
 use self::needs::Subject;
 use self::plans::{Made, Part, Plans};
 use self::start::Start;
-use self::work::{Before, Entries, Files, Finished, LayerPlan, Source, Tools};
+use self::work::{Before, Entries, Files, LayerPlan, Source, Tools};
 use crate::cancel::Cancel;
 use crate::cnb::id::{ExecEnv, ProcessType};
 use crate::cnb::labels::{LifecycleMetadata, ProjectMetadata};
@@ -33,10 +40,8 @@ use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
 use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::digest::Digest;
-use crate::oci::image::{
-    History, Image, ImageConfiguration, MediaFamily, RootFs, RunConfiguration, timestamp,
-};
-use crate::oci::layer::{MODIFIED_SECONDS, Owner};
+use crate::oci::image::{Image, ImageConfiguration, MediaFamily, RootFs, RunConfiguration};
+use crate::oci::layer::Owner;
 use crate::oci::layout::{ImageLayout, LayoutError, LayoutImage};
 use crate::phase::values::{Built, BuiltContents, BuiltLayer, ExportedLayer, features_of};
 use crate::tree::{Listing, Tree, TreeError, TreeLimits};
@@ -272,7 +277,12 @@ fn export_once(
     metadata.buildpacks = labels::buildpack_records(built, &layers, made.of(Part::Buildpack))?;
     made.record(&mut metadata);
     labels::set_labels(request, start, &metadata, &mut configuration.config.labels)?;
-    let image = assemble(request, configuration, made.into_layers());
+    let base_layers = match &request.run_image.base {
+        Base::Scratch(_) => vec![],
+        Base::Layout(base) => base.image.layers.clone(),
+    };
+    let base = Foundation { family, configuration, layers: base_layers };
+    let image = assemble(base, made.into_layers(), request.created, HistoryLines::Kept);
     let digest = write(&image, request, store, cancel)?;
     Ok(Exported {
         digest,
@@ -290,11 +300,15 @@ fn list(
     events: &mut dyn EventSink,
 ) -> Result<Listing, TreeError> {
     let listing = tree.list(request.limits, cancel)?;
+    warn_of_sockets(&listing, events);
+    Ok(listing)
+}
+
+fn warn_of_sockets(listing: &Listing, events: &mut dyn EventSink) {
     for path in &listing.sockets {
         let path = String::from_utf8_lossy(path).escape_debug().to_string();
         events.event(Event::Warning { message: format!("`{path}` is a socket and not part of the image") });
     }
-    Ok(listing)
 }
 
 fn features(layer: &BuiltLayer, listing: Option<&Listing>) -> LayerFeatures {
@@ -431,36 +445,6 @@ fn config_text(built: &Built) -> String {
         })
         .collect();
     metadata_toml(&buildpacks, &built.labels, &built.processes, &built.slices)
-}
-
-/// Puts base and new layers together (IMG-06, IMG-07).
-fn assemble(
-    request: &ExportRequest<'_>,
-    mut configuration: ImageConfiguration,
-    finished: Vec<Finished>,
-) -> Image {
-    let created = timestamp(request.created.unwrap_or(MODIFIED_SECONDS));
-    let mut layers = match &request.run_image.base {
-        Base::Scratch(_) => vec![],
-        Base::Layout(base) => base.image.layers.clone(),
-    };
-    configuration.history.retain(|entry| !entry.empty_layer);
-    if configuration.history.len() != layers.len() {
-        configuration.history = vec![History::default(); layers.len()];
-    }
-    for Finished { layer, created_by } in finished {
-        configuration.rootfs.diff_ids.push(layer.diff_id.clone());
-        configuration.history.push(History { created_by: Some(created_by), ..History::default() });
-        layers.push(layer);
-    }
-    for entry in &mut configuration.history {
-        entry.created = Some(created.clone());
-    }
-    configuration.created = Some(created);
-    for gone in ["docker_version", "container"] {
-        configuration.other.remove(gone);
-    }
-    Image { family: family(request.run_image), configuration, layers }
 }
 
 fn write(

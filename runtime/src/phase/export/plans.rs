@@ -66,6 +66,11 @@ impl Made {
     }
 }
 
+/// A layer that an image extension made, as it is.
+pub(super) fn extension(layer: &Layer, created_by: &str) -> Finished {
+    Finished { layer: layer.clone(), created_by: created_by.to_owned() }
+}
+
 pub(super) fn buildpack<'a>(buildpack: &BuildpackRef, name: &LayerName, source: Source<'a>) -> LayerPlan<'a> {
     LayerPlan {
         name: format!("{}:{name}", buildpack.id),

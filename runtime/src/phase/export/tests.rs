@@ -17,6 +17,7 @@ use crate::executor::AppLink;
 use crate::fault::Diagnose;
 use crate::oci::blob::{BlobStore, NewBlob, Notes, StoredBlob};
 use crate::oci::digest::DiffId;
+use crate::oci::image::History;
 use crate::oci::layout::read_image;
 use crate::phase::values::BuiltBuildpack;
 

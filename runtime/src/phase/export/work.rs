@@ -46,7 +46,7 @@ pub(super) struct Files<'a> {
     pub entries: Entries<'a>,
     /// What files among the entries are read from.
     pub tree: Option<&'a Tree>,
-    pub before: Before<'a>,
+    pub before: Before,
 }
 
 /// The entries of a layer.
@@ -57,13 +57,13 @@ pub(super) enum Entries<'a> {
 }
 
 /// Where the same layer may be already, compressed.
-pub(super) enum Before<'a> {
+pub(super) enum Before {
     /// Nowhere: it is compressed while it is read for the first time.
     New,
     /// In the store.
     Stored,
     /// In an image: one of these.
-    Image(Vec<&'a Layer>),
+    Image(Vec<Layer>),
 }
 
 /// A layer that is done, with its line of history.
@@ -237,9 +237,7 @@ impl Work<'_> {
         let known = match &files.before {
             Before::New => None,
             Before::Stored => self.tools.store.find(&diff_id, ENCODER).map(|blob| self.layer(&diff_id, blob)),
-            Before::Image(layers) => {
-                layers.iter().find(|layer| layer.diff_id == diff_id).map(|layer| (*layer).clone())
-            }
+            Before::Image(layers) => layers.iter().find(|layer| layer.diff_id == diff_id).cloned(),
         };
         if let Some(layer) = known {
             return Ok((layer, LayerSource::Reused));
