@@ -1,48 +1,90 @@
-//! `report.toml`: what a platform wants to know of the image that was made.
+//! `report.toml`: what the exporter and the rebaser tell the platform about the image.
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
-/// What the exporter and the rebaser report.
+use crate::toml_text::{self, TomlError};
+
+/// The file.
 ///
 /// # Spec
-/// `platform.md` 0.15 "report.toml"; RPT-01, RPT-03.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+/// `platform.md` 0.15 "report.toml"; RPT-01. `manifest-size` is written as a number,
+/// as the reference lifecycle does; the text of the specification's sample is read, too.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// Before Platform API 0.9.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub build: Option<BuildReport>,
+    #[serde(default)]
     pub image: ImageReport,
 }
 
-/// What the build was made with, in the words of old buildpacks.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
-pub struct BuildReport {
-    pub bom: Vec<toml::Value>,
-}
-
-/// The image.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+/// The image that was saved.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ImageReport {
     /// Every name it was saved under, the output image first.
+    #[serde(default)]
     pub tags: Vec<String>,
     /// In a daemon.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_id: Option<String>,
-    /// Of the manifest.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Of the manifest; not in a daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// In bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Of the manifest, in bytes; not in a daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number_or_text")]
     pub manifest_size: Option<u64>,
 }
 
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrText {
+    Number(u64),
+    Text(String),
+}
+
+fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match Option::<NumberOrText>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(NumberOrText::Number(number)) => Ok(Some(number)),
+        Some(NumberOrText::Text(text)) => text.parse().map(Some).map_err(serde::de::Error::custom),
+    }
+}
+
 impl Report {
+    /// Parses the text of a `report.toml`.
+    ///
+    /// # Errors
+    /// With line and column where the parser knows them.
+    pub fn parse(text: &str) -> Result<Self, TomlError> {
+        toml_text::parse(text)
+    }
+
     /// The text of the file.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("texts, numbers and values that were TOML can be written")
+        toml::to_string(self).expect("texts and sizes of files fit into TOML")
     }
+
+    /// The text of the file for a platform that wants to find the bill of materials
+    /// of the build in it, too.
+    ///
+    /// # Spec
+    /// RPT-03: before Platform API 0.9.
+    #[must_use]
+    pub fn to_toml_with_bom(&self, bom: Vec<toml::Value>) -> String {
+        let build = BuildReport { bom };
+        let report = ReportWithBom { build, image: &self.image };
+        toml::to_string(&report).expect("what was TOML and texts and sizes of files fit into TOML")
+    }
+}
+
+#[derive(Serialize)]
+struct ReportWithBom<'a> {
+    build: BuildReport,
+    image: &'a ImageReport,
+}
+
+#[derive(Serialize)]
+struct BuildReport {
+    bom: Vec<toml::Value>,
 }
 
 #[cfg(test)]
@@ -50,30 +92,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rpt_01_manifest_size_is_a_number_and_what_is_unknown_is_left_out() {
+    fn rpt_01_names_digest_and_size_are_written() {
         let image = ImageReport {
-            tags: vec!["registry.example/app:1".into(), "registry.example/app:2".into()],
-            digest: Some("sha256:ab".into()),
+            tags: vec!["registry.example/app:1".to_owned(), "registry.example/app:2".to_owned()],
+            digest: Some("sha256:aa".to_owned()),
             manifest_size: Some(1234),
-            ..ImageReport::default()
+            image_id: None,
         };
-        let text = Report { image, build: None }.to_toml();
         assert_eq!(
-            text,
+            Report { image }.to_toml(),
             "[image]\ntags = [\"registry.example/app:1\", \"registry.example/app:2\"]\n\
-             digest = \"sha256:ab\"\nmanifest-size = 1234\n"
+             digest = \"sha256:aa\"\nmanifest-size = 1234\n"
         );
-        let image =
-            ImageReport { tags: vec!["a".into()], image_id: Some("5f".into()), ..ImageReport::default() };
-        assert_eq!(Report { image, build: None }.to_toml(), "[image]\ntags = [\"a\"]\nimage-id = \"5f\"\n");
     }
 
     #[test]
-    fn rpt_03_old_platforms_get_the_bill_of_materials() {
+    fn rpt_03_old_platforms_find_the_bill_of_materials() {
         let entry = toml::Value::Table(toml::toml! { name = "x" });
-        let build = Some(BuildReport { bom: vec![entry] });
-        let text = Report { build, image: ImageReport::default() }.to_toml();
-        let read: toml::Table = toml::from_str(&text).unwrap();
+        let read: toml::Table = toml::from_str(&Report::default().to_toml_with_bom(vec![entry])).unwrap();
         assert_eq!(read["build"]["bom"][0]["name"].as_str(), Some("x"));
+        assert!(read.contains_key("image"));
+        assert!(!Report::default().to_toml().contains("build"));
+    }
+
+    #[test]
+    fn rpt_01_a_size_is_read_as_number_and_as_text() {
+        for size in ["1234", "\"1234\""] {
+            let report = Report::parse(&format!("[image]\nmanifest-size = {size}\n")).unwrap();
+            assert_eq!(report.image.manifest_size, Some(1234));
+        }
+        Report::parse("[image]\nmanifest-size = \"many\"\n").unwrap_err();
+        assert_eq!(Report::parse("").unwrap(), Report::default());
     }
 }

@@ -1,12 +1,15 @@
 //! Where a platform keeps its images: one seam for layouts, daemons and registries.
 
 mod layout;
+mod run_image;
 
 pub use self::layout::LayoutImages;
+pub use self::run_image::{best_mirror, recorded_names};
 
 use std::io::Read;
 
 use crate::cancel::Cancel;
+use crate::cnb::report_toml::{ImageReport, Report};
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::Image;
@@ -69,6 +72,21 @@ pub struct SavedImage {
     /// In a daemon.
     pub id: Option<String>,
     pub manifest_bytes: Option<u64>,
+}
+
+impl SavedImage {
+    /// What `report.toml` says of it.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report {
+            image: ImageReport {
+                tags: self.names.clone(),
+                image_id: self.id.clone(),
+                digest: self.digest.as_ref().map(ToString::to_string),
+                manifest_size: self.manifest_bytes,
+            },
+        }
+    }
 }
 
 /// Why images cannot be used.
