@@ -98,6 +98,12 @@ impl NewBlob {
         }
         Ok(())
     }
+
+    /// Leaves the file where it is, written to disk or not.
+    #[must_use]
+    pub fn leave(mut self) -> PathBuf {
+        self.path.take().expect("it is taken only by what ends the value")
+    }
 }
 
 impl Drop for NewBlob {

@@ -277,17 +277,13 @@ fn split_name(name: &[u8]) -> Option<(&[u8], &[u8])> {
 /// only a reminder of it stays here.
 fn text(field: &mut [u8], value: &[u8]) {
     field.fill(0);
-    let ascii = value.iter().filter(|byte| byte.is_ascii());
-    for (place, byte) in field.iter_mut().zip(ascii) {
-        *place = *byte;
-    }
-    // Old readers take a cut name that ends in a slash for a directory.
-    for place in field.iter_mut().rev() {
-        match *place {
-            0 => {}
-            b'/' => *place = 0,
-            _ => break,
-        }
+    let ascii: Vec<u8> = value.iter().copied().filter(u8::is_ascii).collect();
+    let kept = ascii.len().min(field.len());
+    field[..kept].copy_from_slice(&ascii[..kept]);
+    // Old readers take a name that was cut at a slash for a directory.
+    if ascii.len() > field.len() && field.ends_with(b"/") {
+        let end = field.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+        field[end] = 0;
     }
 }
 

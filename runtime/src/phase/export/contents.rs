@@ -1,6 +1,6 @@
 //! What is in each layer: entries in their order, ready to be written as tar.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 
 use super::{ExportError, LAYERS_DIRECTORY, Launcher};
@@ -280,8 +280,9 @@ impl<'a> App<'a> {
 
     /// The layers of the app: one for each slice, then one with the rest (EXP-04).
     pub(super) fn layers(&self, slices: &[Slice]) -> Result<Vec<Vec<LayerEntry<'a>>>, ExportError> {
-        let mut slice_of: BTreeMap<&[u8], usize> = BTreeMap::new();
-        for (number, slice) in slices.iter().enumerate() {
+        let mut layers: Vec<BTreeSet<&[u8]>> = Vec::with_capacity(slices.len() + 1);
+        let mut taken = Taken::of(self.items.keys());
+        for slice in slices {
             let patterns = slice
                 .paths
                 .iter()
@@ -289,6 +290,7 @@ impl<'a> App<'a> {
                 .collect::<Result<Vec<_>, _>>()?;
             // SLC-02: below a directory that matches, everything does. Parents come first.
             let mut whole_directories: HashSet<&[u8]> = HashSet::new();
+            let mut layer: BTreeSet<&[u8]> = BTreeSet::new();
             for (path, item) in &self.items {
                 let text = String::from_utf8_lossy(path);
                 let matches = parent_of(path).is_some_and(|parent| whole_directories.contains(parent))
@@ -298,22 +300,18 @@ impl<'a> App<'a> {
                         whole_directories.insert(path);
                     }
                     // SLC-03
-                    slice_of.entry(path).or_insert(number);
+                    if !taken.has(path) {
+                        layer.insert(path);
+                    }
                 }
             }
-        }
-
-        let mut layers: Vec<BTreeSet<&[u8]>> = vec![BTreeSet::new(); slices.len() + 1];
-        for path in self.items.keys() {
-            let number = slice_of.get(path.as_slice()).copied().unwrap_or(slices.len());
-            layers[number].insert(path);
-        }
-        for layer in &mut layers[..slices.len()] {
+            taken.add(&layer);
             // SLC-04
             let parents: Vec<&[u8]> = layer.iter().flat_map(|path| parents_of(path)).collect();
             layer.extend(parents);
+            layers.push(layer);
         }
-        self.drop_emptied_directories(&mut layers[slices.len()]);
+        layers.push(self.items.keys().map(Vec::as_slice).filter(|path| !taken.has(path)).collect());
         Ok(layers
             .into_iter()
             .enumerate()
@@ -328,22 +326,6 @@ impl<'a> App<'a> {
                 entries
             })
             .collect())
-    }
-
-    /// SLC-05: a directory that had children and lost all of them to slices goes too.
-    fn drop_emptied_directories(&self, rest: &mut BTreeSet<&[u8]>) {
-        let all_parents: HashSet<&[u8]> = self.items.keys().filter_map(|path| parent_of(path)).collect();
-        let mut kept_parents: HashSet<&[u8]> = HashSet::new();
-        let mut kept = BTreeSet::new();
-        // Last first, so that children are decided before their parents.
-        while let Some(path) = rest.pop_last() {
-            if all_parents.contains(path) && !kept_parents.contains(path) {
-                continue;
-            }
-            kept_parents.extend(parent_of(path));
-            kept.insert(path);
-        }
-        *rest = kept;
     }
 
     fn entry(&self, path: &[u8]) -> LayerEntry<'a> {
@@ -361,6 +343,45 @@ impl<'a> App<'a> {
     /// Paths of the app as the image will have them.
     pub(super) fn paths(&self) -> impl Iterator<Item = &[u8]> {
         self.items.keys().map(Vec::as_slice)
+    }
+}
+
+/// Which paths of an app are in the layer of a slice.
+///
+/// A directory that had children and lost all of them to slices is taken with
+/// them (SLC-05): from then on no slice gets it, and neither does the rest.
+struct Taken<'a> {
+    paths: HashSet<&'a [u8]>,
+    /// How many children of a directory are not taken.
+    left: HashMap<&'a [u8], usize>,
+}
+
+impl<'a> Taken<'a> {
+    fn of(paths: impl Iterator<Item = &'a Vec<u8>>) -> Self {
+        let mut left = HashMap::new();
+        for parent in paths.filter_map(|path| parent_of(path)) {
+            *left.entry(parent).or_insert(0) += 1;
+        }
+        Self { paths: HashSet::new(), left }
+    }
+
+    fn has(&self, path: &[u8]) -> bool {
+        self.paths.contains(path)
+    }
+
+    fn add(&mut self, paths: &BTreeSet<&'a [u8]>) {
+        self.paths.extend(paths);
+        for path in paths {
+            let mut path = *path;
+            while let Some(parent) = parent_of(path) {
+                let left = self.left.get_mut(parent).expect("a parent was counted with its child");
+                *left -= 1;
+                if *left > 0 || !self.paths.insert(parent) {
+                    break;
+                }
+                path = parent;
+            }
+        }
     }
 }
 
