@@ -8,11 +8,10 @@ use std::io;
 
 use crate::catalog::{Builder, Buildpack, CatalogError, GroupMember};
 use crate::cnb::build_plan::{BuildPlan, PlanContribution};
-use crate::cnb::env::Environment;
 use crate::cnb::id::{BuildpackRef, ExecEnv};
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink, Verdict};
-use crate::executor::{CallInputs, DetectInputs, DetectOutputs, Executor, GuestFailure, LogSink};
+use crate::executor::{CallInputs, DetectInputs, DetectOutputs, Executor, GuestFailure, LogSink, Program};
 use crate::fault::{Diagnose, Fault};
 use crate::grant::GrantRefused;
 use crate::limits::Limits;
@@ -286,21 +285,23 @@ fn detect_inputs(
     Ok(DetectInputs {
         call: CallInputs {
             buildpack: buildpack.reference.clone(),
-            program,
             mounts: workspace.mounts(buildpack, false).map_err(DetectError::Io)?,
             environment: workspace.environment(
                 buildpack,
                 request.target,
                 request.exec_env,
-                request.user_env,
-                &Environment::new(),
+                &workspace.before_layers(),
             ),
             target: request.target.clone(),
             exec_env: request.exec_env.clone(),
             user_env: request.user_env.clone(),
             metadata: buildpack.descriptor.metadata.clone(),
             grants,
-            limits: request.limits.for_detect(),
+            limits: match program {
+                Program::Component(_) => request.limits.for_detect(),
+                Program::Executables(_) => request.limits.for_executables(),
+            },
+            program,
         },
     })
 }

@@ -19,7 +19,7 @@ use super::work::{Before, Entries, Files, Source, Tools};
 use super::{ExportError, Launcher, warn_of_sockets};
 use crate::cancel::Cancel;
 use crate::cnb::api::PlatformApi;
-use crate::cnb::id::{BuildpackId, BuildpackRef, ExecEnv, LayerName};
+use crate::cnb::id::{BuildpackId, BuildpackRef, ExecEnv, LayerName, ProcessType};
 use crate::cnb::labels::{
     self, BuildMetadata, BuildpackLayers, LayerRecord, LayerSha, LifecycleMetadata, ProjectMetadata,
     RunImageRecord, StackRecord, StackRunImage, StoreRecord,
@@ -229,14 +229,8 @@ fn wanted_process<'a>(request: &DirectoryExport<'a>) -> Result<Option<&'a str>, 
 
 /// Every type becomes the name of a link (LCH-06).
 fn check_process_types(request: &DirectoryExport<'_>) -> Result<(), ExportError> {
-    let forbidden = ['/', '>', '<', ':', '|', '&', '\\'];
     for process in &request.metadata.processes {
-        let name = &process.process_type;
-        if matches!(name.as_str(), "" | "." | "..")
-            || name.contains(|character: char| forbidden.contains(&character) || character.is_control())
-        {
-            return Err(ExportError::ProcessType { name: name.escape_debug().to_string() });
-        }
+        process.process_type.parse::<ProcessType>().map_err(ExportError::ProcessType)?;
     }
     Ok(())
 }

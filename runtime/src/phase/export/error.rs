@@ -4,7 +4,7 @@ use std::io;
 
 use super::needs::Unmet;
 use crate::cancel::Cancelled;
-use crate::cnb::id::{BuildpackId, BuildpackRef, LayerName, ProcessType};
+use crate::cnb::id::{BuildpackId, BuildpackRef, InvalidName, LayerName, ProcessType};
 use crate::cnb::labels::MetadataError;
 use crate::cnb::slice::InvalidPattern;
 use crate::fault::{Diagnose, Fault, is_disk_full};
@@ -46,8 +46,8 @@ pub enum ExportError {
     #[error("there is no process `{wanted}`")]
     UnknownProcess { wanted: String, known: Vec<String> },
     /// A type of process that cannot be the name of a link.
-    #[error("`{name}` cannot be the type of a process")]
-    ProcessType { name: String },
+    #[error("a process cannot be started by its type")]
+    ProcessType(#[source] InvalidName),
     /// A layer that is to be cached, and has nothing to cache.
     #[error("layer `{name}` of buildpack `{buildpack}` is to be cached and has no contents")]
     NoContents { buildpack: BuildpackRef, name: LayerName },
@@ -104,7 +104,7 @@ impl Diagnose for ExportError {
             Self::Slice(_) => "export.slice",
             Self::AppLink { .. } => "export.app_link",
             Self::UnknownProcess { .. } => "export.unknown_process",
-            Self::ProcessType { .. } => "export.process_type",
+            Self::ProcessType(_) => "export.process_type",
             Self::NoContents { .. } => "export.no_contents",
             Self::NothingToKeep { .. } => "export.nothing_to_keep",
             Self::KeptLayerGone { .. } => "export.kept_layer_gone",
@@ -126,7 +126,7 @@ impl Diagnose for ExportError {
             | Self::Metadata { .. }
             | Self::Slice(_)
             | Self::AppLink { .. }
-            | Self::ProcessType { .. }
+            | Self::ProcessType(_)
             | Self::NoContents { .. }
             | Self::NothingToKeep { .. } => Fault::Buildpack,
             Self::CannotStart { cause, .. } => cause.problem.fault(),

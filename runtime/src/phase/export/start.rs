@@ -69,6 +69,9 @@ fn direct_process<'a>(
         None if built.processes.is_empty() => reasons.push("there is no process to start".to_owned()),
         None => reasons.push("there are several processes and no default".to_owned()),
         Some(process) => {
+            if !process.direct {
+                reasons.push(format!("process `{}` is started by a shell", process.process_type));
+            }
             if !process.exec_envs.iter().all(|exec_env| exec_env.as_str() == "*") {
                 reasons.push(format!(
                     "process `{}` is for some execution environments only",
@@ -84,6 +87,10 @@ fn direct_process<'a>(
         }
         if features.has_profile_d {
             reasons.push(format!("layer `{name}` of buildpack `{buildpack}` has scripts in `profile.d`"));
+        }
+        if layer.environment.iter().any(|change| change.value.to_str().is_none()) {
+            reasons
+                .push(format!("layer `{name}` of buildpack `{buildpack}` has a variable that is not text"));
         }
     }
     match process {
@@ -107,8 +114,10 @@ pub(super) fn configure(
         }
         Start::Direct(process) => {
             for (name, value) in direct_environment(run, request.built, process, layers) {
-                if run.variable(&name) != Some(&value) {
-                    run.set_variable(&name, &value);
+                // Where there is anything else, the launcher is not left out.
+                let Some(value) = value.to_str() else { continue };
+                if run.variable(&name) != Some(value) {
+                    run.set_variable(&name, value);
                 }
             }
             if !request.run_image.is_scratch() {
@@ -185,7 +194,7 @@ pub(super) fn direct_environment(
         .env
         .iter()
         .filter_map(|entry| entry.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .map(|(name, value)| (name.to_owned(), value.into()))
         .collect();
     for buildpack in &built.buildpacks {
         let layers: Vec<LayerEnvironment<'_>> = layers

@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use serde::Deserialize;
 
+use crate::cnb::build_toml::BuildToml;
 use crate::cnb::group_toml::{Group, GroupElement};
 use crate::cnb::id::{BuildpackRef, InvalidName, LayerName};
-use crate::cnb::labels::{MetadataError, json_of_value};
-use crate::cnb::layer::LayerTypes;
+use crate::cnb::labels::{MetadataError, json_of_toml};
+use crate::cnb::layer_toml::LayerToml;
+use crate::cnb::store_toml;
 use crate::phase::export::{DirectoryBuildpack, DirectoryLayer};
-use crate::toml_text::{self, TomlError, TomlFileError};
+use crate::toml_text::{self, TomlFileError};
 
 /// Why the results of a buildpack cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -45,19 +46,19 @@ pub(super) fn read(layers: &Path, element: &GroupElement) -> Result<DirectoryBui
     for name in toml_names(&directory)? {
         let path = directory.join(format!("{name}.toml"));
         let failed = |source| LayersError::File { buildpack: found.reference.clone(), source };
-        let json = |value: Option<toml::Value>| {
-            let failed = |source| LayersError::Metadata { path: path.clone(), source };
-            value.map_or(Ok(serde_json::Value::Null), json_of_value).map_err(failed)
+        let json = |text: &str| {
+            json_of_toml(text).map_err(|source| LayersError::Metadata { path: path.clone(), source })
         };
         if name == "store" {
-            let file: StoreFile = toml_text::read_with(&path, toml_text::parse).map_err(failed)?;
-            found.store = Some(json(file.metadata)?);
+            let metadata = toml_text::read_with(&path, store_toml::parse).map_err(failed)?;
+            found.store = Some(json(&metadata)?);
         } else if !OTHER_FILES.contains(&name.as_str()) {
-            let (types, metadata) = toml_text::read_with(&path, parse_layer).map_err(failed)?;
+            let file = toml_text::read_with(&path, |text| LayerToml::parse(text, element.api));
+            let LayerToml { types, metadata, .. } = file.map_err(failed)?;
             if types.launch {
                 let invalid = |source| LayersError::Name { buildpack: found.reference.clone(), source };
                 let name: LayerName = name.parse().map_err(invalid)?;
-                found.layers.push(DirectoryLayer { name, types, data: json(metadata)? });
+                found.layers.push(DirectoryLayer { name, types, data: json(&metadata)? });
             }
         }
     }
@@ -89,56 +90,33 @@ fn toml_names(directory: &Path) -> Result<Vec<String>, LayersError> {
     Ok(names)
 }
 
-#[derive(Deserialize)]
-struct StoreFile {
-    metadata: Option<toml::Value>,
-}
-
-#[derive(Deserialize)]
-struct LayerFile {
-    #[serde(default)]
-    types: LayerTypesTable,
-    metadata: Option<toml::Value>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct LayerTypesTable {
-    launch: bool,
-    build: bool,
-    cache: bool,
-}
-
-fn parse_layer(text: &str) -> Result<(LayerTypes, Option<toml::Value>), TomlError> {
-    let LayerFile { types: LayerTypesTable { launch, build, cache }, metadata } = toml_text::parse(text)?;
-    Ok((LayerTypes { launch, build, cache }, metadata))
-}
-
 /// The bills of materials of `build.toml` files, each entry with its buildpack.
 ///
 /// # Spec
 /// RPT-03: before Platform API 0.9.
 pub(super) fn build_bom(layers: &Path, group: &Group) -> Result<Vec<toml::Value>, LayersError> {
-    #[derive(Default, Deserialize)]
-    struct BuildFile {
-        #[serde(default)]
-        bom: Vec<toml::Table>,
-    }
     let mut bom = Vec::new();
     for element in &group.buildpacks {
         let reference = element.reference();
         let path = layers.join(reference.id.directory_name()).join("build.toml");
-        let file: BuildFile = match toml_text::read_with(&path, toml_text::parse) {
+        let file = match toml_text::read_with(&path, BuildToml::parse) {
             Err(TomlFileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 continue;
             }
             result => result.map_err(|source| LayersError::File { buildpack: reference.clone(), source })?,
         };
-        for mut entry in file.bom {
-            let mut buildpack = toml::Table::new();
-            buildpack.insert("id".to_owned(), reference.id.to_string().into());
-            buildpack.insert("version".to_owned(), reference.version.to_string().into());
-            entry.insert("buildpack".to_owned(), buildpack.into());
+        for entry in file.bom {
+            let buildpack = [
+                ("id".to_owned(), reference.id.as_str().into()),
+                ("version".to_owned(), reference.version.as_str().into()),
+            ];
+            let entry: toml::Table = [
+                ("name".to_owned(), entry.name.into()),
+                ("metadata".to_owned(), entry.metadata.parse::<toml::Table>().unwrap_or_default().into()),
+                ("buildpack".to_owned(), toml::Table::from_iter(buildpack).into()),
+            ]
+            .into_iter()
+            .collect();
             bom.push(entry.into());
         }
     }
