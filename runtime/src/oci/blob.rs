@@ -40,7 +40,7 @@ impl Notes for () {
 
 /// Keeps compressed layers. An encoder's name is part of the key, so that a
 /// layer taken from here has the bytes a fresh one would have.
-pub trait BlobStore: Notes {
+pub trait BlobStore: Notes + Sync {
     /// Looks up a layer by what it is uncompressed. What cannot be read is not there.
     fn find(&self, diff_id: &DiffId, encoder: &str) -> Option<StoredBlob>;
 
@@ -114,6 +114,12 @@ impl NewBlob {
             fs::rename(&path, to).inspect_err(|_| self.path = Some(path))?;
         }
         Ok(())
+    }
+
+    /// Leaves the file where it is, written to disk or not.
+    #[must_use]
+    pub fn leave(mut self) -> PathBuf {
+        self.path.take().expect("it is taken only by what ends the value")
     }
 }
 

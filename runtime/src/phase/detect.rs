@@ -13,7 +13,7 @@ use crate::cnb::build_plan::{BuildPlan, PlanContribution};
 use crate::cnb::id::{BuildpackRef, ExecEnv};
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink, Verdict};
-use crate::executor::{CallInputs, DetectInputs, DetectOutputs, Executor, GuestFailure, LogSink};
+use crate::executor::{CallInputs, DetectInputs, DetectOutputs, Executor, GuestFailure, LogSink, Program};
 use crate::fault::{Diagnose, Fault};
 use crate::grant::GrantRefused;
 use crate::limits::Limits;
@@ -354,7 +354,6 @@ fn prepare(
     Ok(Prepared::Call(Box::new(DetectInputs {
         call: CallInputs {
             buildpack: buildpack.reference.clone(),
-            program,
             mounts: workspace.mounts(buildpack, false).map_err(DetectError::Io)?,
             environment: workspace.environment(
                 buildpack,
@@ -367,7 +366,11 @@ fn prepare(
             user_env: request.user_env.clone(),
             metadata: buildpack.descriptor.metadata.clone(),
             grants,
-            limits: request.limits.for_detect(),
+            limits: match program {
+                Program::Component(_) => request.limits.for_detect(),
+                Program::Executables(_) => request.limits.for_executables(),
+            },
+            program,
         },
     })))
 }

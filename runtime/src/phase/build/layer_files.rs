@@ -122,6 +122,7 @@ pub(crate) fn merge(tree: &Tree, directory: &Path, cancel: &Cancel) -> Result<()
                 fchmod(&copy, mode)?;
                 io::copy(&mut &source, &mut copy).map_err(BadLayer::Io)?;
             }
+            EntryKind::Special(_) => unreachable!("special files are refused when the tree is listed"),
         }
     }
     Ok(())
