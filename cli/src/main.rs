@@ -12,6 +12,7 @@ mod embedded;
 mod exit;
 mod failure;
 mod image_name;
+mod lifecycle;
 mod output;
 mod place;
 mod progress;
@@ -30,5 +31,8 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == WORKER) {
         return wapack_runtime::executor::worker::worker_main();
     }
-    commands::run()
+    match lifecycle::Call::of(std::env::args_os()) {
+        Some(call) => lifecycle::run(&call),
+        None => commands::run(),
+    }
 }

@@ -205,7 +205,7 @@ fn build_launchers() -> Result<()> {
 }
 
 /// A cargo build of a static program.
-fn static_build(architecture: &Architecture, profile: &str) -> Command {
+pub(crate) fn static_build(architecture: &Architecture, profile: &str) -> Command {
     let mut command = cargo(&["build", "--quiet", "--target", architecture.target, "--profile", profile]);
     command.arg("--target-dir").arg(workspace::target());
     let variable = architecture.target.replace('-', "_");

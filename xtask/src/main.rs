@@ -16,6 +16,7 @@ mod command;
 mod demo;
 mod embed;
 mod inventory;
+mod lifecycle;
 mod setup;
 mod workspace;
 
@@ -32,6 +33,7 @@ cargo xtask COMMAND [ARGUMENTS]
   check      formatting, clippy, rustdoc, dependency rules (cargo deny)
   setup      install what the other commands need (they do this themselves)
   embed      build the buildpacks, web server and launcher that become part of `wapack`
+  lifecycle  build the static `wapack`, and pack it as the lifecycle of a builder, in `target/lifecycle`
   guests     build the test guests of `tests/guests` as components
   bench      run the benchmarks; `bench node` only those beside npm, other arguments go to `cargo bench`
   base       make a small Debian to build upon, in `target/base`
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         "check" => checks::check(),
         "setup" => setup::everything(),
         "embed" => embed::run(),
+        "lifecycle" => lifecycle::run(),
         "guests" => checks::guests(),
         "bench" => bench::run(rest),
         "base" => base::run_command(),

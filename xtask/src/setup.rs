@@ -111,6 +111,7 @@ pub(crate) fn for_containers() -> Result<()> {
         ("openssl", "openssl"),
         ("node", "nodejs"),
         ("npm", "npm"),
+        ("dockerd", "docker.io"),
     ])
 }
 

@@ -21,7 +21,12 @@ pub(crate) struct Environment {
 
 impl Environment {
     pub(crate) fn of_process() -> Self {
-        Self { variables: std::env::vars_os().collect(), root: "/".into() }
+        Self::of_variables(std::env::vars_os().collect())
+    }
+
+    /// Variables that somebody else has read, on this machine.
+    pub(crate) fn of_variables(variables: BTreeMap<OsString, OsString>) -> Self {
+        Self { variables, root: "/".into() }
     }
 
     #[cfg(test)]

@@ -95,6 +95,22 @@ pub(crate) fn network(question: &Question<'_>, environment: Environment) -> Resu
     Ok(Network { settings, finder: Arc::new(finder), discovered })
 }
 
+/// Finds out from wapack's own variables alone: programs of the lifecycle run where
+/// no user has set anything up.
+///
+/// # Errors
+/// When one of those variables cannot be used.
+pub(crate) fn of_variables(
+    policy: &Policy,
+    environment: Environment,
+    cancel: &Cancel,
+) -> Result<Network, Failure> {
+    let trusted = Trusted { tools: false, app: false, offline: policy.network.offline };
+    let finder = Finder::new(environment, None, trusted, BTreeSet::new(), cancel.clone());
+    let settings = surroundings::settings(&policy.network, &finder, false);
+    Ok(Network { settings, finder: Arc::new(finder), discovered: BTreeMap::new() })
+}
+
 impl Network {
     /// Every source that no policy names; asks the installed tools, too.
     pub(crate) fn all_discovered(&self) -> BTreeMap<String, Found> {

@@ -2,6 +2,7 @@
 
 use super::images::Images;
 use super::{ProgramError, Services, analyzer, builder, detector, exporter, restorer};
+use crate::event::{Event, Phase};
 
 /// What it is told: what each phase is told.
 #[derive(Debug, Clone)]
@@ -21,10 +22,19 @@ pub struct Inputs {
 /// # Spec
 /// `platform.md` 0.15 "`creator`"; CRE-01 to CRE-04.
 pub fn run(inputs: &Inputs, images: &dyn Images, services: &mut Services<'_>) -> Result<(), ProgramError> {
+    begin(Phase::Analyze, services);
     analyzer::run(&inputs.analyzer, images, services.events)?;
+    begin(Phase::Detect, services);
     detector::run(&inputs.detector, services)?;
+    begin(Phase::Restore, services);
     restorer::run(&inputs.restorer, images, services.events)?;
+    begin(Phase::Build, services);
     builder::run(&inputs.builder, services)?;
+    begin(Phase::Export, services);
     exporter::run(&inputs.exporter, images, services.cancel, services.events)?;
     Ok(())
+}
+
+fn begin(phase: Phase, services: &mut Services<'_>) {
+    services.events.event(Event::PhaseStarted { phase });
 }

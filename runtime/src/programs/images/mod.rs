@@ -1,9 +1,11 @@
 //! Where a platform keeps its images: one seam for layouts, daemons and registries.
 
+mod daemon;
 mod layout;
 mod run_image;
 mod target;
 
+pub use self::daemon::{Daemon, DaemonAddress, DaemonError};
 pub use self::layout::LayoutImages;
 pub use self::run_image::{best_mirror, recorded_names};
 pub use self::target::target_of;
