@@ -229,7 +229,8 @@ fn with_buildpacks(builder: &Builder, named: &[OsString], store: &Store) -> Resu
             catalog.add(buildpack.clone())?;
         }
     }
-    Ok(Builder { catalog, order: Order { groups: vec![OrderGroup { members }] } })
+    let order = Order { groups: vec![OrderGroup { members }] };
+    Ok(Builder { catalog, order, extensions: Order::default() })
 }
 
 /// `ID[@VERSION]` of the builder.

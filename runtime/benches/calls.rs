@@ -104,6 +104,7 @@ fn layers(criterion: &mut Criterion) {
                     writer.file(&name, 0o644, owner, *size, &mut &file).expect("a file");
                 }
                 EntryKind::Symlink { target } => writer.symlink(&name, target, 0o777, owner).expect("a link"),
+                EntryKind::Special(_) => unreachable!("there is none in the tree"),
             }
         }
         writer.finish().expect("the end");

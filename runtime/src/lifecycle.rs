@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use crate::cancel::Cancel;
 use crate::catalog::Builder;
+use crate::cnb::api::PlatformApi;
 use crate::cnb::id::{ExecEnv, ProcessType};
 use crate::cnb::labels::ProjectMetadata;
 use crate::cnb::target::Target;
@@ -243,6 +244,7 @@ impl Site {
 
     fn detect_request<'a>(request: &AppRequest<'a>) -> DetectRequest<'a> {
         DetectRequest {
+            api: PlatformApi::NEWEST,
             builder: request.builder,
             policy: request.policy,
             limits: &request.policy.limits,

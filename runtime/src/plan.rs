@@ -16,6 +16,8 @@ const MAX_TRIALS: u64 = 100_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanMember {
     pub buildpack: BuildpackRef,
+    /// Whether it is an image extension, which cannot build anything by itself.
+    pub extension: bool,
     /// Whether the group can do without it.
     pub optional: bool,
     /// What it said, best first.
@@ -28,6 +30,8 @@ pub struct Resolved {
     pub plan: BuildPlan,
     /// Which members take part, as indices into the given ones, in order.
     pub participants: Vec<usize>,
+    /// Why others do not, by their indices.
+    pub dropped: BTreeMap<usize, Unresolved>,
 }
 
 /// Why no plan works out. Unmet and unused names are those of the first trial,
@@ -38,14 +42,18 @@ pub enum Unresolved {
     #[error("buildpack `{buildpack}` requires `{name}`, which neither it nor a buildpack before it provides")]
     UnmetRequirement { name: String, buildpack: BuildpackRef },
     /// Something is provided that nobody after requires.
-    #[error("buildpack `{buildpack}` provides `{name}`, which neither it nor a buildpack after it requires")]
-    UnusedProvide { name: String, buildpack: BuildpackRef },
+    #[error("{} `{buildpack}` provides `{name}`, which neither it nor a buildpack after it requires", kind(*.extension))]
+    UnusedProvide { name: String, buildpack: BuildpackRef, extension: bool },
     /// Nobody is left.
     #[error("no buildpack of the group takes part")]
     NobodyLeft,
     /// The members have too many alternatives together.
     #[error("the alternatives of the group's build plans make more than {MAX_TRIALS} combinations")]
     TooManyTrials,
+}
+
+fn kind(extension: bool) -> &'static str {
+    if extension { "image extension" } else { "buildpack" }
 }
 
 /// Finds the first combination of alternatives in which every name is both
@@ -55,7 +63,8 @@ pub enum Unresolved {
 /// The reason, of the first combination.
 ///
 /// # Spec
-/// `buildpack.md` 0.12 "Build Plan"; PLAN-01 to PLAN-14 without image extensions.
+/// `buildpack.md` 0.12 "Build Plan"; PLAN-01 to PLAN-14. Image extensions alone
+/// are no group (PLAN-08).
 pub fn resolve(members: &[PlanMember]) -> Result<Resolved, Unresolved> {
     // Every combination, the last member's alternative changing fastest (PLAN-02).
     let mut chosen = vec![0; members.len()];
@@ -90,6 +99,7 @@ fn advance(chosen: &mut [usize], members: &[PlanMember]) -> bool {
 struct Participant<'a> {
     index: usize,
     buildpack: &'a BuildpackRef,
+    extension: bool,
     /// Whether this trial may go on without it.
     optional: bool,
     contribution: &'a PlanContribution,
@@ -104,6 +114,7 @@ fn try_alternatives(members: &[PlanMember], chosen: &[usize]) -> Result<Resolved
         .map(|(index, (member, choice))| Participant {
             index,
             buildpack: &member.buildpack,
+            extension: member.extension,
             // An optional member goes only when nothing it offers fits (PLAN-03).
             optional: member.optional && choice + 1 >= member.alternatives.len(),
             contribution: member.alternatives.get(*choice).unwrap_or(&NOTHING),
@@ -111,15 +122,15 @@ fn try_alternatives(members: &[PlanMember], chosen: &[usize]) -> Result<Resolved
         .collect();
 
     let mut first_reason = None;
+    let mut dropped = BTreeMap::new();
     loop {
-        if participants.is_empty() {
+        if participants.iter().all(|participant| participant.extension) {
             return Err(first_reason.unwrap_or(Unresolved::NobodyLeft));
         }
         let (unmet, unused) = mismatches(&participants);
         if unmet.is_empty() && unused.is_empty() {
             break;
         }
-        let mut dropped = BTreeSet::new();
         let reasons = unmet
             .into_iter()
             .map(|mismatch| (mismatch, true))
@@ -130,19 +141,20 @@ fn try_alternatives(members: &[PlanMember], chosen: &[usize]) -> Result<Resolved
             let reason = if is_requirement {
                 Unresolved::UnmetRequirement { name, buildpack }
             } else {
-                Unresolved::UnusedProvide { name, buildpack }
+                Unresolved::UnusedProvide { name, buildpack, extension: participant.extension }
             };
             if !participant.optional {
                 return Err(reason);
             }
-            first_reason.get_or_insert(reason);
-            dropped.insert(participant.index);
+            first_reason.get_or_insert_with(|| reason.clone());
+            dropped.entry(participant.index).or_insert(reason);
         }
-        participants.retain(|participant| !dropped.contains(&participant.index));
+        participants.retain(|participant| !dropped.contains_key(&participant.index));
     }
     Ok(Resolved {
         plan: BuildPlan { entries: entries(&participants) },
         participants: participants.iter().map(|participant| participant.index).collect(),
+        dropped,
     })
 }
 
@@ -184,9 +196,10 @@ fn entries(participants: &[Participant<'_>]) -> Vec<BuildPlanEntry> {
         let mut named = BTreeSet::new();
         for name in &participant.contribution.provides {
             if named.insert(name) {
-                entry(&mut entries, name)
-                    .providers
-                    .push(Provider { buildpack: participant.buildpack.clone(), extension: false });
+                entry(&mut entries, name).providers.push(Provider {
+                    buildpack: participant.buildpack.clone(),
+                    extension: participant.extension,
+                });
             }
         }
         for requirement in &participant.contribution.requires {
@@ -213,12 +226,13 @@ mod tests {
     use crate::cnb::build_plan::Requirement;
 
     /// `"+a -b"` provides `a` and requires `b`; `|` separates alternatives; a
-    /// name that ends in `?` is optional.
+    /// name that ends in `?` is optional, one that begins with `.` an extension.
     fn group(members: &[(&str, &str)]) -> Vec<PlanMember> {
         members
             .iter()
             .map(|(name, plan)| PlanMember {
-                buildpack: reference(name.trim_end_matches('?')),
+                buildpack: reference(name.trim_end_matches('?').trim_start_matches('.')),
+                extension: name.starts_with('.'),
                 optional: name.ends_with('?'),
                 alternatives: plan.split('|').map(contribution).collect(),
             })
@@ -246,7 +260,9 @@ mod tests {
                 Unresolved::UnmetRequirement { name, buildpack } => {
                     format!("unmet {name} of {}", buildpack.id)
                 }
-                Unresolved::UnusedProvide { name, buildpack } => format!("unused {name} of {}", buildpack.id),
+                Unresolved::UnusedProvide { name, buildpack, .. } => {
+                    format!("unused {name} of {}", buildpack.id)
+                }
                 Unresolved::NobodyLeft => "nobody".into(),
                 Unresolved::TooManyTrials => "too many".into(),
             },
@@ -321,6 +337,38 @@ mod tests {
         ] {
             assert_eq!(shown(&members), expected, "{why}: {members:?}");
         }
+    }
+
+    #[test]
+    fn plan_05_what_an_extension_provides_has_to_be_required_by_a_buildpack_behind_it() {
+        assert_eq!(shown(&[(".X?", "+x"), ("A", "-x")]), "X,A: x=X<1");
+        assert_eq!(shown(&[(".X?", "+x"), ("A", "")]), "A:");
+        // The names of both kinds are apart.
+        assert_eq!(shown(&[(".A?", "+x"), ("A", "+x -x")]), "A,A: x=A,A<1");
+        let resolved = resolve(&group(&[(".X?", "+x"), ("A", "+x -x")])).unwrap();
+        let extensions: Vec<bool> =
+            resolved.plan.entries[0].providers.iter().map(|provider| provider.extension).collect();
+        assert_eq!(extensions, [true, false]);
+    }
+
+    #[test]
+    fn plan_08_extensions_alone_are_no_group() {
+        assert_eq!(shown(&[(".X?", "")]), "nobody");
+        assert_eq!(shown(&[(".X?", ""), ("A?", "-y")]), "unmet y of A");
+    }
+
+    #[test]
+    fn plan_07_why_a_member_is_dropped_is_said() {
+        let members = group(&[(".X?", "+x"), ("A?", "-y"), ("B", "")]);
+        let dropped: Vec<String> =
+            resolve(&members).unwrap().dropped.into_iter().map(|(at, why)| format!("{at}: {why}")).collect();
+        assert_eq!(
+            dropped,
+            [
+                "0: image extension `X@1` provides `x`, which neither it nor a buildpack after it requires",
+                "1: buildpack `A@1` requires `y`, which neither it nor a buildpack before it provides"
+            ]
+        );
     }
 
     #[test]

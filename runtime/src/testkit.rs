@@ -28,7 +28,6 @@ use tempfile::TempDir;
 use crate::cancel::Cancel;
 use crate::catalog::{Buildpack, BuildpackKind};
 use crate::cnb::buildpack_toml::BuildpackDescriptor;
-use crate::cnb::env::Environment;
 use crate::cnb::id::{BuildpackRef, ExecEnv, LayerName};
 use crate::cnb::layer::LayerTypes;
 use crate::cnb::target::Target;
@@ -230,7 +229,7 @@ impl TestKit {
     pub fn build(&mut self, app: impl AsRef<Path>) -> Result<TestBuild, TestKitError> {
         let mut workspace = self.workspace(app.as_ref())?;
         let id = self.buildpack.reference.id.clone();
-        let layers_work_directory = workspace.layers_of(&id)?;
+        let layers_work_directory = workspace.layers_of(&self.buildpack)?;
         let inputs = BuildInputs {
             call: self.call(&mut workspace, true)?,
             layers_directory: workspace.places.layers_of(&id),
@@ -300,10 +299,9 @@ impl TestKit {
         let app_write = building && grants.allows(&crate::grant::Grant::AppWrite);
         let exec_env = ExecEnv::default();
         let mut environment =
-            workspace.environment(&self.buildpack, &self.target, &exec_env, &self.env, &Environment::new());
+            workspace.environment(&self.buildpack, &self.target, &exec_env, &workspace.before_layers());
         if building {
-            let layers = workspace.places.layers_of(&self.buildpack.reference.id);
-            environment.insert("CNB_LAYERS_DIR".to_owned(), layers);
+            workspace.add_build_variables(&self.buildpack, &mut environment);
         }
         Ok(CallInputs {
             buildpack: self.buildpack.reference.clone(),

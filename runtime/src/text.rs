@@ -38,6 +38,80 @@ pub fn harmless_lines(text: &str) -> String {
     text.split('\n').map(harmless).collect::<Vec<_>>().join("\n")
 }
 
+/// Bytes in JSON: as text where they are, and else as a list of numbers.
+pub(crate) mod mostly_text {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+    use serde::{Deserialize, Deserializer, Serialize as _, Serializer};
+
+    /// What holds any bytes.
+    pub(crate) trait Bytes {
+        fn bytes(&self) -> &[u8];
+        fn of(bytes: Vec<u8>) -> Self;
+    }
+
+    impl Bytes for Vec<u8> {
+        fn bytes(&self) -> &[u8] {
+            self
+        }
+
+        fn of(bytes: Vec<u8>) -> Self {
+            bytes
+        }
+    }
+
+    impl Bytes for OsString {
+        fn bytes(&self) -> &[u8] {
+            self.as_os_str().as_bytes()
+        }
+
+        fn of(bytes: Vec<u8>) -> Self {
+            Self::from_vec(bytes)
+        }
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(crate) fn serialize<B: Bytes, S: Serializer>(value: &B, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(value.bytes()) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => value.bytes().serialize(serializer),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, B: Bytes, D: Deserializer<'de>>(deserializer: D) -> Result<B, D::Error> {
+        Ok(B::of(match Form::deserialize(deserializer)? {
+            Form::Text(text) => text.into_bytes(),
+            Form::Bytes(bytes) => bytes,
+        }))
+    }
+}
+
+/// Leaves out the sequences that only choose colours and the like, `ESC [ … m`.
+///
+/// Programs that were never asked write them; everything else that [`harmless`]
+/// escapes stays visible.
+#[must_use]
+pub fn without_colours(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        plain.push_str(before);
+        let parameters = after.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, ';' | ':'));
+        rest = parameters.strip_prefix('m').unwrap_or_else(|| {
+            plain.push_str("\x1b[");
+            after
+        });
+    }
+    plain + rest
+}
+
 fn escape(text: &mut String, character: char) {
     // Writing to a string cannot fail.
     let _ = write!(text, "\\u{{{:x}}}", u32::from(character));
@@ -45,7 +119,24 @@ fn escape(text: &mut String, character: char) {
 
 #[cfg(test)]
 mod tests {
-    use super::harmless;
+    use super::{harmless, without_colours};
+
+    #[test]
+    fn bytes_are_text_in_json_where_they_are_text() {
+        #[derive(serde::Serialize, serde::Deserialize)]
+        struct Value(#[serde(with = "super::mostly_text")] Vec<u8>);
+
+        for (bytes, json) in [(b"a\n".to_vec(), "\"a\\n\""), (vec![0xff, 0x61], "[255,97]")] {
+            assert_eq!(serde_json::to_string(&Value(bytes.clone())).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Value>(json).unwrap().0, bytes);
+        }
+    }
+
+    #[test]
+    fn colours_are_left_out_and_nothing_else() {
+        assert_eq!(without_colours("\x1b[1;31mred\x1b[0m, \x1b[mplain"), "red, plain");
+        assert_eq!(without_colours("\x1b[2Jcleared \x1b[31"), "\x1b[2Jcleared \x1b[31");
+    }
 
     #[test]
     fn g15_control_and_direction_characters_are_escaped() {

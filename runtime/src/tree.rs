@@ -56,6 +56,16 @@ pub enum EntryKind {
     Symlink {
         target: Vec<u8>,
     },
+    /// A FIFO or a device; only where [`TreeLimits::special_files`] lets them in.
+    Special(SpecialFile),
+}
+
+/// A file without contents of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpecialFile {
+    Fifo,
+    CharacterDevice { major: u32, minor: u32 },
+    BlockDevice { major: u32, minor: u32 },
 }
 
 /// One file, directory or link of a [`Tree`].
@@ -65,6 +75,8 @@ pub struct Entry {
     pub path: Vec<u8>,
     /// What it is.
     pub kind: EntryKind,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u32,
     side: Side,
     stamp: Stamp,
 }
@@ -98,12 +110,14 @@ pub struct Listing {
 pub struct TreeLimits {
     pub bytes: u64,
     pub entries: usize,
+    /// Whether FIFOs and devices are listed instead of refused.
+    pub special_files: bool,
 }
 
 impl Default for TreeLimits {
     /// Far above any real app, far below what fills a machine.
     fn default() -> Self {
-        Self { bytes: 64 << 30, entries: 5_000_000 }
+        Self { bytes: 64 << 30, entries: 5_000_000, special_files: false }
     }
 }
 
@@ -200,15 +214,20 @@ impl Tree {
         let mut listing = Listing::default();
         let mut waiting = roots.children(self, &[], [true, true])?;
         let mut found = waiting.len();
-        while let Some(Found { path, kind, side, stamp, merged }) = waiting.pop() {
+        while let Some(Found { path, kind, mode, side, stamp, merged }) = waiting.pop() {
             cancel.check()?;
             let kind = match kind {
+                FoundKind::Entry(EntryKind::Special(special)) if !limits.special_files => {
+                    let what = if special == SpecialFile::Fifo { "fifo" } else { "device" };
+                    return Err(TreeError::SpecialFile { path: self.host_path(side, &path), what });
+                }
                 FoundKind::Entry(kind) => kind,
                 FoundKind::Socket => {
                     listing.sockets.push(path);
                     continue;
                 }
-                FoundKind::Special(what) => {
+                FoundKind::Unknown => {
+                    let what = "special file";
                     return Err(TreeError::SpecialFile { path: self.host_path(side, &path), what });
                 }
             };
@@ -229,7 +248,7 @@ impl Tree {
                 }
                 waiting.extend(children);
             }
-            listing.entries.push(Entry { path, kind, side, stamp });
+            listing.entries.push(Entry { path, kind, mode, side, stamp });
         }
         Ok(listing)
     }
@@ -341,7 +360,7 @@ impl Listing {
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut hasher = Sha256::new();
-        for Entry { path, kind, side, stamp } in &self.entries {
+        for Entry { path, kind, side, stamp, .. } in &self.entries {
             hasher.update((path.len() as u64).to_le_bytes());
             hasher.update(path);
             hasher.update([u8::from(*side == Side::Upper)]);
@@ -353,7 +372,7 @@ impl Listing {
                     hasher.update(target);
                 }
                 // The bit for executing is part of what changes the time of change.
-                EntryKind::File { .. } => {
+                EntryKind::File { .. } | EntryKind::Special(_) => {
                     hasher.update(b"f");
                     let Stamp { inode, size, modified, changed } = stamp;
                     for number in [*inode, *size, modified.1, changed.1] {
@@ -389,6 +408,7 @@ struct Roots {
 struct Found {
     path: Vec<u8>,
     kind: FoundKind,
+    mode: u32,
     side: Side,
     stamp: Stamp,
     /// A directory that both sides have.
@@ -398,7 +418,7 @@ struct Found {
 enum FoundKind {
     Entry(EntryKind),
     Socket,
-    Special(&'static str),
+    Unknown,
 }
 
 impl Roots {
@@ -480,6 +500,8 @@ fn look_at(directory: &OwnedFd, name: &[u8], path: Vec<u8>, side: Side) -> Resul
         Err(errno) => return Err((path, errno)),
     };
     let stamp = Stamp::of(&stat);
+    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    let special = |special| FoundKind::Entry(EntryKind::Special(special));
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => FoundKind::Entry(EntryKind::Directory),
         FileType::RegularFile => {
@@ -490,11 +512,12 @@ fn look_at(directory: &OwnedFd, name: &[u8], path: Vec<u8>, side: Side) -> Resul
             Err(errno) => return Err((path, errno)),
         },
         FileType::Socket => FoundKind::Socket,
-        FileType::Fifo => FoundKind::Special("fifo"),
-        FileType::CharacterDevice | FileType::BlockDevice => FoundKind::Special("device"),
-        FileType::Unknown => FoundKind::Special("special file"),
+        FileType::Fifo => special(SpecialFile::Fifo),
+        FileType::CharacterDevice => special(SpecialFile::CharacterDevice { major, minor }),
+        FileType::BlockDevice => special(SpecialFile::BlockDevice { major, minor }),
+        FileType::Unknown => FoundKind::Unknown,
     };
-    Ok(Found { path, kind, side, stamp, merged: false })
+    Ok(Found { path, kind, mode: stat.st_mode & 0o7777, side, stamp, merged: false })
 }
 
 /// The kernel takes paths of at most 4096 bytes at once.

@@ -35,6 +35,7 @@ pub(crate) struct Status {
     pub(crate) device: (u32, u32),
     pub(crate) links: u32,
     pub(crate) owner: u32,
+    pub(crate) group: u32,
     /// Seconds and nanoseconds.
     pub(crate) modified: (i64, u32),
     /// Seconds and nanoseconds; nobody can set it back.
@@ -67,6 +68,7 @@ impl Status {
             device: (found.stx_dev_major, found.stx_dev_minor),
             links: found.stx_nlink,
             owner: found.stx_uid,
+            group: found.stx_gid,
             modified: (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec),
             changed: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec),
         })
@@ -177,16 +179,26 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
         return Err(io::Error::from(Errno::INVAL));
     };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    match rustix::fs::unlinkat(CWD, path, AtFlags::empty()) {
+    // Searching is enough to remove a file.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::open(parent, flags, Mode::empty()) {
+        Ok(parent) => remove_in(parent.as_fd(), name),
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes `name` in `parent` with everything in it, as [`remove`] does.
+pub(crate) fn remove_in(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         // Linux says EISDIR; a read-only parent is an error of its own.
         Err(Errno::ISDIR | Errno::PERM) => {}
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
-    let parent = rustix::fs::open(parent, DIRECTORY.difference(OFlags::NOFOLLOW), Mode::empty())?;
     let mut first_failure = None;
-    empty(open_for_removal(parent.as_fd(), name)?, &mut first_failure);
-    match rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR) {
+    empty(open_for_removal(parent, name)?, &mut first_failure);
+    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(first_failure.unwrap_or(error).into()),
     }
@@ -343,29 +355,53 @@ pub(crate) fn copy_contents(
 /// stay, and a file with several names becomes several files, so that no name
 /// outside the tree leads into it (G11).
 pub(crate) fn adopt(root: &Path) -> Result<(), WalkError> {
-    let us = (rustix::process::geteuid(), rustix::process::getegid());
+    let us = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    change_owner(root, us, |status| status.owner == us.0, |status| status.links > 1)
+}
+
+/// Gives `root` and everything below it to the user and group `owner`; modes stay.
+///
+/// A file with several names that somebody else owns becomes a file of its own, so
+/// that no name outside the tree is given away with it.
+pub(crate) fn give(root: &Path, owner: (u32, u32)) -> Result<(), WalkError> {
+    let is_theirs = |status: &Status| (status.owner, status.group) == owner;
+    change_owner(root, owner, is_theirs, |status| status.links > 1 && !is_theirs(status))
+}
+
+fn change_owner(
+    root: &Path,
+    owner: (u32, u32),
+    is_right: impl Fn(&Status) -> bool,
+    is_to_separate: impl Fn(&Status) -> bool,
+) -> Result<(), WalkError> {
+    let user = Some(rustix::fs::Uid::from_raw(owner.0));
+    let group = Some(rustix::fs::Gid::from_raw(owner.1));
     let root_status = Status::of(root).map_err(|source| WalkError::Io { path: root.to_owned(), source })?;
-    if root_status.owner != us.0.as_raw() {
-        rustix::fs::chown(root, Some(us.0), Some(us.1))
+    if !is_right(&root_status) {
+        rustix::fs::chown(root, user, group)
             .map_err(|error| WalkError::Io { path: root.to_owned(), source: error.into() })?;
     }
     walk(root, |entry| {
         let failed = |source: io::Error| WalkError::Io { path: entry.path.to_owned(), source };
-        if entry.status.kind == FileType::RegularFile && entry.status.links > 1 {
+        if entry.status.kind == FileType::RegularFile && is_to_separate(&entry.status) {
             separate(entry).map_err(failed)?;
-        } else if entry.status.owner != us.0.as_raw() {
-            rustix::fs::chownat(entry.parent, entry.name, Some(us.0), Some(us.1), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|error| failed(error.into()))?;
-            // Changing the owner drops setuid and setgid.
-            if entry.status.kind == FileType::RegularFile && entry.status.mode & 0o6000 != 0 {
-                rustix::fs::chmodat(
-                    entry.parent,
-                    entry.name,
-                    Mode::from_raw_mode(entry.status.mode),
-                    AtFlags::empty(),
-                )
-                .map_err(|error| failed(error.into()))?;
+            if is_right(&Status::at(entry.parent, entry.name).map_err(failed)?) {
+                return Ok(Step::Into);
             }
+        } else if is_right(&entry.status) {
+            return Ok(Step::Into);
+        }
+        rustix::fs::chownat(entry.parent, entry.name, user, group, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| failed(error.into()))?;
+        // Changing the owner drops setuid and setgid.
+        if entry.status.kind == FileType::RegularFile && entry.status.mode & 0o6000 != 0 {
+            rustix::fs::chmodat(
+                entry.parent,
+                entry.name,
+                Mode::from_raw_mode(entry.status.mode),
+                AtFlags::empty(),
+            )
+            .map_err(|error| failed(error.into()))?;
         }
         Ok(Step::Into)
     })

@@ -11,6 +11,12 @@
 //! ```
 //!
 //! Guests know only the paths of the specification. Nothing here runs anything.
+//!
+//! The programs of the lifecycle work in place: app, platform directory and the
+//! layers directories of executables are the ones they were given, and only `tmp`
+//! and what components make is below `<work>`.
+
+mod environment;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,16 +25,13 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
+pub use self::environment::{Carried, Surroundings};
+
 use crate::catalog::{Buildpack, BuildpackKind};
-use crate::cnb::env::Environment;
-use crate::cnb::id::{BuildpackId, BuildpackRef, ExecEnv, LayerName};
-use crate::cnb::target::Target;
-use crate::executor::{ComponentFile, Mount, Program};
+use crate::cnb::id::{BuildpackId, BuildpackRef, LayerName};
+use crate::executor::{ComponentFile, Executables, Mount, Program};
 use crate::tree::Tree;
 use crate::walk;
-
-/// Variables whose user value is put in front instead of replacing (ENV-09).
-const PATH_VARIABLES: [&str; 5] = ["CPATH", "LD_LIBRARY_PATH", "LIBRARY_PATH", "PATH", "PKG_CONFIG_PATH"];
 
 /// Where a build's directories are, as buildpacks, and later the image, see them.
 ///
@@ -81,6 +84,9 @@ pub struct Workspace {
     root: PathBuf,
     /// The app: source, what was written over it, what is hidden of it.
     pub app: Tree,
+    surroundings: Surroundings,
+    /// Whether `places` are the directories themselves.
+    in_place: bool,
     calls: u32,
 }
 
@@ -98,7 +104,33 @@ impl Workspace {
             fs::write(&file, value)?;
             fs::set_permissions(file, PermissionsExt::from_mode(0o644))?;
         }
-        Ok(Self { places: Places::default(), root: root.to_owned(), app, calls: 0 })
+        let user = user_env.iter().map(|(name, value)| (name.clone(), value.into())).collect();
+        Ok(Self {
+            places: Places::default(),
+            root: root.to_owned(),
+            app,
+            surroundings: Surroundings { user, ..Surroundings::default() },
+            in_place: false,
+            calls: 0,
+        })
+    }
+
+    /// A workspace of the directories `places` themselves. `root` is an empty directory
+    /// on the file system of the layers, for what is not to be seen afterwards.
+    ///
+    /// # Errors
+    /// When directories cannot be made.
+    pub fn in_place(root: &Path, places: Places, surroundings: Surroundings) -> io::Result<Self> {
+        for directory in ["layers", "tmp"] {
+            walk::create_readable(&root.join(directory))?;
+        }
+        let app = Tree { upper: Some(PathBuf::from(&places.app)), ..Tree::default() };
+        Ok(Self { places, root: root.to_owned(), app, surroundings, in_place: true, calls: 0 })
+    }
+
+    /// Whether the directories that buildpacks see are those of the platform itself.
+    pub fn is_in_place(&self) -> bool {
+        self.in_place
     }
 
     /// Where this build's directories are.
@@ -112,16 +144,30 @@ impl Workspace {
             BuildpackKind::Component { path, digest } => {
                 Some(Program::Component(ComponentFile { digest: digest.clone(), path: path.clone() }))
             }
+            BuildpackKind::Classic if self.in_place => Some(Program::Executables(Executables {
+                directory: buildpack.directory.clone(),
+                api: buildpack.descriptor.api,
+                app: PathBuf::from(&self.places.app),
+                platform: PathBuf::from(&self.places.platform),
+                sbom_formats: buildpack.descriptor.sbom_formats.clone(),
+                scratch: self.root.join("tmp"),
+            })),
             BuildpackKind::Composite(_) | BuildpackKind::Classic => None,
         }
     }
 
-    /// Host directory that one buildpack's new layers are made in.
+    /// Host directory that one buildpack's new layers are made in: for executables the
+    /// one they and everybody else sees.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn layers_of(&self, buildpack: &BuildpackId) -> io::Result<PathBuf> {
-        let directory = self.root.join("layers").join(buildpack.directory_name());
+    pub fn layers_of(&self, buildpack: &Buildpack) -> io::Result<PathBuf> {
+        let id = &buildpack.reference.id;
+        let directory = if self.in_place && buildpack.kind == BuildpackKind::Classic {
+            PathBuf::from(self.places.layers_of(id))
+        } else {
+            self.root.join("layers").join(id.directory_name())
+        };
         match walk::create_readable(&directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(directory),
@@ -147,10 +193,12 @@ impl Workspace {
             writable: false,
             hidden: Vec::new(),
         };
+        let platform =
+            if self.in_place { PathBuf::from(&self.places.platform) } else { self.root.join("platform") };
         Ok(vec![
             self.app_mount(app_write),
             read_only(self.places.buildpack(&buildpack.reference), &buildpack.directory),
-            read_only(self.places.platform.clone(), &self.root.join("platform")),
+            read_only(self.places.platform.clone(), &platform),
             Mount {
                 guest_path: "/tmp".to_owned(),
                 lower: None,
@@ -171,45 +219,5 @@ impl Workspace {
             writable,
             hidden,
         }
-    }
-
-    /// The user's variables as they reach a buildpack's process, and those of
-    /// the specification. Nothing of the host is among them.
-    ///
-    /// # Spec
-    /// ENV-09, ENV-10 and the table of section 4.4.
-    pub fn environment(
-        &self,
-        buildpack: &Buildpack,
-        target: &Target,
-        exec_env: &ExecEnv,
-        user_env: &BTreeMap<String, String>,
-        from_layers: &Environment,
-    ) -> Environment {
-        let mut environment = from_layers.clone();
-        if !buildpack.descriptor.clear_env {
-            for (name, value) in user_env {
-                let current = environment.get(name).filter(|current| !current.is_empty());
-                let value = match current {
-                    Some(current) if PATH_VARIABLES.contains(&name.as_str()) => format!("{value}:{current}"),
-                    _ => value.clone(),
-                };
-                environment.insert(name.clone(), value);
-            }
-        }
-        let mut set = |name: &str, value: &str| environment.insert(name.to_owned(), value.to_owned());
-        set("CNB_BUILDPACK_DIR", &self.places.buildpack(&buildpack.reference));
-        set("CNB_PLATFORM_DIR", &self.places.platform);
-        set("CNB_TARGET_OS", &target.os);
-        set("CNB_TARGET_ARCH", &target.arch);
-        if let Some(variant) = &target.variant {
-            set("CNB_TARGET_ARCH_VARIANT", variant);
-        }
-        if let Some(distro) = &target.distro {
-            set("CNB_TARGET_DISTRO_NAME", &distro.name);
-            set("CNB_TARGET_DISTRO_VERSION", &distro.version);
-        }
-        set("CNB_EXEC_ENV", exec_env.as_str());
-        environment
     }
 }

@@ -31,7 +31,7 @@ const ROWS: [(usize, &[&str]); 6] = [
             "walk",
         ],
     ),
-    (1, &["catalog", "executor", "plan", "store"]),
+    (1, &["cache_dir", "catalog", "executor", "plan", "store"]),
     (2, &["sources", "workspace"]),
     (3, &["phase"]),
     (4, &["error"]),

@@ -150,5 +150,6 @@ fn builder(store: &Store, directories: &[impl AsRef<Path>]) -> Builder {
         members.push(OrderMember { buildpack: buildpack_reference, optional: false, exec_envs: vec![] });
         catalog.add(buildpack).expect("each once");
     }
-    Builder { catalog, order: Order { groups: vec![OrderGroup { members }] } }
+    let order = Order { groups: vec![OrderGroup { members }] };
+    Builder { catalog, order, extensions: Order::default() }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use wapack_runtime::cancel::Cancel;
 use wapack_runtime::event::Verdict;
 use wapack_runtime::lifecycle;
-use wapack_runtime::phase::detect::{Detected, FailedGroup, FailedMember};
+use wapack_runtime::phase::detect::{Detected, FailedGroup, TriedMember};
 use wapack_runtime::text::harmless_lines;
 
 use crate::app::{self, App};
@@ -54,13 +54,13 @@ fn text_of(detected: &Detected<'_>) -> String {
     text
 }
 
-fn members_of(members: &[FailedMember]) -> String {
+fn members_of(members: &[TriedMember]) -> String {
     members
         .iter()
-        .fold(String::new(), |text, member| text + &format!("  {}: {}\n", member.buildpack, said(member)))
+        .fold(String::new(), |text, member| text + &format!("  {}: {}\n", member.reference, said(member)))
 }
 
-fn said(member: &FailedMember) -> String {
+fn said(member: &TriedMember) -> String {
     let optional = if member.optional { " (optional)" } else { "" };
     match &member.verdict {
         Verdict::Pass => format!("fits, but nobody needs it{optional}"),
@@ -70,12 +70,12 @@ fn said(member: &FailedMember) -> String {
 }
 
 fn json_of(detected: &Detected<'_>) -> Value {
-    let members = |members: &[FailedMember]| -> Vec<Value> {
+    let members = |members: &[TriedMember]| -> Vec<Value> {
         members
             .iter()
             .map(|member| {
                 json!({
-                    "buildpack": member.buildpack,
+                    "buildpack": member.reference,
                     "optional": member.optional,
                     "verdict": member.verdict,
                 })

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::api::ApiVersion;
 use super::id::{BuildpackId, BuildpackRef, BuildpackVersion, ExecEnv};
 use super::order::{ExecEnvList, Order, OrderGroup};
-use super::target::{Target, TargetPattern};
+use super::target::{BIONIC, Distro, Target, TargetPattern};
 use crate::grant::{AskedGrants, Grant, Grants};
 use crate::toml_text::{self, TomlError};
 
@@ -27,6 +27,15 @@ pub struct Stack {
     pub id: String,
     #[serde(default)]
     pub mixins: Vec<String>,
+}
+
+/// For which systems a buildpack has a `bin/build`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Executables {
+    /// `bin/build`
+    pub linux: bool,
+    /// `bin/build.exe` or `bin/build.bat`
+    pub windows: bool,
 }
 
 /// Everything we read from `buildpack.toml`.
@@ -80,27 +89,28 @@ struct DescriptorFile {
     grants: GrantsTable,
 }
 
+/// The table `[buildpack]`, and `[extension]` of image extensions.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct BuildpackTable {
-    id: BuildpackId,
-    version: BuildpackVersion,
+pub(super) struct BuildpackTable {
+    pub(super) id: BuildpackId,
+    pub(super) version: BuildpackVersion,
     #[serde(default)]
-    name: String,
+    pub(super) name: String,
     #[serde(default)]
-    homepage: String,
+    pub(super) homepage: String,
     #[serde(default)]
-    description: String,
+    pub(super) description: String,
     #[serde(default)]
-    keywords: Vec<String>,
+    pub(super) keywords: Vec<String>,
     #[serde(default)]
-    licenses: Vec<License>,
+    pub(super) licenses: Vec<License>,
     #[serde(default)]
-    clear_env: bool,
+    pub(super) clear_env: bool,
     #[serde(default)]
     sbom_formats: Vec<String>,
     #[serde(default)]
-    exec_env: ExecEnvList,
+    pub(super) exec_env: ExecEnvList,
 }
 
 /// # Shape
@@ -126,14 +136,42 @@ impl BuildpackDescriptor {
     /// Whether it can build for `target`.
     ///
     /// # Spec
-    /// TGT-02, TGT-06 and TGT-07: without `[[targets]]` a buildpack is for any
-    /// Linux. Other stack ids than `*` say nothing of a target (TGT-09).
+    /// TGT-02. Without any target it is for any Linux; see [`Self::infer_targets`].
     #[must_use]
     pub fn matches(&self, target: &Target) -> bool {
         if self.targets.is_empty() {
             return target.os == "linux";
         }
         self.targets.iter().any(|pattern| pattern.matches(target))
+    }
+
+    /// Fills in the targets of a buildpack that lists none, by its stacks or else
+    /// by the executables it has.
+    ///
+    /// # Spec
+    /// TGT-06 to TGT-09: other stacks than bionic and `*` say nothing.
+    pub fn infer_targets(&mut self, executables: Executables) {
+        if !self.targets.is_empty() {
+            return;
+        }
+        for stack in &self.stacks {
+            if stack.id == "*" {
+                self.targets.push(TargetPattern::default());
+            } else if stack.id == BIONIC && (self.api >= ApiVersion::zero(10) || self.stacks.len() == 1) {
+                self.targets.push(TargetPattern {
+                    os: "linux".to_owned(),
+                    arch: "amd64".to_owned(),
+                    variant: String::new(),
+                    distros: vec![Distro { name: "ubuntu".to_owned(), version: "18.04".to_owned() }],
+                });
+            }
+        }
+        if self.targets.is_empty() {
+            let systems = [(executables.linux, "linux"), (executables.windows, "windows")];
+            let has = systems.into_iter().filter(|(has, _)| *has);
+            self.targets
+                .extend(has.map(|(_, os)| TargetPattern { os: os.to_owned(), ..TargetPattern::default() }));
+        }
     }
 
     /// Parses the text of a `buildpack.toml`.
@@ -145,6 +183,9 @@ impl BuildpackDescriptor {
         let at = |key: &str, message: &str| TomlError::at(text, text.find(key).unwrap_or(0), message);
         if !file.order.is_empty() && !file.stacks.is_empty() {
             return Err(at("[[stacks]]", "`[[stacks]]` and `[[order]]` exclude each other"));
+        }
+        if file.stacks.iter().any(|stack| stack.id == "*" && !stack.mixins.is_empty()) {
+            return Err(at("[[stacks]]", "the stack `*` has no mixins"));
         }
         let sources = |key: &str, names: Vec<String>| {
             let source = |name: String| {
@@ -281,6 +322,53 @@ mod tests {
         assert_eq!(with(order).unwrap().order().groups.len(), 1);
         let error = with(&format!("{order}[[stacks]]\nid = \"*\"\n")).unwrap_err();
         assert_eq!(error.line, 9, "{error}");
+    }
+
+    #[test]
+    fn bpt_06_parameters_of_media_types_are_ignored() {
+        let formats = with("sbom-formats = [\"application/spdx+json ; version=2.3\", \"a/b\"]\n").unwrap();
+        assert_eq!(formats.sbom_formats, ["application/spdx+json", "a/b"]);
+    }
+
+    /// What a buildpack is for: `api`, then its targets and stacks, then its executables.
+    fn inferred(api: &str, more: &str, linux: bool, windows: bool) -> Vec<String> {
+        let text = MINIMAL.replace("0.10", api) + more;
+        let mut descriptor = BuildpackDescriptor::parse(&text).unwrap();
+        descriptor.infer_targets(Executables { linux, windows });
+        let shown = |pattern: &TargetPattern| {
+            let distros = pattern.distros.iter().map(|one| format!(" {} {}", one.name, one.version));
+            format!("{}/{}{}", pattern.os, pattern.arch, distros.collect::<String>())
+        };
+        descriptor.targets.iter().map(shown).collect()
+    }
+
+    #[test]
+    fn tgt_06_without_targets_the_executables_decide() {
+        assert_eq!(inferred("0.10", "", true, false), ["linux/"]);
+        assert_eq!(inferred("0.10", "", false, true), ["windows/"]);
+        assert_eq!(inferred("0.10", "", true, true), ["linux/", "windows/"]);
+        assert_eq!(inferred("0.10", "[[targets]]\nos = \"plan9\"\n", true, true), ["plan9/"]);
+    }
+
+    #[test]
+    fn tgt_07_the_stack_for_all_matches_anything_and_has_no_mixins() {
+        assert_eq!(inferred("0.9", "[[stacks]]\nid = \"*\"\n", true, false), ["/"]);
+        assert!(with("[[stacks]]\nid = \"*\"\nmixins = [\"git\"]\n").is_err());
+        with("[[stacks]]\nid = \"x\"\nmixins = [\"git\"]\n").unwrap();
+    }
+
+    #[test]
+    fn tgt_08_the_stack_bionic_is_ubuntu_18_04_on_amd64() {
+        let bionic = "[[stacks]]\nid = \"io.buildpacks.stacks.bionic\"\n";
+        let and_another = format!("{bionic}[[stacks]]\nid = \"heroku-18\"\n");
+        assert_eq!(inferred("0.9", bionic, true, false), ["linux/amd64 ubuntu 18.04"]);
+        assert_eq!(inferred("0.10", &and_another, true, false), ["linux/amd64 ubuntu 18.04"]);
+        assert_eq!(inferred("0.9", &and_another, true, false), ["linux/"]);
+    }
+
+    #[test]
+    fn tgt_09_other_stacks_say_nothing() {
+        assert_eq!(inferred("0.9", "[[stacks]]\nid = \"heroku-18\"\n", true, false), ["linux/"]);
     }
 
     #[test]

@@ -3,14 +3,18 @@
 //! Pure: which directories a layer has and what its files say is handed in.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 
 use serde::{Deserialize, Serialize};
 
 use super::id::ProcessType;
 use super::layer::{EnvironmentChange, EnvironmentOperation, EnvironmentScope};
 
-/// Variables by name.
-pub type Environment = BTreeMap<String, String>;
+/// Variables by name. Values are bytes without NUL (ENV-06).
+pub type Environment = BTreeMap<String, OsString>;
+
+/// Variables that layers' directories are put in front of, and so are user's values (ENV-09).
+pub const PATH_VARIABLES: [&str; 5] = ["CPATH", "LD_LIBRARY_PATH", "LIBRARY_PATH", "PATH", "PKG_CONFIG_PATH"];
 
 /// Which of the directories that become part of path variables a layer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -41,7 +45,7 @@ pub struct LayerEnvironment<'a> {
 pub fn apply_build(environment: &mut Environment, layers: &[LayerEnvironment<'_>]) {
     for layer in layers {
         for (variable, directory) in build_directories(layer.roots) {
-            put_in_front(environment, variable, &format!("{}/{directory}", layer.directory));
+            put_in_front(environment, variable, format!("{}/{directory}", layer.directory).as_ref());
         }
         apply_scope(environment, layer.changes, &EnvironmentScope::All);
         apply_scope(environment, layer.changes, &EnvironmentScope::Build);
@@ -60,7 +64,7 @@ pub fn apply_launch(
 ) {
     for layer in layers {
         for (variable, directory) in launch_directories(layer.roots) {
-            put_in_front(environment, variable, &format!("{}/{directory}", layer.directory));
+            put_in_front(environment, variable, format!("{}/{directory}", layer.directory).as_ref());
         }
     }
     for layer in layers {
@@ -91,24 +95,46 @@ fn launch_directories(roots: LayerRoots) -> impl Iterator<Item = (&'static str, 
 }
 
 /// No `:` when there is nothing to separate from (ENV-14).
-fn put_in_front(environment: &mut Environment, variable: &str, directory: &str) {
+pub(crate) fn put_in_front(environment: &mut Environment, variable: &str, front: &OsStr) {
     let value = environment.entry(variable.to_owned()).or_default();
-    *value = if value.is_empty() { directory.to_owned() } else { format!("{directory}:{value}") };
+    if !value.is_empty() {
+        *value = joined([OsStr::new(":"), value]);
+    }
+    *value = joined([front, value]);
+}
+
+/// The pieces, one behind the other.
+fn joined<'a>(pieces: impl IntoIterator<Item = &'a OsStr>) -> OsString {
+    pieces.into_iter().collect()
 }
 
 fn apply_scope(environment: &mut Environment, changes: &[EnvironmentChange], scope: &EnvironmentScope) {
-    for change in changes.iter().filter(|change| change.scope == *scope) {
+    apply_changes(environment, changes.iter().filter(|change| change.scope == *scope));
+}
+
+/// Applies changes one after the other, whatever their scope.
+pub fn apply_changes<'a>(
+    environment: &mut Environment,
+    changes: impl IntoIterator<Item = &'a EnvironmentChange>,
+) {
+    for change in changes {
         let value = environment.entry(change.name.clone()).or_default();
         // ENV-20: no separator when there is nothing yet.
-        let delimiter = if value.is_empty() { "" } else { &change.delimiter };
+        let delimiter = if value.is_empty() { OsStr::new("") } else { &change.delimiter };
         match change.operation {
-            EnvironmentOperation::Append => *value = format!("{value}{delimiter}{}", change.value),
-            EnvironmentOperation::Prepend => *value = format!("{}{delimiter}{value}", change.value),
+            EnvironmentOperation::Append => *value = joined([value, delimiter, &change.value]),
+            EnvironmentOperation::Prepend => *value = joined([&change.value, delimiter, value]),
             EnvironmentOperation::Override => value.clone_from(&change.value),
             EnvironmentOperation::Default if value.is_empty() => value.clone_from(&change.value),
             EnvironmentOperation::Default => {}
         }
     }
+}
+
+/// Whether an operation joins old and new value, and so has a delimiter.
+#[must_use]
+pub fn joins(operation: EnvironmentOperation) -> bool {
+    matches!(operation, EnvironmentOperation::Append | EnvironmentOperation::Prepend)
 }
 
 /// Changes that files cannot express.
@@ -128,9 +154,9 @@ pub struct InexpressibleChange {
 /// # Errors
 /// When two changes would be the same file, or `append` and `prepend` of one
 /// variable have different delimiters, or a name cannot be a file's.
-pub fn files(changes: &[EnvironmentChange]) -> Result<BTreeMap<String, String>, InexpressibleChange> {
+pub fn files(changes: &[EnvironmentChange]) -> Result<BTreeMap<String, OsString>, InexpressibleChange> {
     let mut files = BTreeMap::new();
-    let mut delimiters: BTreeMap<String, String> = BTreeMap::new();
+    let mut delimiters: BTreeMap<String, OsString> = BTreeMap::new();
     for change in changes {
         let name = &change.name;
         let fail = |problem| Err(InexpressibleChange { name: name.clone(), problem });
@@ -172,6 +198,8 @@ pub enum Unsuffixed {
     Override,
     /// Before: in front, with `:`.
     Prepend,
+    /// In the operator's directory: only where there is nothing.
+    Default,
 }
 
 /// What the files of one environment directory say, in the order they apply.
@@ -181,7 +209,7 @@ pub enum Unsuffixed {
 /// rest, unknown actions are ignored, contents are taken as they are.
 #[must_use]
 pub fn changes_of_directory(
-    files: &BTreeMap<String, String>,
+    files: &BTreeMap<String, OsString>,
     scope: &EnvironmentScope,
     unsuffixed: Unsuffixed,
 ) -> Vec<EnvironmentChange> {
@@ -195,7 +223,7 @@ pub fn changes_of_directory(
                 ("", Unsuffixed::Override) | ("override", _) => (EnvironmentOperation::Override, ""),
                 ("append", _) => (EnvironmentOperation::Append, ""),
                 ("prepend", _) => (EnvironmentOperation::Prepend, ""),
-                ("default", _) => (EnvironmentOperation::Default, ""),
+                ("", Unsuffixed::Default) | ("default", _) => (EnvironmentOperation::Default, ""),
                 _ => return None,
             };
             Some(EnvironmentChange {
@@ -203,7 +231,7 @@ pub fn changes_of_directory(
                 scope: scope.clone(),
                 operation,
                 value: value.clone(),
-                delimiter: delimiter.map_or(default_delimiter, String::as_str).to_owned(),
+                delimiter: delimiter.map_or(OsStr::new(default_delimiter), OsString::as_os_str).to_owned(),
             })
         })
         .collect()
@@ -233,7 +261,7 @@ mod tests {
     }
 
     fn environment(entries: &[(&str, &str)]) -> Environment {
-        entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect()
     }
 
     #[test]
@@ -352,7 +380,8 @@ mod tests {
         let seen: Vec<_> = changes
             .iter()
             .map(|change| {
-                (change.name.as_str(), change.operation, change.value.as_str(), change.delimiter.as_str())
+                let text = |text: &'_ OsString| text.to_str().unwrap().to_owned();
+                (change.name.clone(), change.operation, text(&change.value), text(&change.delimiter))
             })
             .collect();
         assert_eq!(
@@ -362,6 +391,12 @@ mod tests {
                 ("X", Append, "appended", ","),
                 ("Y", Append, "no delimiter", "")
             ]
+            .map(|(name, operation, value, delimiter)| (
+                name.into(),
+                operation,
+                value.into(),
+                delimiter.into()
+            ))
         );
         let mut env = Environment::new();
         apply_launch(&mut env, &[layer("/l", &changes)], None);

@@ -119,11 +119,17 @@ pub struct StackRunImage {
 }
 
 /// `io.buildpacks.build.metadata`: who built it and what it runs.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BuildMetadata {
+    /// Before Platform API 0.9, and then perhaps `null` (LBL-12).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bom: Option<Value>,
     #[serde(deserialize_with = "null_is_default")]
     pub buildpacks: Vec<BuildpackRecord>,
+    /// Image extensions that took part.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub extensions: Vec<BuildpackRecord>,
     #[serde(deserialize_with = "null_is_default")]
     pub launcher: LauncherRecord,
     #[serde(deserialize_with = "null_is_default")]
@@ -183,7 +189,7 @@ pub struct ProcessRecord {
     #[serde(deserialize_with = "null_is_default")]
     pub args: Vec<String>,
     pub direct: bool,
-    #[serde(rename = "buildpackID")]
+    #[serde(rename = "buildpackID", alias = "buildpack-id")]
     pub buildpack_id: String,
     #[serde(rename = "working-dir", skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<String>,
@@ -213,7 +219,7 @@ pub struct ProjectSource {
     pub metadata: BTreeMap<String, Value>,
 }
 
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(super) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Default + Deserialize<'de>,
@@ -247,6 +253,24 @@ impl<T> OneOrMany<T> {
     }
 }
 
+/// Makes every process of a [`BuildMetadata`] one whose `command` is a text, and
+/// what follows in the list its first arguments.
+///
+/// # Spec
+/// LBL-12, PRC-06: before Platform API 0.10.
+pub fn with_text_commands(build: &mut Value) {
+    let processes = build.get_mut("processes").and_then(Value::as_array_mut);
+    for process in processes.into_iter().flatten() {
+        let Some(Value::Array(command)) = process.get_mut("command").map(Value::take) else { continue };
+        let mut parts = command.into_iter();
+        process["command"] = parts.next().unwrap_or_else(|| Value::String(String::new()));
+        let arguments = process.get_mut("args").map(Value::take);
+        process["args"] = parts
+            .chain(arguments.as_ref().and_then(Value::as_array).into_iter().flatten().cloned())
+            .collect();
+    }
+}
+
 /// Free-form metadata that cannot go into a label.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MetadataError {
@@ -275,6 +299,14 @@ pub fn json_of_toml(text: &str) -> Result<Value, MetadataError> {
         return Ok(Value::Null);
     }
     json_of(toml::Value::Table(table), MAX_DEPTH)
+}
+
+/// A TOML value as JSON; times become text (STO-05).
+///
+/// # Errors
+/// [`MetadataError`]
+pub fn json_of_value(value: toml::Value) -> Result<Value, MetadataError> {
+    json_of(value, MAX_DEPTH)
 }
 
 /// Recursion is bounded by `depth`.

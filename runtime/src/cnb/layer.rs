@@ -1,5 +1,7 @@
 //! Layers as buildpacks describe them: types, and changes of the environment.
 
+use std::ffi::OsString;
+
 use serde::{Deserialize, Serialize};
 
 use super::env::LayerRoots;
@@ -50,9 +52,12 @@ pub struct EnvironmentChange {
     pub name: String,
     pub scope: EnvironmentScope,
     pub operation: EnvironmentOperation,
-    pub value: String,
+    /// Bytes without NUL.
+    #[serde(with = "crate::text::mostly_text")]
+    pub value: OsString,
     /// Between old and new value for `Append` and `Prepend`; may be empty.
-    pub delimiter: String,
+    #[serde(with = "crate::text::mostly_text")]
+    pub delimiter: OsString,
 }
 
 /// What has to be known of a layer's contents without reading them.

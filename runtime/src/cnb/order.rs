@@ -74,33 +74,36 @@ impl<'de> Deserialize<'de> for ExecEnvList {
     }
 }
 
+/// `order.toml`: what a platform offers.
+///
+/// # Spec
+/// `platform.md` 0.15 "order.toml"; ORD-08 and ORD-10: a member needs `id` and
+/// `version`, and extensions are optional whatever is said of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OrderToml {
+    pub order: Order,
+    /// `[[order-extensions]]`: each of these groups is tried in front of every
+    /// group of buildpacks, then none (ORD-09).
+    pub extensions: Order,
+}
+
 #[derive(Deserialize)]
 struct OrderFile {
     #[serde(default)]
     order: Vec<OrderGroup>,
     #[serde(default, rename = "order-extensions")]
-    order_extensions: Option<toml::Value>,
+    extensions: Vec<OrderGroup>,
 }
 
-impl Order {
-    /// Parses the text of an `order.toml`.
+impl OrderToml {
+    /// Parses the text of the file. One without any order is valid, and stands for no group.
     ///
     /// # Errors
-    /// With line and column. An order with extensions is refused: image
-    /// extensions are not run, and leaving one out would change the image.
-    ///
-    /// # Spec
-    /// `platform.md` 0.15 "order.toml"; ORD-10: a member needs `id` and `version`.
+    /// With line and column.
     pub fn parse(text: &str) -> Result<Self, TomlError> {
-        let file: OrderFile = toml_text::parse(text)?;
-        if file.order_extensions.is_some() {
-            let offset = text.find("order-extensions").unwrap_or(0);
-            return Err(TomlError::at(text, offset, "image extensions are not supported"));
-        }
-        if file.order.is_empty() {
-            return Err(TomlError::whole("it has no `[[order]]`"));
-        }
-        Ok(Self { groups: file.order })
+        let OrderFile { order, mut extensions } = toml_text::parse(text)?;
+        extensions.iter_mut().flat_map(|group| &mut group.members).for_each(|member| member.optional = true);
+        Ok(Self { order: Order { groups: order }, extensions: Order { groups: extensions } })
     }
 }
 
@@ -110,7 +113,7 @@ mod tests {
 
     #[test]
     fn groups_and_members_keep_their_order() {
-        let order = Order::parse(
+        let order = OrderToml::parse(
             r#"
             [[order]]
             [[order.group]]
@@ -129,7 +132,8 @@ mod tests {
             unknown = 1
             "#,
         )
-        .unwrap();
+        .unwrap()
+        .order;
         let shown: Vec<Vec<String>> = order
             .groups
             .iter()
@@ -143,12 +147,20 @@ mod tests {
     #[test]
     fn ord_10_a_member_needs_id_and_version() {
         for member in ["id = \"a\"", "version = \"1\"", "id = \"../a\"\nversion = \"1\""] {
-            let error = Order::parse(&format!("[[order]]\n[[order.group]]\n{member}\n")).unwrap_err();
+            let error = OrderToml::parse(&format!("[[order]]\n[[order.group]]\n{member}\n")).unwrap_err();
             assert!(error.line >= 2, "{error}");
         }
-        Order::parse("").unwrap_err();
-        let extensions =
-            "[[order]]\n[[order-extensions]]\n[[order-extensions.group]]\nid = \"a\"\nversion = \"1\"\n";
-        assert_eq!(Order::parse(extensions).unwrap_err().line, 2);
+        assert_eq!(OrderToml::parse("").unwrap(), OrderToml::default());
+    }
+
+    #[test]
+    fn ord_08_extensions_are_an_order_of_their_own_and_always_optional() {
+        let text = "[[order]]\n[[order.group]]\nid = \"b\"\nversion = \"1\"\n\
+                    [[order-extensions]]\n[[order-extensions.group]]\nid = \"a\"\nversion = \"1\"\n\
+                    optional = false\n";
+        let OrderToml { order, extensions } = OrderToml::parse(text).unwrap();
+        assert!(!order.groups[0].members[0].optional);
+        let extension = &extensions.groups[0].members[0];
+        assert_eq!((extension.buildpack.to_string().as_str(), extension.optional), ("a@1", true));
     }
 }

@@ -62,6 +62,29 @@ impl Report {
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("texts and sizes of files fit into TOML")
     }
+
+    /// The text of the file for a platform that wants to find the bill of materials
+    /// of the build in it, too.
+    ///
+    /// # Spec
+    /// RPT-03: before Platform API 0.9.
+    #[must_use]
+    pub fn to_toml_with_bom(&self, bom: Vec<toml::Value>) -> String {
+        let build = BuildReport { bom };
+        let report = ReportWithBom { build, image: &self.image };
+        toml::to_string(&report).expect("what was TOML and texts and sizes of files fit into TOML")
+    }
+}
+
+#[derive(Serialize)]
+struct ReportWithBom<'a> {
+    build: BuildReport,
+    image: &'a ImageReport,
+}
+
+#[derive(Serialize)]
+struct BuildReport {
+    bom: Vec<toml::Value>,
 }
 
 #[cfg(test)]
@@ -81,6 +104,15 @@ mod tests {
             "[image]\ntags = [\"registry.example/app:1\", \"registry.example/app:2\"]\n\
              digest = \"sha256:aa\"\nmanifest-size = 1234\n"
         );
+    }
+
+    #[test]
+    fn rpt_03_old_platforms_find_the_bill_of_materials() {
+        let entry = toml::Value::Table(toml::toml! { name = "x" });
+        let read: toml::Table = toml::from_str(&Report::default().to_toml_with_bom(vec![entry])).unwrap();
+        assert_eq!(read["build"]["bom"][0]["name"].as_str(), Some("x"));
+        assert!(read.contains_key("image"));
+        assert!(!Report::default().to_toml().contains("build"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! What a buildpack asks for *while* it runs goes through [`BuildHost`].
 
 pub mod by_kind;
+mod lines;
 pub mod process;
 pub mod wasm;
 pub mod worker;
@@ -18,7 +19,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::cnb::api::ApiVersion;
-use crate::cnb::build_plan::PlanContribution;
+use crate::cnb::build_plan::{PlanContribution, Requirement};
+use crate::cnb::env::Environment;
 use crate::cnb::id::{BuildpackRef, ExecEnv, LayerName};
 use crate::cnb::launch::{Label, Process, Slice};
 use crate::cnb::layer::{EnvironmentChange, LayerTypes};
@@ -185,6 +187,8 @@ pub struct Executables {
     pub platform: PathBuf,
     /// Media types of bills of materials it says it writes.
     pub sbom_formats: Vec<String>,
+    /// Where private files of a call are made.
+    pub scratch: PathBuf,
 }
 
 /// What is the same for both calls.
@@ -197,7 +201,7 @@ pub struct CallInputs {
     /// The whole of what the guest can see, in no particular order.
     pub mounts: Vec<Mount>,
     /// The process environment, by the rules of the specification.
-    pub environment: BTreeMap<String, String>,
+    pub environment: Environment,
     /// What the image is for.
     pub target: Target,
     /// Such as `production`.
@@ -294,6 +298,9 @@ pub struct BuildOutputs {
     pub store: StoreOutput,
     pub launch_sboms: Vec<Sbom>,
     pub build_sboms: Vec<Sbom>,
+    /// Entries of old bills of materials.
+    pub launch_bom: Vec<Requirement>,
+    pub build_bom: Vec<Requirement>,
     /// App paths the guest removed or replaced; they hide what the source has.
     pub app_hidden: Vec<String>,
 }
@@ -335,6 +342,9 @@ pub enum LayerContents {
     /// The directory of this name in the buildpack's layers directory, its
     /// environment files included: the buildpack wrote all of it itself.
     InPlace,
+    /// There is no directory: whether an image or a cache keeps the layer is for
+    /// those who see its types and the last image.
+    Nowhere,
     /// The store's tree with the directory of `update_layer` over it; these
     /// paths of the tree were removed or replaced.
     Updated { hidden: Vec<String> },
@@ -395,7 +405,8 @@ pub enum GuestFailure {
     Unloadable {
         buildpack: BuildpackRef,
         /// `buildpack.unsupported_import`, `buildpack.missing_export`,
-        /// `buildpack.not_a_component` or `buildpack.compile_limit`.
+        /// `buildpack.not_a_component`, `buildpack.compile_limit` or
+        /// `buildpack.not_executable`.
         id: String,
         message: String,
         hint: Option<String>,
@@ -464,6 +475,7 @@ impl Diagnose for GuestFailure {
                 "buildpack.unsupported_import" => "buildpack.unsupported_import",
                 "buildpack.missing_export" => "buildpack.missing_export",
                 "buildpack.compile_limit" => "buildpack.compile_limit",
+                "buildpack.not_executable" => "buildpack.not_executable",
                 _ => "buildpack.not_a_component",
             },
             Self::WorkerCrashed { .. } => "worker.crashed",

@@ -40,7 +40,7 @@ impl Notes for () {
 
 /// Keeps compressed layers. An encoder's name is part of the key, so that a
 /// layer taken from here has the bytes a fresh one would have.
-pub trait BlobStore: Notes {
+pub trait BlobStore: Notes + Sync {
     /// Looks up a layer by what it is uncompressed. What cannot be read is not there.
     fn find(&self, diff_id: &DiffId, encoder: &str) -> Option<StoredBlob>;
 
@@ -65,6 +65,23 @@ pub trait BlobStore: Notes {
 
     /// Forgets a blob whose file turned out to be damaged.
     fn discard(&self, path: &Path);
+}
+
+/// Keeps nothing, for whoever has all blobs already.
+impl BlobStore for () {
+    fn find(&self, _: &DiffId, _: &str) -> Option<StoredBlob> {
+        None
+    }
+
+    fn create(&self) -> io::Result<NewBlob> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn commit(&self, _: NewBlob, _: &DiffId, _: &str, _: &Digest, _: u64) -> io::Result<StoredBlob> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn discard(&self, _: &Path) {}
 }
 
 /// A file that is being filled; it is removed when it is dropped.
@@ -97,6 +114,12 @@ impl NewBlob {
             fs::rename(&path, to).inspect_err(|_| self.path = Some(path))?;
         }
         Ok(())
+    }
+
+    /// Leaves the file where it is, written to disk or not.
+    #[must_use]
+    pub fn leave(mut self) -> PathBuf {
+        self.path.take().expect("it is taken only by what ends the value")
     }
 }
 

@@ -26,6 +26,7 @@ const OTHER_LAYERS: [(MediaType, &str); 3] = [
     (MediaType::ImageLayerZstd, "application/vnd.docker.image.rootfs.diff.tar.zstd"),
     (MediaType::ImageLayerNonDistributableGzip, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
 ];
+const DOCKER_PLAIN_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 /// Docker's counterpart of an image index.
 pub(super) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
@@ -65,6 +66,24 @@ impl MediaFamily {
             Self::Oci => MediaType::ImageLayerGzip,
             Self::Docker => MediaType::Other(DOCKER_LAYER.to_owned()),
         }
+    }
+
+    /// What this family calls a layer of either; `None` when it has no word for it.
+    #[must_use]
+    pub fn layer_like(self, media_type: &MediaType) -> Option<MediaType> {
+        let is_gzip = match media_type {
+            MediaType::ImageLayerGzip => true,
+            MediaType::ImageLayer => false,
+            MediaType::ImageLayerZstd if self == Self::Oci => return Some(MediaType::ImageLayerZstd),
+            MediaType::Other(other) if other == DOCKER_LAYER => true,
+            MediaType::Other(other) if other == DOCKER_PLAIN_LAYER => false,
+            _ => return None,
+        };
+        Some(match self {
+            _ if is_gzip => self.layer(),
+            Self::Oci => MediaType::ImageLayer,
+            Self::Docker => MediaType::Other(DOCKER_PLAIN_LAYER.to_owned()),
+        })
     }
 }
 

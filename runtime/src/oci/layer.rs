@@ -10,6 +10,8 @@ use std::io::{self, Read, Write};
 
 use tar::{EntryType, Header, UstarHeader};
 
+use crate::tree::SpecialFile;
+
 const BLOCK: usize = 512;
 /// 1980-01-01T00:00:01Z.
 pub const MODIFIED_SECONDS: u64 = 315_532_801;
@@ -59,6 +61,19 @@ impl<W: Write> LayerWriter<W> {
     /// When name or target cannot be stored, or the writer fails.
     pub fn symlink(&mut self, name: &[u8], target: &[u8], mode: u32, owner: Owner) -> io::Result<()> {
         self.header(EntryType::Symlink, name, target, mode, owner, 0)
+    }
+
+    /// Adds a FIFO or a device, which is all header.
+    ///
+    /// # Errors
+    /// When the name cannot be stored, or the writer fails.
+    pub fn special(&mut self, name: &[u8], special: SpecialFile, mode: u32, owner: Owner) -> io::Result<()> {
+        let (entry_type, device) = match special {
+            SpecialFile::Fifo => (EntryType::Fifo, None),
+            SpecialFile::CharacterDevice { major, minor } => (EntryType::Char, Some((major, minor))),
+            SpecialFile::BlockDevice { major, minor } => (EntryType::Block, Some((major, minor))),
+        };
+        self.entry(&Fields { entry_type, name, target: b"", mode, owner, size: 0, device })
     }
 
     /// Adds a file of exactly `size` bytes.
@@ -121,6 +136,11 @@ impl<W: Write> LayerWriter<W> {
         owner: Owner,
         size: u64,
     ) -> io::Result<()> {
+        self.entry(&Fields { entry_type, name, target, mode, owner, size, device: None })
+    }
+
+    fn entry(&mut self, entry: &Fields<'_>) -> io::Result<()> {
+        let &Fields { entry_type, name, target, mode, owner, size, device } = entry;
         check_name(name)?;
         if target.contains(&0) || (target.is_empty() && entry_type == EntryType::Symlink) {
             return Err(invalid("a link target is empty or has a NUL byte"));
@@ -167,8 +187,10 @@ impl<W: Write> LayerWriter<W> {
         if !octal(&mut fields.mode, u64::from(mode)) || !octal(&mut fields.mtime, MODIFIED_SECONDS) {
             return Err(invalid("a mode is out of range"));
         }
-        octal(&mut fields.dev_major, 0);
-        octal(&mut fields.dev_minor, 0);
+        let (major, minor) = device.unwrap_or((0, 0));
+        if !octal(&mut fields.dev_major, major.into()) || !octal(&mut fields.dev_minor, minor.into()) {
+            return Err(invalid("the number of a device is out of range"));
+        }
         fields.typeflag = [entry_type.as_byte()];
 
         if !too_big.is_empty() {
@@ -207,6 +229,18 @@ impl<W: Write> LayerWriter<W> {
     }
 }
 
+/// What the header of one entry says.
+struct Fields<'a> {
+    entry_type: EntryType,
+    name: &'a [u8],
+    target: &'a [u8],
+    mode: u32,
+    owner: Owner,
+    size: u64,
+    /// Major and minor number.
+    device: Option<(u32, u32)>,
+}
+
 fn invalid(message: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
@@ -243,17 +277,13 @@ fn split_name(name: &[u8]) -> Option<(&[u8], &[u8])> {
 /// only a reminder of it stays here.
 fn text(field: &mut [u8], value: &[u8]) {
     field.fill(0);
-    let ascii = value.iter().filter(|byte| byte.is_ascii());
-    for (place, byte) in field.iter_mut().zip(ascii) {
-        *place = *byte;
-    }
-    // Old readers take a cut name that ends in a slash for a directory.
-    for place in field.iter_mut().rev() {
-        match *place {
-            0 => {}
-            b'/' => *place = 0,
-            _ => break,
-        }
+    let ascii: Vec<u8> = value.iter().copied().filter(u8::is_ascii).collect();
+    let kept = ascii.len().min(field.len());
+    field[..kept].copy_from_slice(&ascii[..kept]);
+    // Old readers take a name that was cut at a slash for a directory.
+    if ascii.len() > field.len() && field.ends_with(b"/") {
+        let end = field.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+        field[end] = 0;
     }
 }
 

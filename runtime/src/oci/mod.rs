@@ -15,3 +15,6 @@ pub mod image;
 pub mod layer;
 pub mod layout;
 pub mod reference;
+pub mod tar_reader;
+pub mod unpack;
+pub mod verify;

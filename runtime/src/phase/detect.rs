@@ -1,28 +1,31 @@
 //! Who takes part: order × app → the group that builds, and its plan.
 //!
 //! Asks each buildpack at most once, whatever the number of groups it is in.
-//! Knows nothing of how a buildpack is run.
+//! Knows nothing of how a buildpack is run. Image extensions take part like
+//! buildpacks that nobody needs.
 
 use std::collections::BTreeMap;
 use std::io;
 
-use crate::catalog::{Builder, Buildpack, CatalogError, GroupMember};
+use crate::catalog::{Builder, Buildpack, CatalogError, Extension, GroupMember, Module};
+use crate::cnb::api::PlatformApi;
 use crate::cnb::build_plan::{BuildPlan, PlanContribution};
-use crate::cnb::env::Environment;
 use crate::cnb::id::{BuildpackRef, ExecEnv};
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink, Verdict};
-use crate::executor::{CallInputs, DetectInputs, DetectOutputs, Executor, GuestFailure, LogSink};
+use crate::executor::{CallInputs, DetectInputs, DetectOutputs, Executor, GuestFailure, LogSink, Program};
 use crate::fault::{Diagnose, Fault};
 use crate::grant::GrantRefused;
 use crate::limits::Limits;
-use crate::plan::{self, PlanMember};
+use crate::plan::{self, PlanMember, Unresolved};
 use crate::policy::Policy;
 use crate::workspace::Workspace;
 
 /// What detection depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct DetectRequest<'a> {
+    /// Targets count from 0.12 on, execution environments from 0.15 on.
+    pub api: PlatformApi,
     pub builder: &'a Builder,
     pub policy: &'a Policy,
     pub limits: &'a Limits,
@@ -36,10 +39,11 @@ pub struct DetectRequest<'a> {
 pub struct Detected<'a> {
     /// In order; everybody passed, and the plan works out.
     pub group: Vec<&'a Buildpack>,
+    /// In order; those that stand in front of the group.
+    pub extensions: Vec<&'a Extension>,
     pub plan: BuildPlan,
-    /// Members of the group that do not take part: optional ones that did not
-    /// pass, or that nobody needs.
-    pub left_out: Vec<FailedMember>,
+    /// Everybody the order puts into the group, in order; those that do not take part too.
+    pub members: Vec<TriedMember>,
     /// The groups that were tried before.
     pub failed: Vec<FailedGroup>,
 }
@@ -47,17 +51,32 @@ pub struct Detected<'a> {
 /// Why a group does not build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedGroup {
-    pub members: Vec<FailedMember>,
+    /// In order.
+    pub members: Vec<TriedMember>,
     /// The reason of the group as a whole, when all required members passed.
-    pub plan: Option<String>,
+    pub plan: Option<Unresolved>,
 }
 
-/// What one member of a group that failed said.
+/// What one member of a group said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailedMember {
-    pub buildpack: BuildpackRef,
+pub struct TriedMember {
+    pub reference: BuildpackRef,
+    /// Whether it is an image extension.
+    pub extension: bool,
     pub optional: bool,
     pub verdict: Verdict,
+    /// What it would like, best first, when it passed.
+    pub alternatives: Vec<PlanContribution>,
+    /// Why it does not take part in the group that builds, though it passed.
+    pub dropped: Option<Unresolved>,
+}
+
+impl TriedMember {
+    /// Whether it takes part, if its group builds.
+    #[must_use]
+    pub fn takes_part(&self) -> bool {
+        self.verdict == Verdict::Pass && self.dropped.is_none()
+    }
 }
 
 /// Why nothing can be built.
@@ -77,7 +96,7 @@ pub enum DetectError {
     #[error("buildpack `{}` cannot be run", .0.buildpack)]
     Grant(#[source] GrantRefused),
     /// A buildpack is of a kind that cannot be run.
-    #[error("buildpack `{buildpack}` cannot be run by this version of wapack")]
+    #[error("`{buildpack}` cannot be run by this version of wapack")]
     NotRunnable { buildpack: BuildpackRef },
     /// A directory could not be made.
     #[error("cannot prepare detection")]
@@ -100,7 +119,7 @@ fn summary(groups: &[FailedGroup]) -> String {
                 Verdict::Error { message } => message.clone(),
             };
             let optional = if member.optional { " (optional)" } else { "" };
-            let _ = write!(lines, "\n  group {}: {}{optional}: {said}", number + 1, member.buildpack);
+            let _ = write!(lines, "\n  group {}: {}{optional}: {said}", number + 1, member.reference);
         }
         if let Some(reason) = &group.plan {
             let _ = write!(lines, "\n  group {}: {reason}", number + 1);
@@ -180,24 +199,29 @@ pub fn detect<'a>(
     executor: &mut dyn Executor,
     events: &mut dyn EventSink,
 ) -> Result<Detected<'a>, DetectError> {
-    let mut answers: BTreeMap<BuildpackRef, Answer> = BTreeMap::new();
+    let mut answers = Answers::new();
     let mut failed = Vec::new();
-    for group in request.builder.catalog.expand(&request.builder.order) {
-        let members: Vec<GroupMember<'a>> = group
-            .map_err(DetectError::Order)?
-            .into_iter()
-            .filter(|member| is_for(member, request.exec_env))
-            .collect();
+    let exec_env = request.api.at_least(15).then_some(request.exec_env);
+    for members in request.builder.groups(exec_env) {
+        let members = members.map_err(DetectError::Order)?;
         ask(request, workspace, executor, events, &members, &mut answers)?;
         match settle(&members, &answers) {
-            Ok(Settled { group, plan, left_out }) => {
-                for buildpack in &group {
-                    let asked = &buildpack.descriptor.grants;
-                    request.policy.grant(&buildpack.reference, asked).map_err(DetectError::Grant)?;
+            Ok(Settled { participants, plan, members }) => {
+                let mut group = Vec::new();
+                let mut extensions = Vec::new();
+                for module in &participants {
+                    match module {
+                        Module::Buildpack(buildpack) => {
+                            let asked = &buildpack.descriptor.grants;
+                            request.policy.grant(&buildpack.reference, asked).map_err(DetectError::Grant)?;
+                            group.push(*buildpack);
+                        }
+                        Module::Extension(extension) => extensions.push(*extension),
+                    }
                 }
-                let buildpacks = group.iter().map(|buildpack| buildpack.reference.clone()).collect();
+                let buildpacks = participants.iter().map(|module| module.reference().clone()).collect();
                 events.event(Event::GroupChosen { buildpacks, considered: members.len() });
-                return Ok(Detected { group, plan, left_out, failed });
+                return Ok(Detected { group, extensions, plan, members, failed });
             }
             Err(group) => failed.push(group),
         }
@@ -206,58 +230,89 @@ pub fn detect<'a>(
     Err(DetectError::NobodyTakesPart { groups: failed, with_errors })
 }
 
-/// DET-15: a member for other execution environments is as if it was not there.
-fn is_for(member: &GroupMember<'_>, exec_env: &ExecEnv) -> bool {
-    let allows = |list: &[ExecEnv]| {
-        list.is_empty() || list.iter().any(|allowed| allowed == exec_env || allowed.as_str() == "*")
-    };
-    allows(member.exec_envs) && allows(&member.buildpack.descriptor.exec_envs)
+/// What everybody said who was asked; extensions and buildpacks may have the same name.
+type Answers<'a> = BTreeMap<(bool, &'a BuildpackRef), Answer>;
+
+fn key(module: Module<'_>) -> (bool, &BuildpackRef) {
+    (module.is_extension(), module.reference())
 }
 
 /// Asks those members that were not asked before, at once.
-fn ask(
+fn ask<'a>(
     request: &DetectRequest<'_>,
     workspace: &mut Workspace,
     executor: &mut dyn Executor,
     events: &mut dyn EventSink,
-    members: &[GroupMember<'_>],
-    answers: &mut BTreeMap<BuildpackRef, Answer>,
+    members: &[GroupMember<'a>],
+    answers: &mut Answers<'a>,
 ) -> Result<(), DetectError> {
     let mut calls = Vec::new();
-    for member in members {
-        let buildpack = member.buildpack;
-        if answers.contains_key(&buildpack.reference) {
+    let mut called = Vec::new();
+    for GroupMember { module, .. } in members {
+        if answers.contains_key(&key(*module)) {
             continue;
         }
-        if buildpack.descriptor.matches(request.target) {
-            calls.push(detect_inputs(request, workspace, buildpack)?);
-        } else {
-            let message = format!("it does not build for {}/{}", request.target.os, request.target.arch);
-            // Counted as an error, as the reference does (DET-14).
-            note(events, answers, &buildpack.reference, Answer::Error(message));
+        if let Some(mismatch) = mismatch(request, *module) {
+            note(events, answers, *module, Answer::Error(mismatch));
+            continue;
+        }
+        match prepare(request, workspace, *module)? {
+            Prepared::Call(call) => {
+                calls.push(*call);
+                called.push(*module);
+            }
+            Prepared::Answer(answer) => note(events, answers, *module, answer),
         }
     }
     let results = executor.detect(&calls, &mut Lines(events));
-    for (call, result) in calls.iter().zip(results) {
+    for (module, result) in called.into_iter().zip(results) {
         let answer = match result {
-            Ok(DetectOutputs::Pass(alternatives)) => Answer::Pass(alternatives),
+            Ok(DetectOutputs::Pass(alternatives)) => passed(module, alternatives),
             Ok(DetectOutputs::Fail { reason }) => Answer::Fail(crate::text::harmless(&reason)),
             Err(GuestFailure::Cancelled { .. }) => return Err(DetectError::Cancelled),
             Err(failure) => Answer::Error(describe(&failure)),
         };
-        note(events, answers, &call.call.buildpack, answer);
+        note(events, answers, module, answer);
     }
     Ok(())
 }
 
-fn note(
-    events: &mut dyn EventSink,
-    answers: &mut BTreeMap<BuildpackRef, Answer>,
-    buildpack: &BuildpackRef,
-    answer: Answer,
-) {
-    events.event(Event::Detected { buildpack: buildpack.clone(), verdict: answer.verdict() });
-    answers.insert(buildpack.clone(), answer);
+/// Why a module does not build for the target; counted as an error, as the
+/// reference lifecycle does (DET-14).
+fn mismatch(request: &DetectRequest<'_>, module: Module<'_>) -> Option<String> {
+    let target = request.target;
+    let matches = match module {
+        Module::Buildpack(buildpack) => buildpack.descriptor.matches(target),
+        Module::Extension(extension) => extension.descriptor.matches(target),
+    };
+    if matches || !request.api.at_least(12) {
+        return None;
+    }
+    let mut system = format!("{}/{}", target.os, target.arch);
+    if let Some(variant) = &target.variant {
+        system = format!("{system}/{variant}");
+    }
+    if let Some(distro) = &target.distro {
+        system = format!("{system} ({} {})", distro.name, distro.version);
+    }
+    Some(format!("it does not build for {system}"))
+}
+
+/// PLAN-05: an extension requires nothing.
+fn passed(module: Module<'_>, alternatives: Vec<PlanContribution>) -> Answer {
+    let requires = alternatives.iter().flat_map(|alternative| &alternative.requires).next();
+    match requires {
+        Some(requirement) if module.is_extension() => Answer::Error(format!(
+            "its plan requires `{}`, and an image extension can only provide",
+            crate::text::harmless(&requirement.name)
+        )),
+        _ => Answer::Pass(alternatives),
+    }
+}
+
+fn note<'a>(events: &mut dyn EventSink, answers: &mut Answers<'a>, module: Module<'a>, answer: Answer) {
+    events.event(Event::Detected { buildpack: module.reference().clone(), verdict: answer.verdict() });
+    answers.insert(key(module), answer);
 }
 
 /// An error with its id, and what would help, in the one line a group gives it.
@@ -272,89 +327,115 @@ fn describe(failure: &GuestFailure) -> String {
     format!("[{}] {}{hint}", failure.id(), crate::text::harmless_lines(&text))
 }
 
-fn detect_inputs(
+/// How a module is asked.
+enum Prepared {
+    Call(Box<DetectInputs>),
+    /// It need not be run.
+    Answer(Answer),
+}
+
+fn prepare(
     request: &DetectRequest<'_>,
     workspace: &mut Workspace,
-    buildpack: &Buildpack,
-) -> Result<DetectInputs, DetectError> {
+    module: Module<'_>,
+) -> Result<Prepared, DetectError> {
+    let buildpack = match module {
+        Module::Buildpack(buildpack) => buildpack,
+        Module::Extension(extension) => {
+            return Err(DetectError::NotRunnable { buildpack: extension.reference.clone() });
+        }
+    };
     let program = workspace
         .program(buildpack)
         .ok_or_else(|| DetectError::NotRunnable { buildpack: buildpack.reference.clone() })?;
     // What is missing is refused when the buildpack takes part: one that does not
     // apply is no reason to refuse an app.
     let grants = buildpack.descriptor.grants.allowed_by(&request.policy.allowed(&buildpack.reference.id));
-    Ok(DetectInputs {
+    Ok(Prepared::Call(Box::new(DetectInputs {
         call: CallInputs {
             buildpack: buildpack.reference.clone(),
-            program,
             mounts: workspace.mounts(buildpack, false).map_err(DetectError::Io)?,
             environment: workspace.environment(
                 buildpack,
                 request.target,
                 request.exec_env,
-                request.user_env,
-                &Environment::new(),
+                &workspace.before_layers(),
             ),
             target: request.target.clone(),
             exec_env: request.exec_env.clone(),
             user_env: request.user_env.clone(),
             metadata: buildpack.descriptor.metadata.clone(),
             grants,
-            limits: request.limits.for_detect(),
+            limits: match program {
+                Program::Component(_) => request.limits.for_detect(),
+                Program::Executables(_) => request.limits.for_executables(),
+            },
+            program,
         },
-    })
+    })))
 }
 
 /// A group that passes.
 struct Settled<'a> {
-    group: Vec<&'a Buildpack>,
+    participants: Vec<Module<'a>>,
     plan: BuildPlan,
-    left_out: Vec<FailedMember>,
+    members: Vec<TriedMember>,
 }
 
 /// Whether a group passes, and with whom.
-fn settle<'a>(
-    members: &[GroupMember<'a>],
-    answers: &BTreeMap<BuildpackRef, Answer>,
-) -> Result<Settled<'a>, FailedGroup> {
+///
+/// # Spec
+/// DET-08, DET-09.
+fn settle<'a>(members: &[GroupMember<'a>], answers: &Answers<'a>) -> Result<Settled<'a>, FailedGroup> {
+    let mut tried = Vec::new();
     let mut passed = Vec::new();
     let mut plan_members = Vec::new();
-    let mut verdicts = Vec::new();
     let mut required_failed = false;
-    for member in members {
-        let reference = &member.buildpack.reference;
-        let answer =
-            answers.get(reference).cloned().unwrap_or_else(|| Answer::Error("it was not asked".to_owned()));
-        verdicts.push(FailedMember {
-            buildpack: reference.clone(),
-            optional: member.optional,
-            verdict: answer.verdict(),
-        });
-        match answer {
+    for (position, GroupMember { module, optional }) in members.iter().enumerate() {
+        let answer = answers.get(&key(*module));
+        let answer = answer.cloned().unwrap_or_else(|| Answer::Error("it was not asked".to_owned()));
+        let verdict = answer.verdict();
+        let alternatives = match answer {
             Answer::Pass(alternatives) => {
-                passed.push(member.buildpack);
+                passed.push((position, *module));
                 plan_members.push(PlanMember {
-                    buildpack: reference.clone(),
-                    optional: member.optional,
-                    alternatives,
+                    buildpack: module.reference().clone(),
+                    extension: module.is_extension(),
+                    optional: *optional,
+                    alternatives: alternatives.clone(),
                 });
+                alternatives
             }
-            Answer::Fail(_) | Answer::Error(_) => required_failed |= !member.optional,
-        }
+            Answer::Fail(_) | Answer::Error(_) => {
+                required_failed |= !optional;
+                Vec::new()
+            }
+        };
+        tried.push(TriedMember {
+            reference: module.reference().clone(),
+            extension: module.is_extension(),
+            optional: *optional,
+            verdict,
+            alternatives,
+            dropped: None,
+        });
     }
-    if required_failed || passed.is_empty() {
-        return Err(FailedGroup { members: verdicts, plan: None });
+    if required_failed {
+        return Err(FailedGroup { members: tried, plan: None });
     }
     match plan::resolve(&plan_members) {
-        Ok(resolved) => {
-            let group: Vec<&Buildpack> =
-                resolved.participants.iter().filter_map(|index| passed.get(*index).copied()).collect();
-            let takes_part =
-                |member: &FailedMember| group.iter().any(|buildpack| buildpack.reference == member.buildpack);
-            verdicts.retain(|member| !takes_part(member));
-            Ok(Settled { group, plan: resolved.plan, left_out: verdicts })
+        Ok(mut resolved) => {
+            for (index, (position, _)) in passed.iter().enumerate() {
+                tried[*position].dropped = resolved.dropped.remove(&index);
+            }
+            let participants = resolved
+                .participants
+                .iter()
+                .filter_map(|index| passed.get(*index))
+                .map(|(_, module)| *module);
+            Ok(Settled { participants: participants.collect(), plan: resolved.plan, members: tried })
         }
-        Err(reason) => Err(FailedGroup { members: verdicts, plan: Some(reason.to_string()) }),
+        Err(reason) => Err(FailedGroup { members: tried, plan: Some(reason) }),
     }
 }
 
@@ -370,3 +451,6 @@ impl LogSink for Lines<'_> {
         self.0.event(Event::Compiling { buildpack: buildpack.clone() });
     }
 }
+
+#[cfg(test)]
+mod tests;

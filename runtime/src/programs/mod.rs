@@ -25,11 +25,16 @@ pub mod exporter;
 pub mod extender;
 mod files;
 pub mod images;
+mod last_cache;
+mod layers_dir;
 pub mod rebaser;
 pub mod restorer;
+mod telling;
 
 pub use self::error::{BUILDPACK_API, GENERIC, INVALID, PLATFORM_API, ProgramError};
 pub use self::files::FileError;
+pub use self::last_cache::LastCacheError;
+pub use self::layers_dir::LayersDirError;
 
 use crate::cancel::Cancel;
 use crate::event::EventSink;

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::error::of_file;
-use super::files::FileError;
-use super::images::Images;
+use super::error::INVALID;
+use super::files::{self, FileError};
+use super::images::{FoundImage, Images, ImagesError, best_mirror};
 use crate::cancel::Cancel;
 use crate::cnb::api::PlatformApi;
-use crate::event::EventSink;
+use crate::event::{Event, EventSink};
+use crate::oci::reference::{InvalidReference, Reference};
+use crate::phase::rebase::{NewRunImage, RebaseError, RebaseRequest, rebase, recorded_run_image};
 
 /// What it is told.
 #[derive(Debug, Clone)]
@@ -24,15 +26,56 @@ pub struct Inputs {
 /// Why the image was not rebased.
 #[derive(Debug, thiserror::Error)]
 pub enum RebaserError {
-    /// A file of the platform.
+    /// Nothing says which image.
+    #[error("no image is named")]
+    NoImage,
+    /// A name that names no image.
     #[error(transparent)]
-    File(#[from] FileError),
+    Name(#[from] InvalidReference),
+    /// Blobs are shared inside of a registry only.
+    #[error("`{first}` and `{other}` are on different registries")]
+    Registries { first: String, other: String },
+    /// The image to work on.
+    #[error("there is no image `{name}`")]
+    NoSuchImage { name: String },
+    /// Neither an argument nor the image says which.
+    #[error("no run image is named, neither with the image nor by it")]
+    NoRunImage,
+    /// Under all of the names that the image knows.
+    #[error("no run image of the names `{}` can be read", names.join("`, `"))]
+    NoMirror { names: Vec<String> },
+    /// The new run image.
+    #[error("cannot read the run image `{name}`")]
+    RunImage {
+        name: String,
+        /// `None` when there is none.
+        source: Option<ImagesError>,
+    },
+    /// Reading the image or writing the new one.
+    #[error(transparent)]
+    Images(#[from] ImagesError),
+    /// A rule of rebasing.
+    #[error(transparent)]
+    Rebase(#[from] RebaseError),
+    /// The report.
+    #[error(transparent)]
+    Report(#[from] FileError),
 }
+
+/// Failed to rebase.
+const REBASE: u8 = 72;
 
 impl RebaserError {
     pub(super) fn code(&self) -> u8 {
         match self {
-            Self::File(error) => of_file(error),
+            Self::NoImage | Self::Name(_) | Self::Registries { .. } => INVALID,
+            Self::RunImage { .. } => super::GENERIC,
+            Self::NoSuchImage { .. }
+            | Self::NoRunImage
+            | Self::NoMirror { .. }
+            | Self::Images(_)
+            | Self::Rebase(_)
+            | Self::Report(_) => REBASE,
         }
     }
 }
@@ -40,10 +83,86 @@ impl RebaserError {
 /// Runs it.
 ///
 /// # Errors
-/// [`RebaserError`].
+/// [`RebaserError`]; before the image is written, nothing has changed.
 ///
 /// # Spec
 /// `platform.md` 0.15 "Rebase"; RBS-01 to RBS-18.
-pub fn run(_: &Inputs, _: &dyn Images, _: &Cancel, _: &mut dyn EventSink) -> Result<(), RebaserError> {
-    unimplemented!()
+pub fn run(
+    inputs: &Inputs,
+    images: &dyn Images,
+    cancel: &Cancel,
+    events: &mut dyn EventSink,
+) -> Result<(), RebaserError> {
+    let output = inputs.images.first().ok_or(RebaserError::NoImage)?;
+    if !images.is_daemon() {
+        check_names(inputs)?;
+    }
+    let name = inputs.previous_image.as_ref().unwrap_or(output);
+    let app = images.find(name)?.ok_or_else(|| RebaserError::NoSuchImage { name: name.clone() })?.image;
+
+    let (run_image_name, run_image) = match &inputs.run_image {
+        Some(name) => (name.clone(), run_image(images, name)?),
+        None => {
+            let names = recorded_run_image(&app, inputs.api)?.ok_or(RebaserError::NoRunImage)?;
+            let Some(best) = best_mirror(images, name, &names) else {
+                let names = std::iter::once(names.image).chain(names.mirrors).collect();
+                return Err(RebaserError::NoMirror { names });
+            };
+            (best.to_owned(), run_image(images, best)?)
+        }
+    };
+    let request = RebaseRequest {
+        app: &app,
+        run_image: NewRunImage {
+            image: &run_image.image,
+            name: &run_image_name,
+            reference: &run_image.reference,
+        },
+        api: inputs.api,
+        force: inputs.force,
+    };
+    let rebased = rebase(&request)?;
+    for refusal in &rebased.overruled {
+        events.event(Event::Warning { message: refusal.to_string() });
+    }
+
+    // Blobs are where they were found: nothing of them is kept elsewhere.
+    let saved = images.save(&rebased.image, &inputs.images, &(), cancel)?;
+    let digest = saved.digest.as_ref().map(ToString::to_string).or(saved.id.clone()).unwrap_or_default();
+    for name in &saved.names {
+        events.event(Event::ImageWritten {
+            reference: name.clone(),
+            digest: digest.clone(),
+            bytes: rebased.image.bytes(),
+        });
+    }
+    files::write(&inputs.report, &saved.report().to_toml())?;
+    Ok(())
 }
+
+/// All names are names, and those to be written are on one registry (RBS-01).
+fn check_names(inputs: &Inputs) -> Result<(), RebaserError> {
+    let mut first: Option<(&String, Reference)> = None;
+    for name in &inputs.images {
+        let reference: Reference = name.parse()?;
+        match &first {
+            Some((first, registry)) if registry.registry() != reference.registry() => {
+                return Err(RebaserError::Registries { first: (*first).clone(), other: name.clone() });
+            }
+            Some(_) => {}
+            None => first = Some((name, reference)),
+        }
+    }
+    for name in inputs.previous_image.iter().chain(&inputs.run_image) {
+        name.parse::<Reference>()?;
+    }
+    Ok(())
+}
+
+fn run_image(images: &dyn Images, name: &str) -> Result<FoundImage, RebaserError> {
+    let failed = |source| RebaserError::RunImage { name: name.to_owned(), source };
+    images.find(name).map_err(|error| failed(Some(error)))?.ok_or_else(|| failed(None))
+}
+
+#[cfg(test)]
+mod tests;

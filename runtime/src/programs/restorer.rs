@@ -1,13 +1,36 @@
 //! `restorer`: brings back what the last build left.
 
+mod contents;
+mod decisions;
+mod run_image;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::error::of_file;
-use super::files::FileError;
+use serde_json::{Value, json};
+
+use self::contents::{Miss, Wanted};
+use self::decisions::{Decision, Known, decide};
+pub use self::run_image::RunImageError;
+use super::error::{BUILDPACK_API, GENERIC, of_file};
+use super::files::{self, FileError};
 use super::images::Images;
-use crate::cnb::api::PlatformApi;
-use crate::cnb::id::ExecEnv;
-use crate::event::EventSink;
+use super::last_cache::{LastCache, LastCacheError};
+use super::layers_dir::{LayersDir, LayersDirError};
+use super::telling::{note, warn, with_causes};
+use crate::cnb::analyzed_toml::Analyzed;
+use crate::cnb::api::{ApiVersion, PlatformApi};
+use crate::cnb::cache_metadata::CacheMetadata;
+use crate::cnb::group_toml::{Group, GroupElement};
+use crate::cnb::id::{BuildpackRef, ExecEnv, LayerName};
+use crate::cnb::labels::{LayerRecord, LifecycleMetadata, MetadataError, toml_of_json};
+use crate::cnb::sbom::SbomFormat;
+use crate::event::{Event, EventSink};
+use crate::oci::unpack::UnpackError;
+use crate::text::harmless;
+use crate::walk;
 
 /// What it is told.
 #[derive(Debug, Clone)]
@@ -29,18 +52,48 @@ pub struct Inputs {
     pub owner: Option<(u32, u32)>,
 }
 
+/// Exit code for what the specification has no other for.
+const RESTORE: u8 = 42;
+
 /// Why nothing was restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// A file of the platform.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Of the group.
+    #[error("buildpack `{buildpack}` has the Buildpack API `{api}`, which is not supported")]
+    Api { buildpack: BuildpackRef, api: ApiVersion },
+    /// The images that `analyzed.toml` names.
+    #[error(transparent)]
+    RunImage(#[from] RunImageError),
+    /// What is known of the images does not fit into `analyzed.toml`.
+    #[error("cannot write what is known of the images")]
+    Analyzed(#[source] MetadataError),
+    /// The cache of the last build.
+    #[error(transparent)]
+    Cache(#[from] LastCacheError),
+    /// The layers directory.
+    #[error(transparent)]
+    Layers(#[from] LayersDirError),
+    /// There is no room for a layer, or no right to write it.
+    #[error("cannot restore layer `{layer}` of buildpack `{buildpack}`")]
+    Write { buildpack: BuildpackRef, layer: String, source: UnpackError },
+    /// The bills of materials cannot be unpacked here.
+    #[error("cannot restore the bills of materials")]
+    Sbom(#[source] UnpackError),
+    /// What was written cannot be given to its owner.
+    #[error("cannot give `{}` to its owner", path.display())]
+    Owner { path: PathBuf, source: std::io::Error },
 }
 
 impl RestoreError {
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::File(error) => of_file(error),
+            Self::Api { .. } => BUILDPACK_API,
+            Self::RunImage(_) | Self::Analyzed(_) | Self::Cache(_) => GENERIC,
+            Self::Layers(_) | Self::Write { .. } | Self::Sbom(_) | Self::Owner { .. } => RESTORE,
         }
     }
 }
@@ -48,10 +101,249 @@ impl RestoreError {
 /// Runs it.
 ///
 /// # Errors
-/// [`RestoreError`].
+/// [`RestoreError`]. A cache that is damaged is a warning: what it should have held
+/// is not restored, and the buildpack makes it again.
 ///
 /// # Spec
-/// `platform.md` 0.15 "Phase: Restore"; RST-01 to RST-17.
-pub fn run(_: &Inputs, _: &dyn Images, _: &mut dyn EventSink) -> Result<(), RestoreError> {
-    unimplemented!()
+/// `platform.md` 0.15 "Phase: Restore"; RST-01 to RST-17, RUN-06 to RUN-08, STO-01
+/// to STO-03, LYR-12, LYR-13, EXE-04. Where the specification and the reference
+/// disagree: RST-07 and RST-12 (CON-19, CON-20) as the specification has it.
+pub fn run(inputs: &Inputs, images: &dyn Images, events: &mut dyn EventSink) -> Result<(), RestoreError> {
+    let group = files::read(&inputs.group, Group::parse)?;
+    let all = group.buildpacks.iter().chain(&group.extensions);
+    if let Some(element) = { all }.find(|element| !element.api.is_supported()) {
+        return Err(RestoreError::Api { buildpack: element.reference(), api: element.api });
+    }
+    let app = match files::read_if_there(&inputs.analyzed, Analyzed::parse)? {
+        Some(mut analyzed) => {
+            run_image::update(&mut analyzed, inputs, !group.extensions.is_empty(), images)?;
+            files::write(&inputs.analyzed, &analyzed.to_toml().map_err(RestoreError::Analyzed)?)?;
+            analyzed.metadata
+        }
+        None => {
+            warn(
+                events,
+                format!("there is no `{}`: nothing is known of the last image", inputs.analyzed.display()),
+            );
+            LifecycleMetadata::default()
+        }
+    };
+    if inputs.cache_dir.is_none() && inputs.cache_image.is_none() {
+        warn(events, "no cache is given: nothing that was cached is used".to_owned());
+    }
+    let cache = LastCache::open(inputs.cache_dir.as_deref(), inputs.cache_image.as_deref(), images)?;
+    let layers = LayersDir::open(&inputs.layers)?;
+    let restoring = Restoring { inputs, layers, cache, app };
+    restoring.restore(&group.buildpacks, events)?;
+    if let Some(owner) = inputs.owner {
+        // RST-13
+        walk::give(&inputs.layers, owner).map_err(|error| {
+            let source = std::io::Error::other(error);
+            RestoreError::Owner { path: inputs.layers.clone(), source }
+        })?;
+    }
+    Ok(())
+}
+
+struct Restoring<'a> {
+    inputs: &'a Inputs,
+    layers: LayersDir,
+    cache: LastCache<'a>,
+    /// Of the previous image.
+    app: LifecycleMetadata,
+}
+
+/// A layer whose metadata is to be written.
+struct Restored<'g> {
+    buildpack: &'g GroupElement,
+    layer: String,
+    data: Value,
+}
+
+impl Restoring<'_> {
+    fn restore(&self, group: &[GroupElement], events: &mut dyn EventSink) -> Result<(), RestoreError> {
+        self.restore_stores(group, events)?;
+        let skips = self.skips_layers(events);
+        let metadata = self.cache.metadata();
+        let mut restored = Vec::new();
+        let mut wanted = Vec::new();
+        for buildpack in group {
+            for (layer, decision) in self.decide(buildpack, &metadata, skips, events)? {
+                match decision {
+                    Decision::Metadata { data } => restored.push(Restored { buildpack, layer, data }),
+                    Decision::Contents { data, sha } => {
+                        wanted.push((
+                            Wanted { buildpack: buildpack.id.clone(), layer: layer.clone(), sha },
+                            Restored { buildpack, layer, data },
+                        ));
+                    }
+                    Decision::Remove => {
+                        note(events, format!("removing layer `{}:{}`", buildpack.id, harmless(&layer)));
+                        self.layers.remove_layer(&buildpack.id, &layer)?;
+                    }
+                }
+            }
+        }
+        restored.extend(self.restore_contents(wanted, events)?);
+        restored.sort_by(|left, right| {
+            let place =
+                |restored: &Restored<'_>| group.iter().position(|element| element == restored.buildpack);
+            place(left).cmp(&place(right)).then_with(|| left.layer.cmp(&right.layer))
+        });
+        for Restored { buildpack, layer, data } in &restored {
+            let name = format!("{layer}.toml");
+            match toml_of_json(&json!({ "metadata": data })) {
+                Ok(text) => self.layers.write(&buildpack.id, &name, &text)?,
+                Err(error) => {
+                    warn(
+                        events,
+                        format!("layer `{}:{}` is not restored: {error}", buildpack.id, harmless(layer)),
+                    );
+                    self.layers.remove_layer(&buildpack.id, layer)?;
+                    continue;
+                }
+            }
+            events.event(Event::LayerRestored { buildpack: buildpack.reference(), layer: harmless(layer) });
+        }
+        if self.inputs.api.at_least(8) && !skips {
+            self.restore_sboms(&restored, &metadata, events)?;
+        }
+        Ok(())
+    }
+
+    /// RST-01, STO-01 to STO-03: by id, whatever the version.
+    fn restore_stores(&self, group: &[GroupElement], events: &mut dyn EventSink) -> Result<(), RestoreError> {
+        for element in group {
+            let mut buildpacks = self.app.buildpacks.iter();
+            let store = buildpacks
+                .find(|entry| entry.key == element.id.as_str())
+                .and_then(|entry| entry.store.as_ref());
+            let Some(store) = store else { continue };
+            match toml_of_json(&json!({ "metadata": store.metadata })) {
+                Ok(text) => self.layers.write(&element.id, "store.toml", &text)?,
+                Err(error) => {
+                    warn(events, format!("the store of buildpack `{}` is not restored: {error}", element.id));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether no layer is restored (RST-02, EXE-04).
+    fn skips_layers(&self, events: &mut dyn EventSink) -> bool {
+        let Inputs { api, exec_env, skip_layers, .. } = self.inputs;
+        let built_for = self.app.exec_env.as_deref().filter(|_| api.at_least(15));
+        match built_for.filter(|built_for| *built_for != exec_env.as_str()) {
+            Some(built_for) if !skip_layers => {
+                note(
+                    events,
+                    format!("the last image was built for `{}`: no layer is restored", harmless(built_for)),
+                );
+                true
+            }
+            _ => *skip_layers,
+        }
+    }
+
+    fn decide(
+        &self,
+        buildpack: &GroupElement,
+        metadata: &CacheMetadata,
+        skips: bool,
+        events: &mut dyn EventSink,
+    ) -> Result<BTreeMap<String, Decision>, RestoreError> {
+        let none = BTreeMap::new();
+        let mut apps = self.app.buildpacks.iter();
+        let app = apps.find(|entry| entry.key == buildpack.id.as_str()).map_or(&none, |entry| &entry.layers);
+        let cache = metadata.layers_of(buildpack.id.as_str()).unwrap_or(&none);
+        let (app, cache) = (named_well(app, buildpack, events), named_well(cache, buildpack, events));
+        // A name that is no text is in neither.
+        let on_disk = self.layers.layers_of(&buildpack.id)?;
+        let on_disk: BTreeSet<String> =
+            on_disk.into_iter().filter_map(|name| name.into_string().ok()).collect();
+        Ok(decide(self.inputs.api, skips, Known { app: &app, cache: &cache, on_disk: &on_disk }))
+    }
+
+    /// Unpacks contents; gives back the layers that are whole (RST-07).
+    fn restore_contents<'g>(
+        &self,
+        wanted: Vec<(Wanted, Restored<'g>)>,
+        events: &mut dyn EventSink,
+    ) -> Result<Vec<Restored<'g>>, RestoreError> {
+        let (wanted, layers): (Vec<Wanted>, Vec<Restored<'g>>) = wanted.into_iter().unzip();
+        let results = contents::restore(&self.cache, &self.layers, &wanted);
+        let mut restored = Vec::new();
+        for (layer, result) in layers.into_iter().zip(results) {
+            let Err(miss) = result else {
+                restored.push(layer);
+                continue;
+            };
+            let buildpack = &layer.buildpack.id;
+            self.layers.remove_layer(buildpack, &layer.layer)?;
+            if let Miss::Machine(source) = miss {
+                let (buildpack, layer) = (layer.buildpack.reference(), harmless(&layer.layer));
+                return Err(RestoreError::Write { buildpack, layer, source });
+            }
+            let message = format!(
+                "layer `{buildpack}:{}` is not restored: {}",
+                harmless(&layer.layer),
+                with_causes(&miss)
+            );
+            warn(events, message);
+        }
+        Ok(restored)
+    }
+
+    /// RST-11, RST-12: from the cache and from the previous image, for the layers
+    /// whose metadata was restored.
+    fn restore_sboms(
+        &self,
+        restored: &[Restored<'_>],
+        metadata: &CacheMetadata,
+        events: &mut dyn EventSink,
+    ) -> Result<(), RestoreError> {
+        if !metadata.sbom.sha.is_empty() {
+            self.layers.remove_sboms(Some("cache"))?;
+            match contents::unpack_one(&self.cache, &self.layers, &metadata.sbom.sha, "sbom/cache") {
+                Ok(()) => {}
+                Err(Miss::Machine(source)) => return Err(RestoreError::Sbom(source)),
+                Err(miss) => {
+                    self.layers.remove_sboms(Some("cache"))?;
+                    warn(
+                        events,
+                        format!("cached bills of materials are not restored: {}", with_causes(&miss)),
+                    );
+                }
+            }
+        }
+        for Restored { buildpack, layer, .. } in restored {
+            let directory = buildpack.id.directory_name();
+            for kind in ["cache", "launch"] {
+                for format in [SbomFormat::CycloneDx, SbomFormat::Spdx, SbomFormat::Syft] {
+                    let extension = format.extension();
+                    let from = format!("sbom/{kind}/{directory}/{layer}/sbom.{extension}");
+                    self.layers.copy(&from, &buildpack.id, &format!("{layer}.sbom.{extension}"))?;
+                }
+            }
+        }
+        Ok(self.layers.remove_sboms(None)?)
+    }
+}
+
+/// The layers whose names can be names of directories.
+fn named_well(
+    layers: &BTreeMap<String, LayerRecord>,
+    buildpack: &GroupElement,
+    events: &mut dyn EventSink,
+) -> BTreeMap<String, LayerRecord> {
+    let mut well = BTreeMap::new();
+    for (name, layer) in layers {
+        match name.parse::<LayerName>() {
+            Ok(_) => drop(well.insert(name.clone(), layer.clone())),
+            Err(error) => {
+                warn(events, format!("a layer of buildpack `{}` is not restored: {error}", buildpack.id))
+            }
+        }
+    }
+    well
 }

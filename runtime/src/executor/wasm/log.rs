@@ -1,4 +1,4 @@
-//! What a guest prints, cut into lines and bounded.
+//! What a guest prints, as the streams that WASI has for it.
 //!
 //! Lines leave here as the guest wrote them; whoever shows them makes them
 //! harmless first ([`crate::text::harmless`]).
@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
 
-use crate::limits::{Limits, show_bytes};
+use crate::executor::lines::Lines;
+use crate::limits::Limits;
 
 /// Bytes a guest may write before it asks again.
 const WRITE_PERMIT: usize = 64 * 1024;
@@ -22,71 +23,25 @@ pub(super) struct GuestLog(Arc<Mutex<State>>);
 
 struct State {
     sink: LineSink,
-    line: Vec<u8>,
-    /// The line is longer than allowed; what follows is dropped up to its end.
-    cut: bool,
-    bytes: u64,
-    clipped: bool,
-    line_limit: usize,
-    limit: u64,
+    lines: Lines,
 }
 
 impl GuestLog {
     pub(super) fn new(sink: LineSink, limits: &Limits) -> Self {
-        Self(Arc::new(Mutex::new(State {
-            sink,
-            line: Vec::new(),
-            cut: false,
-            bytes: 0,
-            clipped: false,
-            line_limit: usize::try_from(limits.log_line_bytes).unwrap_or(usize::MAX),
-            limit: limits.log_bytes,
-        })))
+        Self(Arc::new(Mutex::new(State { sink, lines: Lines::new(limits) })))
     }
 
     /// Passes on what was printed without a line end.
     pub(super) fn finish(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.line.is_empty() {
-            state.end_line();
-        }
-    }
-}
-
-impl State {
-    fn print(&mut self, bytes: &[u8]) {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if self.clipped {
-                return;
-            }
-            self.bytes += piece.len() as u64;
-            if self.bytes > self.limit {
-                self.clipped = true;
-                self.line.clear();
-                (self.sink)(format!("[log clipped: {}]", show_bytes(self.limit)));
-                return;
-            }
-            let (text, ends) = match piece.split_last() {
-                Some((b'\n', text)) => (text, true),
-                _ => (piece, false),
-            };
-            let room = self.line_limit.saturating_sub(self.line.len());
-            self.cut |= text.len() > room;
-            self.line.extend_from_slice(&text[..text.len().min(room)]);
-            if ends {
-                self.end_line();
-            }
-        }
+        let State { sink, lines } = &mut *state;
+        lines.finish(sink);
     }
 
-    fn end_line(&mut self) {
-        let mut line = String::from_utf8_lossy(&self.line).into_owned();
-        if self.cut {
-            line.push_str(" [line cut]");
-        }
-        self.line.clear();
-        self.cut = false;
-        (self.sink)(line);
+    fn print(&self, bytes: &[u8]) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { sink, lines } = &mut *state;
+        lines.print(bytes, sink);
     }
 }
 
@@ -115,7 +70,7 @@ impl Pollable for GuestLog {
 #[wasmtime_wasi::async_trait]
 impl OutputStream for GuestLog {
     fn write(&mut self, bytes: bytes::Bytes) -> Result<(), StreamError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).print(&bytes);
+        self.print(&bytes);
         Ok(())
     }
 
@@ -137,7 +92,7 @@ mod tests {
         let sink = Arc::clone(&lines);
         let log = GuestLog::new(Box::new(move |line| sink.lock().unwrap().push(line)), limits);
         for bytes in writes {
-            log.0.lock().unwrap().print(bytes);
+            log.print(bytes);
         }
         log.finish();
         let lines = lines.lock().unwrap();

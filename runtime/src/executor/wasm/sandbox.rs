@@ -60,7 +60,10 @@ pub(super) fn add_wasi(linker: &mut Linker<Cell>) -> wasmtime::Result<()> {
 pub(super) fn wasi(call: &CallInputs, log: &GuestLog) -> WasiCtx {
     let mut builder = WasiCtxBuilder::new();
     for (name, value) in &call.environment {
-        builder.env(name, value);
+        // WASI has text only; half a value would be worse than none.
+        if let Some(value) = value.to_str() {
+            builder.env(name, value);
+        }
     }
     builder
         .arg(call.buildpack.id.as_str())

@@ -80,7 +80,7 @@ pub(super) fn write_environment(layer: &Path, changes: &[EnvironmentChange]) -> 
         let file = openat(&directory, *name, flags, READABLE)?;
         // The umask may have taken some of it.
         fchmod(&file, READABLE)?;
-        File::from(file).write_all(value.as_bytes()).map_err(BadLayer::Io)?;
+        File::from(file).write_all(value.as_encoded_bytes()).map_err(BadLayer::Io)?;
     }
     Ok(())
 }
@@ -122,6 +122,7 @@ pub(crate) fn merge(tree: &Tree, directory: &Path, cancel: &Cancel) -> Result<()
                 fchmod(&copy, mode)?;
                 io::copy(&mut &source, &mut copy).map_err(BadLayer::Io)?;
             }
+            EntryKind::Special(_) => unreachable!("special files are refused when the tree is listed"),
         }
     }
     Ok(())

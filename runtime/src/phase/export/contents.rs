@@ -1,16 +1,16 @@
 //! What is in each layer: entries in their order, ready to be written as tar.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 
-use super::{APP_DIRECTORY, ExportError, LAYERS_DIRECTORY, Launcher};
+use super::{ExportError, LAYERS_DIRECTORY, Launcher};
 use crate::cnb::id::{BuildpackId, LayerName};
-use crate::cnb::launch::{ProcessTable, Slice};
+use crate::cnb::launch::Slice;
 use crate::cnb::sbom::Sbom;
 use crate::cnb::slice::SlicePattern;
 use crate::executor::AppLink;
 use crate::oci::layer::Owner;
-use crate::tree::{Entry, EntryKind, Listing};
+use crate::tree::{Entry, EntryKind, Listing, SpecialFile};
 
 /// Where the launcher is in an image.
 pub(super) const LAUNCHER_PATH: &str = "/cnb/lifecycle/launcher";
@@ -31,6 +31,7 @@ pub(super) enum Content<'a> {
     Directory,
     Symlink(Vec<u8>),
     Bytes(&'a [u8]),
+    Special(SpecialFile),
     /// A file of the tree the layer is made from.
     File {
         entry: &'a Entry,
@@ -44,51 +45,82 @@ fn directory<'a>(name: impl Into<Vec<u8>>, owner: Owner) -> LayerEntry<'a> {
 
 /// All directories above and including `path`, from the top; not `/` itself (TAR-07).
 fn directories<'a>(path: &str, owner: Owner) -> Vec<LayerEntry<'a>> {
-    let ends = path.match_indices('/').map(|(place, _)| place).skip(1).chain([path.len()]);
-    ends.map(|end| directory(&path[..end], owner)).collect()
+    ends(path).map(|end| directory(&path[..end], owner)).collect()
 }
 
-/// Who may execute a file of the image.
+/// Where the names of the directories above and including `path` end.
+pub(super) fn ends(path: &str) -> impl Iterator<Item = usize> {
+    path.match_indices('/').map(|(place, _)| place).skip(1).chain([path.len()])
+}
+
+/// Which permissions files and directories of a tree get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ExecuteBits {
-    /// As they are: a buildpack set them, so they are the same on every machine.
-    Kept,
-    /// All or none: the others are left to the mask of whoever has the source.
+pub(super) enum Modes {
+    /// Readable by all and writable by the owner, and executable as they are: a
+    /// buildpack set those bits, so they are the same on every machine.
+    KeepExecute,
+    /// The same, but executable by all or none: the source's bits are left to the
+    /// mask of whoever has it.
     Normal,
+    /// As on disk (TAR-05).
+    OnDisk,
 }
 
-/// An entry of a tree, readable by all and writable by its owner.
-fn tree_entry<'a>(root: &str, entry: &'a Entry, owner: Owner, bits: ExecuteBits) -> LayerEntry<'a> {
-    let mut name = Vec::with_capacity(root.len() + 1 + entry.path.len());
-    name.extend_from_slice(root.as_bytes());
-    name.push(b'/');
-    name.extend_from_slice(&entry.path);
-    let (mode, content) = match &entry.kind {
-        EntryKind::Directory => (0o755, Content::Directory),
-        EntryKind::Symlink { target } => (0o777, Content::Symlink(target.clone())),
-        EntryKind::File { size, execute } => {
-            let execute = match bits {
-                ExecuteBits::Kept => *execute,
-                ExecuteBits::Normal if *execute == 0 => 0,
-                ExecuteBits::Normal => 0o111,
-            };
-            (0o644 | execute, Content::File { entry, size: *size })
-        }
-    };
-    LayerEntry { name, mode, owner, content }
+/// Where a tree is in an image, what is above it there, and how its files look.
+#[derive(Debug, Clone)]
+pub(super) struct Ground<'a> {
+    /// Absolute.
+    pub root: String,
+    /// From the top down to the root itself.
+    pub above: Vec<LayerEntry<'a>>,
+    /// Of everything below the root.
+    pub owner: Owner,
+    pub modes: Modes,
 }
 
-/// A buildpack's layer, in walk order (TAR-08).
-pub(super) fn buildpack_layer<'a>(
-    buildpack: &BuildpackId,
-    name: &LayerName,
-    listing: &'a Listing,
-    owner: Owner,
-) -> Vec<LayerEntry<'a>> {
-    let root = layer_directory(buildpack, name);
-    let mut entries = directories(&root, owner);
-    entries.extend(listing.entries.iter().map(|entry| tree_entry(&root, entry, owner, ExecuteBits::Kept)));
+impl Ground<'_> {
+    /// A root that nobody has made: all of its parents are like everything below it.
+    pub(super) fn normalised(root: String, owner: Owner, modes: Modes) -> Self {
+        Self { above: directories(&root, owner), root, owner, modes }
+    }
+
+    fn name_of(&self, path: &[u8]) -> Vec<u8> {
+        let mut name = Vec::with_capacity(self.root.len() + 1 + path.len());
+        name.extend_from_slice(self.root.as_bytes());
+        name.push(b'/');
+        name.extend_from_slice(path);
+        name
+    }
+
+    /// An entry of the tree as it is in the image.
+    fn entry<'a>(&self, entry: &'a Entry) -> LayerEntry<'a> {
+        let (normal, content) = match &entry.kind {
+            EntryKind::Directory => (0o755, Content::Directory),
+            EntryKind::Symlink { target } => (0o777, Content::Symlink(target.clone())),
+            EntryKind::Special(special) => (0o644, Content::Special(*special)),
+            EntryKind::File { size, execute } => {
+                let execute = match self.modes {
+                    Modes::Normal if *execute != 0 => 0o111,
+                    _ => *execute,
+                };
+                (0o644 | execute, Content::File { entry, size: *size })
+            }
+        };
+        let mode = if self.modes == Modes::OnDisk { entry.mode } else { normal };
+        LayerEntry { name: self.name_of(&entry.path), mode, owner: self.owner, content }
+    }
+}
+
+/// A whole tree, in walk order (TAR-08).
+pub(super) fn tree_layer<'a>(ground: &Ground<'a>, listing: &'a Listing) -> Vec<LayerEntry<'a>> {
+    let mut entries = ground.above.clone();
+    entries.extend(listing.entries.iter().map(|entry| ground.entry(entry)));
     entries
+}
+
+/// A buildpack's layer.
+pub(super) fn buildpack_ground<'a>(buildpack: &BuildpackId, name: &LayerName, owner: Owner) -> Ground<'a> {
+    Ground::normalised(layer_directory(buildpack, name), owner, Modes::KeepExecute)
 }
 
 /// `/layers/<buildpack>/<layer>`
@@ -113,7 +145,7 @@ pub(super) fn sbom_layer(
             files.entry(path[..end].to_vec()).or_insert(None);
         }
         path.push(format!("sbom.{}", sbom.format.extension()));
-        files.insert(path, Some(sbom.content.as_bytes()));
+        files.insert(path, Some(sbom.content.as_slice()));
     }
     let root = format!("{LAYERS_DIRECTORY}/sbom/launch");
     let mut entries = directories(&root, owner);
@@ -151,22 +183,25 @@ pub(super) fn config_layer(metadata: &str, owner: Owner) -> Vec<LayerEntry<'_>> 
 }
 
 /// A link for each process (TAR-13); `None` without processes.
-pub(super) fn process_types_layer(processes: &ProcessTable) -> Option<Vec<LayerEntry<'static>>> {
-    if processes.is_empty() {
-        return None;
-    }
-    let mut entries = directories("/cnb/process", Owner::ROOT);
-    entries.extend(processes.iter().map(|(_, process)| LayerEntry {
-        name: format!("/cnb/process/{}", process.process_type).into(),
+pub(super) fn process_types_layer<'a>(
+    types: impl Iterator<Item = &'a str>,
+) -> Option<Vec<LayerEntry<'static>>> {
+    let links = types.map(|process_type| LayerEntry {
+        name: format!("/cnb/process/{process_type}").into(),
         mode: 0o755,
         owner: Owner::ROOT,
         content: Content::Symlink(LAUNCHER_PATH.into()),
-    }));
+    });
+    let mut links = links.peekable();
+    links.peek()?;
+    let mut entries = directories("/cnb/process", Owner::ROOT);
+    entries.extend(links);
     Some(entries)
 }
 
 /// The app in path order (TAR-08), by path relative to it: the tree with links put into it.
 pub(super) struct App<'a> {
+    ground: Ground<'a>,
     items: BTreeMap<Vec<u8>, AppItem<'a>>,
 }
 
@@ -190,12 +225,13 @@ impl AppItem<'_> {
 impl<'a> App<'a> {
     /// Puts the links into the app; each hides what the source has there.
     pub(super) fn new(
+        ground: Ground<'a>,
         listing: &'a Listing,
         links: &[(BuildpackId, AppLink)],
         launch_layers: &BTreeSet<(&BuildpackId, &LayerName)>,
     ) -> Result<Self, ExportError> {
         let tree = listing.entries.iter().map(|entry| (entry.path.clone(), AppItem::Tree(entry)));
-        let mut app = Self { items: tree.collect() };
+        let mut app = Self { ground, items: tree.collect() };
         for (buildpack, link) in links {
             let fail = |reason| {
                 let (buildpack, path) = (buildpack.clone(), link.path.escape_debug().to_string());
@@ -243,20 +279,18 @@ impl<'a> App<'a> {
     }
 
     /// The layers of the app: one for each slice, then one with the rest (EXP-04).
-    pub(super) fn layers(
-        &self,
-        slices: &[Slice],
-        owner: Owner,
-    ) -> Result<Vec<Vec<LayerEntry<'_>>>, ExportError> {
-        let mut slice_of: BTreeMap<&[u8], usize> = BTreeMap::new();
-        for (number, slice) in slices.iter().enumerate() {
+    pub(super) fn layers(&self, slices: &[Slice]) -> Result<Vec<Vec<LayerEntry<'a>>>, ExportError> {
+        let mut layers: Vec<BTreeSet<&[u8]>> = Vec::with_capacity(slices.len() + 1);
+        let mut taken = Taken::of(self.items.keys());
+        for slice in slices {
             let patterns = slice
                 .paths
                 .iter()
-                .map(|pattern| SlicePattern::parse(pattern, APP_DIRECTORY))
+                .map(|pattern| SlicePattern::parse(pattern, &self.ground.root))
                 .collect::<Result<Vec<_>, _>>()?;
             // SLC-02: below a directory that matches, everything does. Parents come first.
             let mut whole_directories: HashSet<&[u8]> = HashSet::new();
+            let mut layer: BTreeSet<&[u8]> = BTreeSet::new();
             for (path, item) in &self.items {
                 let text = String::from_utf8_lossy(path);
                 let matches = parent_of(path).is_some_and(|parent| whole_directories.contains(parent))
@@ -266,57 +300,39 @@ impl<'a> App<'a> {
                         whole_directories.insert(path);
                     }
                     // SLC-03
-                    slice_of.entry(path).or_insert(number);
+                    if !taken.has(path) {
+                        layer.insert(path);
+                    }
                 }
             }
-        }
-
-        let mut layers: Vec<BTreeSet<&[u8]>> = vec![BTreeSet::new(); slices.len() + 1];
-        for path in self.items.keys() {
-            let number = slice_of.get(path.as_slice()).copied().unwrap_or(slices.len());
-            layers[number].insert(path);
-        }
-        for layer in &mut layers[..slices.len()] {
+            taken.add(&layer);
             // SLC-04
             let parents: Vec<&[u8]> = layer.iter().flat_map(|path| parents_of(path)).collect();
             layer.extend(parents);
+            layers.push(layer);
         }
-        self.drop_emptied_directories(&mut layers[slices.len()]);
+        layers.push(self.items.keys().map(Vec::as_slice).filter(|path| !taken.has(path)).collect());
         Ok(layers
             .into_iter()
-            .map(|paths| {
-                if paths.is_empty() && !slices.is_empty() {
+            .enumerate()
+            .map(|(number, paths)| {
+                // An app without files is still there, and nobody's slice.
+                let is_all_of_it = number == slices.len() && self.items.is_empty();
+                if paths.is_empty() && !is_all_of_it {
                     return vec![];
                 }
-                let mut entries = directories(APP_DIRECTORY, owner);
-                entries.extend(paths.into_iter().map(|path| self.entry(path, owner)));
+                let mut entries = self.ground.above.clone();
+                entries.extend(paths.into_iter().map(|path| self.entry(path)));
                 entries
             })
             .collect())
     }
 
-    /// SLC-05: a directory that had children and lost all of them to slices goes too.
-    fn drop_emptied_directories(&self, rest: &mut BTreeSet<&[u8]>) {
-        let all_parents: HashSet<&[u8]> = self.items.keys().filter_map(|path| parent_of(path)).collect();
-        let mut kept_parents: HashSet<&[u8]> = HashSet::new();
-        let mut kept = BTreeSet::new();
-        // Last first, so that children are decided before their parents.
-        while let Some(path) = rest.pop_last() {
-            if all_parents.contains(path) && !kept_parents.contains(path) {
-                continue;
-            }
-            kept_parents.extend(parent_of(path));
-            kept.insert(path);
-        }
-        *rest = kept;
-    }
-
-    fn entry(&self, path: &[u8], owner: Owner) -> LayerEntry<'_> {
-        let mut name = APP_DIRECTORY.as_bytes().to_vec();
-        name.push(b'/');
-        name.extend_from_slice(path);
+    fn entry(&self, path: &[u8]) -> LayerEntry<'a> {
+        let owner = self.ground.owner;
+        let name = self.ground.name_of(path);
         match &self.items[path] {
-            AppItem::Tree(entry) => tree_entry(APP_DIRECTORY, entry, owner, ExecuteBits::Normal),
+            AppItem::Tree(entry) => self.ground.entry(entry),
             AppItem::MadeDirectory => directory(name, owner),
             AppItem::MadeLink(target) => {
                 LayerEntry { name, mode: 0o777, owner, content: Content::Symlink(target.clone()) }
@@ -327,6 +343,45 @@ impl<'a> App<'a> {
     /// Paths of the app as the image will have them.
     pub(super) fn paths(&self) -> impl Iterator<Item = &[u8]> {
         self.items.keys().map(Vec::as_slice)
+    }
+}
+
+/// Which paths of an app are in the layer of a slice.
+///
+/// A directory that had children and lost all of them to slices is taken with
+/// them (SLC-05): from then on no slice gets it, and neither does the rest.
+struct Taken<'a> {
+    paths: HashSet<&'a [u8]>,
+    /// How many children of a directory are not taken.
+    left: HashMap<&'a [u8], usize>,
+}
+
+impl<'a> Taken<'a> {
+    fn of(paths: impl Iterator<Item = &'a Vec<u8>>) -> Self {
+        let mut left = HashMap::new();
+        for parent in paths.filter_map(|path| parent_of(path)) {
+            *left.entry(parent).or_insert(0) += 1;
+        }
+        Self { paths: HashSet::new(), left }
+    }
+
+    fn has(&self, path: &[u8]) -> bool {
+        self.paths.contains(path)
+    }
+
+    fn add(&mut self, paths: &BTreeSet<&'a [u8]>) {
+        self.paths.extend(paths);
+        for path in paths {
+            let mut path = *path;
+            while let Some(parent) = parent_of(path) {
+                let left = self.left.get_mut(parent).expect("a parent was counted with its child");
+                *left -= 1;
+                if *left > 0 || !self.paths.insert(parent) {
+                    break;
+                }
+                path = parent;
+            }
+        }
     }
 }
 

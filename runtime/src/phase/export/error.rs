@@ -4,7 +4,7 @@ use std::io;
 
 use super::needs::Unmet;
 use crate::cancel::Cancelled;
-use crate::cnb::id::{BuildpackId, BuildpackRef, LayerName, ProcessType};
+use crate::cnb::id::{BuildpackId, BuildpackRef, InvalidName, LayerName, ProcessType};
 use crate::cnb::labels::MetadataError;
 use crate::cnb::slice::InvalidPattern;
 use crate::fault::{Diagnose, Fault, is_disk_full};
@@ -44,7 +44,23 @@ pub enum ExportError {
     AppLink { buildpack: BuildpackId, path: String, reason: &'static str },
     /// No process of that type.
     #[error("there is no process `{wanted}`")]
-    UnknownProcess { wanted: ProcessType, known: Vec<ProcessType> },
+    UnknownProcess { wanted: String, known: Vec<String> },
+    /// A type of process that cannot be the name of a link.
+    #[error("a process cannot be started by its type")]
+    ProcessType(#[source] InvalidName),
+    /// A layer that is to be cached, and has nothing to cache.
+    #[error("layer `{name}` of buildpack `{buildpack}` is to be cached and has no contents")]
+    NoContents { buildpack: BuildpackRef, name: LayerName },
+    /// A layer without contents that was not there before either.
+    #[error(
+        "layer `{name}` of buildpack `{buildpack}` has no contents, and the previous image has no such layer"
+    )]
+    NothingToKeep { buildpack: BuildpackRef, name: LayerName },
+    /// A layer without contents that the previous image should have.
+    #[error(
+        "layer `{name}` of buildpack `{buildpack}` has no contents, and the previous image has lost its `{diff_id}`"
+    )]
+    KeptLayerGone { buildpack: BuildpackRef, name: LayerName, diff_id: String },
     /// The image was to have no launcher.
     #[error("the image needs a launcher: {}", .reasons.join("; "))]
     NeedsLauncher { reasons: Vec<String> },
@@ -88,6 +104,10 @@ impl Diagnose for ExportError {
             Self::Slice(_) => "export.slice",
             Self::AppLink { .. } => "export.app_link",
             Self::UnknownProcess { .. } => "export.unknown_process",
+            Self::ProcessType(_) => "export.process_type",
+            Self::NoContents { .. } => "export.no_contents",
+            Self::NothingToKeep { .. } => "export.nothing_to_keep",
+            Self::KeptLayerGone { .. } => "export.kept_layer_gone",
             Self::NeedsLauncher { .. } => "export.needs_launcher",
             Self::CannotStart { cause, .. } => cause.problem.id(),
             Self::DamagedLayer { .. } => "export.damaged_layer",
@@ -102,12 +122,16 @@ impl Diagnose for ExportError {
             Self::Tree(error) => error.fault(),
             Self::Layout(error) => error.fault(),
             Self::ReservedNames { .. } => Fault::App,
-            Self::ReservedLabel { .. } | Self::Metadata { .. } | Self::Slice(_) | Self::AppLink { .. } => {
-                Fault::Buildpack
-            }
+            Self::ReservedLabel { .. }
+            | Self::Metadata { .. }
+            | Self::Slice(_)
+            | Self::AppLink { .. }
+            | Self::ProcessType(_)
+            | Self::NoContents { .. }
+            | Self::NothingToKeep { .. } => Fault::Buildpack,
             Self::CannotStart { cause, .. } => cause.problem.fault(),
             Self::UnknownProcess { .. } | Self::NeedsLauncher { .. } | Self::Cancelled(_) => Fault::Caller,
-            Self::Store { .. } | Self::DamagedLayer { .. } => Fault::Environment,
+            Self::Store { .. } | Self::DamagedLayer { .. } | Self::KeptLayerGone { .. } => Fault::Environment,
         }
     }
 

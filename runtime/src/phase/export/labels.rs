@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use super::start::Start;
 use super::{Base, ExportError, ExportRequest, LAUNCHER_LABEL, RunImage};
-use crate::cnb::id::BuildpackRef;
+use crate::cnb::id::{BuildpackRef, ExecEnv};
 use crate::cnb::labels::{
     self, BuildMetadata, BuildpackLayers, BuildpackRecord, LayerRecord, LifecycleMetadata, ProcessRecord,
     RunImageRecord, StackRecord, StackRunImage, StoreRecord,
 };
-use crate::phase::values::{Built, BuiltLayer, ExportedLayer};
+use crate::cnb::launch::Label;
+use crate::oci::image::Layer;
+use crate::phase::values::{Built, BuiltLayer};
 
 pub(super) fn lifecycle_metadata(run_image: &RunImage) -> LifecycleMetadata {
     let (top_layer, reference) = match &run_image.base {
@@ -27,10 +29,10 @@ pub(super) fn lifecycle_metadata(run_image: &RunImage) -> LifecycleMetadata {
     }
 }
 
-pub(super) fn buildpack_records(
+pub(super) fn buildpack_records<'l>(
     built: &Built,
     layers: &[&BuiltLayer],
-    exported: &[ExportedLayer],
+    made: impl Iterator<Item = &'l Layer>,
 ) -> Result<Vec<BuildpackLayers>, ExportError> {
     let json = |buildpack: &BuildpackRef, subject: String, text: &str| {
         labels::json_of_toml(text).map_err(|cause| ExportError::Metadata {
@@ -39,18 +41,19 @@ pub(super) fn buildpack_records(
             cause,
         })
     };
+    let made: Vec<&Layer> = made.collect();
     built
         .buildpacks
         .iter()
         .map(|buildpack| {
             let reference = &buildpack.reference;
             let mut records = BTreeMap::new();
-            for (layer, exported) in layers.iter().zip(exported) {
+            for (layer, made) in layers.iter().zip(&made) {
                 if layer.buildpack != *reference {
                     continue;
                 }
                 let record = LayerRecord {
-                    sha: exported.diff_id.to_string(),
+                    sha: made.diff_id.to_string(),
                     data: json(reference, format!("layer `{}`", layer.name), &layer.metadata)?,
                     build: layer.types.build,
                     launch: layer.types.launch,
@@ -99,7 +102,7 @@ pub(super) fn set_labels(
                 process_type: process.process_type.to_string(),
                 command: process.command.clone(),
                 args: process.args.clone(),
-                direct: true,
+                direct: process.direct,
                 buildpack_id: buildpack.to_string(),
                 working_directory: process.working_directory.clone(),
                 exec_env: process.exec_envs.iter().map(ToString::to_string).collect(),
@@ -114,25 +117,50 @@ pub(super) fn set_labels(
     } else {
         image_labels.insert(LAUNCHER_LABEL.to_owned(), "none".to_owned());
     }
-    let mut set = |name: &str, value: String| image_labels.insert(name.to_owned(), value);
-    set(labels::LIFECYCLE_METADATA, json_text(metadata));
-    set(labels::BUILD_METADATA, json_text(&description));
-    set(labels::PROJECT_METADATA, json_text(request.project));
-    set(labels::EXEC_ENV, request.exec_env.to_string());
     if request.run_image.is_scratch() {
         // There are no layers of a base that others could replace.
-        set(labels::REBASABLE, "false".to_owned());
+        image_labels.insert(labels::REBASABLE.to_owned(), "false".to_owned());
     }
-    for label in &built.labels {
-        // LCH-08: a rebase and the next build take this one at its word.
-        if label.key == labels::LIFECYCLE_METADATA {
-            return Err(ExportError::ReservedLabel { key: label.key.clone() });
-        }
-        set(&label.key, label.value.clone());
-    }
-    Ok(())
+    let set = LabelSet {
+        lifecycle: json_text(metadata),
+        build: json_text(&description),
+        project: json_text(request.project),
+        exec_env: Some(request.exec_env),
+        buildpacks: &built.labels,
+    };
+    set.put_into(image_labels)
 }
 
-fn json_text(value: &impl serde::Serialize) -> String {
+/// The labels of an image, as text.
+pub(super) struct LabelSet<'a> {
+    pub lifecycle: String,
+    pub build: String,
+    pub project: String,
+    pub exec_env: Option<&'a ExecEnv>,
+    /// Those of buildpacks; the last of a key wins (LCH-07).
+    pub buildpacks: &'a [Label],
+}
+
+impl LabelSet<'_> {
+    pub(super) fn put_into(self, image_labels: &mut BTreeMap<String, String>) -> Result<(), ExportError> {
+        let mut set = |name: &str, value: String| image_labels.insert(name.to_owned(), value);
+        set(labels::LIFECYCLE_METADATA, self.lifecycle);
+        set(labels::BUILD_METADATA, self.build);
+        set(labels::PROJECT_METADATA, self.project);
+        if let Some(exec_env) = self.exec_env {
+            set(labels::EXEC_ENV, exec_env.to_string());
+        }
+        for label in self.buildpacks {
+            // LCH-08: a rebase and the next build take this one at its word.
+            if label.key == labels::LIFECYCLE_METADATA {
+                return Err(ExportError::ReservedLabel { key: label.key.clone() });
+            }
+            set(&label.key, label.value.clone());
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn json_text(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("labels have string keys only")
 }

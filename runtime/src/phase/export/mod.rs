@@ -4,13 +4,20 @@
 //! environment); how a layer becomes bytes and a layout stays valid is `oci`'s.
 //! Nothing here depends on time, user, locale, order of directories or cores.
 
+mod assembly;
 mod contents;
+mod directories;
 mod error;
 mod labels;
 mod needs;
+mod on_disk;
+mod plans;
 mod start;
 mod work;
 
+pub use self::directories::{
+    DirectoryBuildpack, DirectoryExport, DirectoryLayer, KnownDiffIds, MadeImage, PreviousImage, make_image,
+};
 pub use self::error::ExportError;
 pub use self::needs::{MissingLibrary, Origin, Problem, Unmet};
 
@@ -18,23 +25,23 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use self::contents::App;
+use self::assembly::{Foundation, HistoryLines, assemble};
+use self::contents::{App, Ground, LayerEntry, Modes};
 use self::needs::Subject;
+use self::plans::{Made, Part, Plans};
 use self::start::Start;
-use self::work::{Finished, Work};
+use self::work::{Before, Entries, Files, LayerPlan, Source, Tools};
 use crate::cancel::Cancel;
 use crate::cnb::id::{ExecEnv, ProcessType};
-use crate::cnb::labels::{LayerSha, LifecycleMetadata, ProjectMetadata};
+use crate::cnb::labels::{LifecycleMetadata, ProjectMetadata};
 use crate::cnb::launch::{LaunchBuildpack, metadata_toml};
 use crate::cnb::layer::LayerFeatures;
 use crate::cnb::target::Target;
-use crate::event::{Event, EventSink, LayerSource};
-use crate::oci::blob::BlobStore;
+use crate::event::{Event, EventSink};
+use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::digest::Digest;
-use crate::oci::image::{
-    History, Image, ImageConfiguration, MediaFamily, RootFs, RunConfiguration, timestamp,
-};
-use crate::oci::layer::{MODIFIED_SECONDS, Owner};
+use crate::oci::image::{Image, ImageConfiguration, MediaFamily, RootFs, RunConfiguration};
+use crate::oci::layer::Owner;
 use crate::oci::layout::{ImageLayout, LayoutError, LayoutImage};
 use crate::phase::values::{Built, BuiltContents, BuiltLayer, ExportedLayer, features_of};
 use crate::tree::{Listing, Tree, TreeError, TreeLimits};
@@ -216,9 +223,10 @@ fn export_once(
         .map(|(layer, listing)| (*layer, features(layer, listing.as_ref())))
         .collect();
     let launch_layers = layers.iter().map(|layer| (&layer.buildpack.id, &layer.name)).collect();
-    let app = App::new(&app_listing, &built.app_links, &launch_layers)?;
+    let ground = Ground::normalised(APP_DIRECTORY.to_owned(), owner, Modes::Normal);
+    let app = App::new(ground, &app_listing, &built.app_links, &launch_layers)?;
     refuse_reserved_names(&app, &layers, &layer_listings)?;
-    let app_layers = app.layers(&built.slices, owner)?;
+    let app_layers = app.layers(&built.slices)?;
     let start = start::choose(request, &featured)?;
     let subject = Subject {
         request,
@@ -232,48 +240,49 @@ fn export_once(
     let checked = needs::check(subject, store, cancel, events)?;
     start::configure(start, request, &featured, &mut configuration.config)?;
 
-    let total_bytes =
-        app_listing.bytes + layer_listings.iter().flatten().map(|listing| listing.bytes).sum::<u64>();
-    let mut work = Work {
-        store,
-        cancel,
-        events,
-        done_bytes: 0,
-        reported_bytes: 0,
-        total_bytes,
-        family: family(request.run_image),
-        finished: Vec::new(),
-    };
+    let family = family(request.run_image);
+    let tools = Tools { store, cancel, family };
+    let metadata_text = config_text(built);
+    let mut plans = Plans::default();
+    for ((layer, _), listing) in featured.iter().zip(&layer_listings) {
+        plans.add(Part::Buildpack, buildpack_plan(layer, listing.as_ref(), owner, family));
+    }
+    if let Some(entries) = contents::sbom_layer(&built.launch_sboms, owner) {
+        plans.add(Part::Sbom, plans::sbom(small(entries)));
+    }
+    for (number, entries) in (1..).zip(&app_layers) {
+        let files = Files {
+            entries: Entries::Listed(entries.into()),
+            tree: Some(&built.app),
+            before: Before::Stored,
+        };
+        plans.add(Part::App, plans::app(number, !built.slices.is_empty(), files));
+    }
+    if start == Start::Launcher {
+        plans.add(Part::Launcher, plans::launcher(small(contents::launcher_layer(request.launcher))));
+        plans.add(Part::Config, plans::config(small(contents::config_layer(&metadata_text, owner))));
+        let types = built.processes.iter().map(|(_, process)| process.process_type.as_str());
+        if let Some(entries) = contents::process_types_layer(types) {
+            plans.add(Part::ProcessTypes, plans::process_types(small(entries)));
+        }
+    }
+    let made = plans.make(tools, events)?;
 
+    let exported = exported_layers(&featured, &made);
+    checked.keep(&exported, store);
     let mut metadata = LifecycleMetadata {
         exec_env: Some(request.exec_env.to_string()),
         ..labels::lifecycle_metadata(request.run_image)
     };
-    let exported = buildpack_layers(&mut work, &featured, &layer_listings, owner)?;
-    checked.keep(&exported, store);
-    metadata.buildpacks = labels::buildpack_records(built, &layers, &exported)?;
-
-    if let Some(entries) = contents::sbom_layer(&built.launch_sboms, owner) {
-        let diff_id = work.small_layer("sbom", "Software Bill-of-Materials", &entries, None)?;
-        metadata.sbom = Some(LayerSha { sha: diff_id.to_string() });
-    }
-    let reader = built.app.reader()?;
-    for (number, entries) in (1..).zip(&app_layers) {
-        let (name, history) = if built.slices.is_empty() {
-            ("app".to_owned(), "Application Layer".to_owned())
-        } else {
-            (format!("app slice {number}"), format!("Application Slice: {number}"))
-        };
-        let diff_id = work.small_layer(&name, &history, entries, Some(&reader))?;
-        metadata.app.push(LayerSha { sha: diff_id.to_string() });
-    }
-    if start == Start::Launcher {
-        launcher_layers(&mut work, request, owner, &mut metadata)?;
-    }
-
-    let finished = work.finished;
+    metadata.buildpacks = labels::buildpack_records(built, &layers, made.of(Part::Buildpack))?;
+    made.record(&mut metadata);
     labels::set_labels(request, start, &metadata, &mut configuration.config.labels)?;
-    let image = assemble(request, configuration, finished);
+    let base_layers = match &request.run_image.base {
+        Base::Scratch(_) => vec![],
+        Base::Layout(base) => base.image.layers.clone(),
+    };
+    let base = Foundation { family, configuration, layers: base_layers };
+    let image = assemble(base, made.into_layers(), request.created, HistoryLines::Kept);
     let digest = write(&image, request, store, cancel)?;
     Ok(Exported {
         digest,
@@ -291,11 +300,15 @@ fn list(
     events: &mut dyn EventSink,
 ) -> Result<Listing, TreeError> {
     let listing = tree.list(request.limits, cancel)?;
+    warn_of_sockets(&listing, events);
+    Ok(listing)
+}
+
+fn warn_of_sockets(listing: &Listing, events: &mut dyn EventSink) {
     for path in &listing.sockets {
         let path = String::from_utf8_lossy(path).escape_debug().to_string();
         events.event(Event::Warning { message: format!("`{path}` is a socket and not part of the image") });
     }
-    Ok(listing)
 }
 
 fn features(layer: &BuiltLayer, listing: Option<&Listing>) -> LayerFeatures {
@@ -378,51 +391,50 @@ fn numeric_owner(user: &str) -> Option<Owner> {
     Some(Owner { uid: uid.into(), gid: gid.into() })
 }
 
-fn buildpack_layers(
-    work: &mut Work<'_>,
-    layers: &[(&BuiltLayer, LayerFeatures)],
-    listings: &[Option<Listing>],
-    owner: Owner,
-) -> Result<Vec<ExportedLayer>, ExportError> {
-    let mut exported = Vec::with_capacity(layers.len());
-    for ((layer, features), listing) in layers.iter().zip(listings) {
-        let (buildpack, name) = (&layer.buildpack, &layer.name);
-        let title = format!("{}:{name}", buildpack.id);
-        let history = format!("Layer: '{name}', Created by buildpack: {buildpack}");
-        let (diff_id, blob, source) = match (&layer.contents, listing) {
-            (BuiltContents::Stored { diff_id, blob, .. }, _) => {
-                (diff_id.clone(), blob.clone(), LayerSource::Reused)
-            }
-            (BuiltContents::Fresh(tree), listing) => {
-                let listing = listing.as_ref().expect("every fresh layer was listed");
-                let entries = contents::buildpack_layer(&buildpack.id, name, listing, owner);
-                let (diff_id, blob) = work.new_blob(&title, &entries, Some(&tree.reader()?))?;
-                (diff_id, blob, LayerSource::Added)
-            }
-        };
-        work.finish(&title, history, &diff_id, &blob, source);
-        exported.push(ExportedLayer {
-            buildpack: buildpack.id.clone(),
-            name: name.clone(),
-            diff_id,
-            blob,
-            features: *features,
-        });
-    }
-    Ok(exported)
+/// A layer that is made of little, and may well be in the store already.
+fn small(entries: Vec<LayerEntry<'_>>) -> Files<'_> {
+    Files { entries: Entries::Listed(entries.into()), tree: None, before: Before::Stored }
 }
 
-fn launcher_layers(
-    work: &mut Work<'_>,
-    request: &ExportRequest<'_>,
+fn buildpack_plan<'a>(
+    layer: &'a BuiltLayer,
+    listing: Option<&'a Listing>,
     owner: Owner,
-    metadata: &mut LifecycleMetadata,
-) -> Result<(), ExportError> {
-    let built = request.built;
-    let entries = contents::launcher_layer(request.launcher);
-    let diff_id = work.small_layer("launcher", "Buildpacks Application Launcher", &entries, None)?;
-    metadata.launcher = Some(LayerSha { sha: diff_id.to_string() });
+    family: MediaFamily,
+) -> LayerPlan<'a> {
+    let source = match &layer.contents {
+        BuiltContents::Stored { diff_id, blob, .. } => {
+            Source::Known(work::stored_layer(family, diff_id, blob.clone()))
+        }
+        BuiltContents::Fresh(tree) => {
+            let listing = listing.expect("every fresh layer was listed");
+            let ground = contents::buildpack_ground(&layer.buildpack.id, &layer.name, owner);
+            Source::Files(Files {
+                entries: Entries::Tree(ground, listing),
+                tree: Some(tree),
+                before: Before::New,
+            })
+        }
+    };
+    plans::buildpack(&layer.buildpack, &layer.name, source)
+}
 
+fn exported_layers(layers: &[(&BuiltLayer, LayerFeatures)], made: &Made) -> Vec<ExportedLayer> {
+    layers
+        .iter()
+        .zip(made.of(Part::Buildpack))
+        .map(|((built, features), layer)| ExportedLayer {
+            buildpack: built.buildpack.id.clone(),
+            name: built.name.clone(),
+            diff_id: layer.diff_id.clone(),
+            blob: StoredBlob { digest: layer.digest.clone(), size: layer.size, path: layer.blob.clone() },
+            features: *features,
+        })
+        .collect()
+}
+
+/// The text of `metadata.toml`.
+fn config_text(built: &Built) -> String {
     let buildpacks: Vec<LaunchBuildpack> = built
         .buildpacks
         .iter()
@@ -432,46 +444,7 @@ fn launcher_layers(
             homepage: buildpack.homepage.clone(),
         })
         .collect();
-    let text = metadata_toml(&buildpacks, &built.labels, &built.processes, &built.slices);
-    let entries = contents::config_layer(&text, owner);
-    let diff_id = work.small_layer("launcher config", "Buildpacks Launcher Config", &entries, None)?;
-    metadata.config = Some(LayerSha { sha: diff_id.to_string() });
-
-    if let Some(entries) = contents::process_types_layer(&built.processes) {
-        let diff_id = work.small_layer("process types", "Buildpacks Process Types", &entries, None)?;
-        metadata.process_types = LayerSha { sha: diff_id.to_string() };
-    }
-    Ok(())
-}
-
-/// Puts base and new layers together (IMG-06, IMG-07).
-fn assemble(
-    request: &ExportRequest<'_>,
-    mut configuration: ImageConfiguration,
-    finished: Vec<Finished>,
-) -> Image {
-    let created = timestamp(request.created.unwrap_or(MODIFIED_SECONDS));
-    let mut layers = match &request.run_image.base {
-        Base::Scratch(_) => vec![],
-        Base::Layout(base) => base.image.layers.clone(),
-    };
-    configuration.history.retain(|entry| !entry.empty_layer);
-    if configuration.history.len() != layers.len() {
-        configuration.history = vec![History::default(); layers.len()];
-    }
-    for Finished { layer, created_by } in finished {
-        configuration.rootfs.diff_ids.push(layer.diff_id.clone());
-        configuration.history.push(History { created_by: Some(created_by), ..History::default() });
-        layers.push(layer);
-    }
-    for entry in &mut configuration.history {
-        entry.created = Some(created.clone());
-    }
-    configuration.created = Some(created);
-    for gone in ["docker_version", "container"] {
-        configuration.other.remove(gone);
-    }
-    Image { family: family(request.run_image), configuration, layers }
+    metadata_toml(&buildpacks, &built.labels, &built.processes, &built.slices)
 }
 
 fn write(

@@ -45,8 +45,8 @@ fn wanted_process<'a>(request: &ExportRequest<'a>) -> Result<Option<&'a ProcessT
     let processes = &request.built.processes;
     match request.process_type {
         Some(wanted) if processes.get(wanted).is_none() => Err(ExportError::UnknownProcess {
-            wanted: wanted.clone(),
-            known: processes.iter().map(|(_, process)| process.process_type.clone()).collect(),
+            wanted: wanted.to_string(),
+            known: processes.iter().map(|(_, process)| process.process_type.to_string()).collect(),
         }),
         Some(wanted) => Ok(Some(wanted)),
         None => Ok(processes.default_type()),
@@ -69,6 +69,9 @@ fn direct_process<'a>(
         None if built.processes.is_empty() => reasons.push("there is no process to start".to_owned()),
         None => reasons.push("there are several processes and no default".to_owned()),
         Some(process) => {
+            if !process.direct {
+                reasons.push(format!("process `{}` is started by a shell", process.process_type));
+            }
             if !process.exec_envs.iter().all(|exec_env| exec_env.as_str() == "*") {
                 reasons.push(format!(
                     "process `{}` is for some execution environments only",
@@ -84,6 +87,10 @@ fn direct_process<'a>(
         }
         if features.has_profile_d {
             reasons.push(format!("layer `{name}` of buildpack `{buildpack}` has scripts in `profile.d`"));
+        }
+        if layer.environment.iter().any(|change| change.value.to_str().is_none()) {
+            reasons
+                .push(format!("layer `{name}` of buildpack `{buildpack}` has a variable that is not text"));
         }
     }
     match process {
@@ -102,26 +109,15 @@ pub(super) fn configure(
     run.cmd.clear();
     match start {
         Start::Launcher => {
-            // IMG-01 to IMG-03, in this order.
-            run.set_variable("CNB_LAYERS_DIR", LAYERS_DIRECTORY);
-            run.set_variable("CNB_APP_DIR", APP_DIRECTORY);
-            run.set_variable("CNB_PLATFORM_API", PLATFORM_API);
-            run.set_variable("CNB_DEPRECATION_MODE", "quiet");
-            let path = match run.variable("PATH") {
-                Some(path) if !path.is_empty() => format!("/cnb/process:/cnb/lifecycle:{path}"),
-                _ => "/cnb/process:/cnb/lifecycle".to_owned(),
-            };
-            run.set_variable("PATH", &path);
-            run.working_dir = Some(APP_DIRECTORY.to_owned());
-            run.entrypoint = vec![match wanted_process(request)? {
-                Some(wanted) => format!("/cnb/process/{wanted}"),
-                None => LAUNCHER_PATH.to_owned(),
-            }];
+            let wanted = wanted_process(request)?.map(ProcessType::as_str);
+            configure_launcher(run, LAYERS_DIRECTORY, APP_DIRECTORY, PLATFORM_API, wanted);
         }
         Start::Direct(process) => {
             for (name, value) in direct_environment(run, request.built, process, layers) {
-                if run.variable(&name) != Some(&value) {
-                    run.set_variable(&name, &value);
+                // Where there is anything else, the launcher is not left out.
+                let Some(value) = value.to_str() else { continue };
+                if run.variable(&name) != Some(value) {
+                    run.set_variable(&name, value);
                 }
             }
             if !request.run_image.is_scratch() {
@@ -143,6 +139,35 @@ pub(super) fn configure(
         }
     }
     Ok(())
+}
+
+/// Sets what an image with a launcher starts with.
+///
+/// # Spec
+/// IMG-01 to IMG-05.
+pub(super) fn configure_launcher(
+    run: &mut RunConfiguration,
+    layers: &str,
+    app: &str,
+    platform_api: &str,
+    process_type: Option<&str>,
+) {
+    run.cmd.clear();
+    // In this order, where the base has none of them.
+    run.set_variable("CNB_LAYERS_DIR", layers);
+    run.set_variable("CNB_APP_DIR", app);
+    run.set_variable("CNB_PLATFORM_API", platform_api);
+    run.set_variable("CNB_DEPRECATION_MODE", "quiet");
+    let path = match run.variable("PATH") {
+        Some(path) if !path.is_empty() => format!("/cnb/process:/cnb/lifecycle:{path}"),
+        _ => "/cnb/process:/cnb/lifecycle".to_owned(),
+    };
+    run.set_variable("PATH", &path);
+    run.working_dir = Some(app.to_owned());
+    run.entrypoint = vec![match process_type {
+        Some(process_type) => format!("/cnb/process/{process_type}"),
+        None => LAUNCHER_PATH.to_owned(),
+    }];
 }
 
 /// A path as a process means it: relative ones start at the app.
@@ -169,7 +194,7 @@ pub(super) fn direct_environment(
         .env
         .iter()
         .filter_map(|entry| entry.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .map(|(name, value)| (name.to_owned(), value.into()))
         .collect();
     for buildpack in &built.buildpacks {
         let layers: Vec<LayerEnvironment<'_>> = layers

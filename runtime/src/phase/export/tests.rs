@@ -1,8 +1,9 @@
-use std::cell::{Cell, RefCell};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
@@ -11,19 +12,21 @@ use crate::cnb::id::{BuildpackId, BuildpackRef};
 use crate::cnb::launch::{Label, Process, Slice};
 use crate::cnb::layer::{EnvironmentChange, EnvironmentOperation, EnvironmentScope, LayerTypes};
 use crate::cnb::sbom::{Sbom, SbomFormat};
+use crate::event::LayerSource;
 use crate::executor::AppLink;
 use crate::fault::Diagnose;
 use crate::oci::blob::{BlobStore, NewBlob, Notes, StoredBlob};
 use crate::oci::digest::DiffId;
+use crate::oci::image::History;
 use crate::oci::layout::read_image;
 use crate::phase::values::BuiltBuildpack;
 
 /// A store that keeps blobs in a directory, by diff id and encoder.
 struct DirectoryStore {
     directory: PathBuf,
-    created: Cell<usize>,
-    known: RefCell<BTreeMap<PathBuf, StoredBlob>>,
-    notes: RefCell<BTreeMap<String, String>>,
+    created: AtomicUsize,
+    known: Mutex<BTreeMap<PathBuf, StoredBlob>>,
+    notes: Mutex<BTreeMap<String, String>>,
 }
 
 impl DirectoryStore {
@@ -34,12 +37,17 @@ impl DirectoryStore {
 
 impl BlobStore for DirectoryStore {
     fn find(&self, diff_id: &DiffId, encoder: &str) -> Option<StoredBlob> {
-        self.known.borrow().get(&self.path(diff_id, encoder)).filter(|blob| blob.path.exists()).cloned()
+        self.known
+            .lock()
+            .unwrap()
+            .get(&self.path(diff_id, encoder))
+            .filter(|blob| blob.path.exists())
+            .cloned()
     }
 
     fn create(&self) -> std::io::Result<NewBlob> {
-        self.created.set(self.created.get() + 1);
-        let path = self.directory.join(format!("new-{}", self.created.get()));
+        let number = self.created.fetch_add(1, Ordering::SeqCst);
+        let path = self.directory.join(format!("new-{number}"));
         Ok(NewBlob::new(fs::File::create(&path)?, path))
     }
 
@@ -54,7 +62,7 @@ impl BlobStore for DirectoryStore {
         let path = self.path(diff_id, encoder);
         blob.persist(&path)?;
         let stored = StoredBlob { digest: digest.clone(), size, path: path.clone() };
-        self.known.borrow_mut().insert(path, stored.clone());
+        self.known.lock().unwrap().insert(path, stored.clone());
         Ok(stored)
     }
 
@@ -65,11 +73,11 @@ impl BlobStore for DirectoryStore {
 
 impl Notes for DirectoryStore {
     fn note(&self, name: &str) -> Option<String> {
-        self.notes.borrow().get(name).cloned()
+        self.notes.lock().unwrap().get(name).cloned()
     }
 
     fn keep_note(&self, name: &str, text: &str) {
-        self.notes.borrow_mut().insert(name.to_owned(), text.to_owned());
+        self.notes.lock().unwrap().insert(name.to_owned(), text.to_owned());
     }
 }
 
@@ -100,6 +108,7 @@ fn web(command: &[&str]) -> Process {
         process_type: "web".parse().unwrap(),
         command: command.iter().map(|part| (*part).to_owned()).collect(),
         args: vec![],
+        direct: true,
         default: true,
         working_directory: None,
         exec_envs: vec![],
@@ -127,9 +136,9 @@ impl Bench {
         Self {
             store: DirectoryStore {
                 directory: root.path().join("store"),
-                created: Cell::new(0),
-                known: RefCell::default(),
-                notes: RefCell::default(),
+                created: AtomicUsize::new(0),
+                known: Mutex::default(),
+                notes: Mutex::default(),
             },
             root,
             built,
@@ -248,7 +257,7 @@ fn exp_03_order_of_layers_and_what_is_in_them() {
     bench.write("modules/bin/tool", "tool");
     bench.fresh("modules").metadata = "version = 3\n[nested]\nx = 1.5".to_owned();
     bench.fresh("build-only").types.launch = false;
-    let sbom = |content: &str| Sbom { format: SbomFormat::Spdx, content: content.to_owned() };
+    let sbom = |content: &str| Sbom { format: SbomFormat::Spdx, content: content.into() };
     bench.built.launch_sboms =
         vec![(node().id, Some("modules".parse().unwrap()), sbom("{}")), (node().id, None, sbom("{\"a\":1}"))];
     let exported = bench.export();
@@ -697,11 +706,11 @@ fn a_stored_layer_is_not_read_and_gives_the_same_image() {
             features: layer.features,
         },
     );
-    bench.store.created.set(0);
+    bench.store.created.store(0, Ordering::SeqCst);
     let again = bench.export();
     assert_eq!(again.digest, fresh.digest);
     // App, launcher and the rest are known by their tar: nothing is compressed either.
-    assert_eq!(bench.store.created.get(), 0);
+    assert_eq!(bench.store.created.load(Ordering::SeqCst), 0);
     let reused = |event: &&Event| matches!(event, Event::LayerExported { source: LayerSource::Reused, .. });
     assert_eq!(bench.events.iter().filter(reused).count(), 5);
 }
@@ -962,7 +971,7 @@ fn bench_with_interpreter() -> Bench {
     bench.run_image = RunImage { base: Base::Layout(Box::new(base)), name: "base".into(), mirrors: vec![] };
     bench.built.processes = crate::cnb::launch::ProcessTable::default();
     bench.built.processes.add(&node().id, vec![web(&["run"])]);
-    bench.store.notes.borrow_mut().clear();
+    bench.store.notes.lock().unwrap().clear();
     bench
 }
 
@@ -990,7 +999,7 @@ fn what_processes_need_is_read_once() {
     bench.built.processes.add(&node().id, vec![Process { default: false, ..web(&["run", "again"]) }]);
     bench.export();
     // Somebody's notes in place of ours are no notes.
-    for text in bench.store.notes.borrow_mut().values_mut() {
+    for text in bench.store.notes.lock().unwrap().values_mut() {
         *text = "{".into();
     }
     assert_eq!(bench.try_export().unwrap_err().id(), "layout.unreadable_blob");
@@ -1002,7 +1011,7 @@ fn a_layer_of_the_last_build_is_looked_into_again_on_another_base() {
         let mut bench = bench_with_interpreter();
         let first = bench.export();
         if !keeps_notes {
-            bench.store.notes.borrow_mut().clear();
+            bench.store.notes.lock().unwrap().clear();
         }
         store_layer(&mut bench, &first, &first.layers[0].blob.path);
         let target = Target { os: "linux".into(), arch: "amd64".into(), variant: None, distro: None };

@@ -1,20 +1,70 @@
 //! Layers become bytes: tar, digests and gzip, from trees into the store.
+//!
+//! Several layers are made at a time, as many as there are cores; which of them
+//! is ready first changes nothing but the time.
 
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 
 use super::ExportError;
-use super::contents::{Content, LayerEntry};
-use crate::cancel::Cancel;
+use super::contents::{Content, Ground, LayerEntry, tree_layer};
+use crate::cancel::{Cancel, Cancelled};
 use crate::event::{Event, EventSink, LayerSource};
 use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::digest::{DiffId, HashingWriter};
 use crate::oci::gzip::{ENCODER, GzipWriter};
 use crate::oci::image::{Layer, MediaFamily};
 use crate::oci::layer::LayerWriter;
-use crate::tree::{Entry, TreeError, TreeFile, TreeReader};
+use crate::tree::{Listing, Tree, TreeError, TreeFile, TreeReader};
 
 /// How much is read between two reports of progress.
 const PROGRESS_BYTES: u64 = 4 << 20;
+/// How many layers are made at a time; each holds a few mebibytes.
+const MAX_AT_A_TIME: usize = 8;
+
+/// A layer that is to be in the image.
+pub(super) struct LayerPlan<'a> {
+    /// For messages.
+    pub name: String,
+    /// Its line of history.
+    pub created_by: String,
+    pub source: Source<'a>,
+}
+
+/// Where the bytes of a layer come from.
+pub(super) enum Source<'a> {
+    /// They are known; nothing is read.
+    Known(Layer),
+    Files(Files<'a>),
+}
+
+/// A layer to be made of files.
+pub(super) struct Files<'a> {
+    pub entries: Entries<'a>,
+    /// What files among the entries are read from.
+    pub tree: Option<&'a Tree>,
+    pub before: Before,
+}
+
+/// The entries of a layer.
+pub(super) enum Entries<'a> {
+    Listed(Cow<'a, [LayerEntry<'a>]>),
+    /// Put together when the layer is made.
+    Tree(Ground<'a>, &'a Listing),
+}
+
+/// Where the same layer may be already, compressed.
+pub(super) enum Before {
+    /// Nowhere: it is compressed while it is read for the first time.
+    New,
+    /// In the store.
+    Stored,
+    /// In an image: one of these.
+    Image(Vec<Layer>),
+}
 
 /// A layer that is done, with its line of history.
 pub(super) struct Finished {
@@ -22,142 +72,275 @@ pub(super) struct Finished {
     pub created_by: String,
 }
 
-/// What making layers needs, and the layers made so far.
-pub(super) struct Work<'a> {
+/// What making layers needs.
+#[derive(Clone, Copy)]
+pub(super) struct Tools<'a> {
     pub store: &'a dyn BlobStore,
     pub cancel: &'a Cancel,
-    pub events: &'a mut dyn EventSink,
-    pub done_bytes: u64,
-    pub reported_bytes: u64,
-    pub total_bytes: u64,
     pub family: MediaFamily,
-    pub finished: Vec<Finished>,
+}
+
+/// What a thread tells.
+enum Message {
+    Read(u64),
+    Done(usize, Result<(Layer, LayerSource), ExportError>),
+}
+
+/// Makes the layers; they come back in the order of the plans.
+///
+/// # Errors
+/// Of the first plan that fails, whichever of them failed first.
+pub(super) fn make_layers(
+    plans: Vec<LayerPlan<'_>>,
+    tools: Tools<'_>,
+    events: &mut dyn EventSink,
+) -> Result<Vec<Finished>, ExportError> {
+    let total_bytes = plans.iter().map(LayerPlan::bytes).sum();
+    // The longest first, so that none is left alone at the end.
+    let mut order: Vec<usize> = (0..plans.len()).collect();
+    order.sort_by_key(|&index| std::cmp::Reverse(plans[index].bytes()));
+    let queue = Queue { order, next: AtomicUsize::new(0), failed: AtomicUsize::new(usize::MAX) };
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let threads = cores.min(MAX_AT_A_TIME).min(plans.len());
+
+    let mut results: Vec<Option<(Layer, LayerSource)>> = Vec::new();
+    results.resize_with(plans.len(), || None);
+    let mut failure: Option<(usize, ExportError)> = None;
+    std::thread::scope(|scope| {
+        let (sender, receiver) = channel();
+        for _ in 0..threads {
+            let (sender, plans, queue) = (sender.clone(), &plans, &queue);
+            scope.spawn(move || queue.work(plans, tools, &sender));
+        }
+        drop(sender);
+        let mut progress = Progress { done: 0, reported: 0, total: total_bytes };
+        let mut told = 0;
+        for message in receiver {
+            match message {
+                Message::Read(bytes) => progress.add(bytes, events),
+                Message::Done(index, Ok(made)) => results[index] = Some(made),
+                Message::Done(index, Err(error)) => {
+                    if failure.as_ref().is_none_or(|(first, _)| index < *first) {
+                        failure = Some((index, error));
+                    }
+                }
+            }
+            while let Some(Some((layer, source))) = results.get(told) {
+                events.event(Event::LayerExported {
+                    name: plans[told].name.clone(),
+                    source: *source,
+                    bytes: layer.size,
+                    digest: layer.digest.to_string(),
+                });
+                told += 1;
+            }
+        }
+    });
+    if let Some((_, error)) = failure {
+        return Err(error);
+    }
+    let made = results.into_iter().map(|made| made.expect("without a failure every layer is made").0);
+    Ok(made.zip(plans).map(|(layer, plan)| Finished { layer, created_by: plan.created_by }).collect())
+}
+
+/// Bytes read, and how many of them were told.
+struct Progress {
+    done: u64,
+    reported: u64,
+    total: u64,
+}
+
+impl Progress {
+    fn add(&mut self, bytes: u64, events: &mut dyn EventSink) {
+        self.done += bytes;
+        if self.done >= self.reported + PROGRESS_BYTES {
+            self.reported = self.done;
+            events.event(Event::Progress { done_bytes: self.done, total_bytes: Some(self.total) });
+        }
+    }
+}
+
+impl LayerPlan<'_> {
+    /// Of the files to be read.
+    fn bytes(&self) -> u64 {
+        match &self.source {
+            Source::Known(_) => 0,
+            Source::Files(files) => match &files.entries {
+                Entries::Tree(_, listing) => listing.bytes,
+                Entries::Listed(entries) => entries
+                    .iter()
+                    .map(|entry| if let Content::File { size, .. } = entry.content { size } else { 0 })
+                    .sum(),
+            },
+        }
+    }
+}
+
+/// Which layers are still to be made.
+struct Queue {
+    order: Vec<usize>,
+    next: AtomicUsize,
+    /// The first plan that is known to fail: those after it need not be made.
+    failed: AtomicUsize,
+}
+
+impl Queue {
+    fn work(&self, plans: &[LayerPlan<'_>], tools: Tools<'_>, sender: &Sender<Message>) {
+        while let Some(&index) = self.order.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            if self.is_vain(index) {
+                continue;
+            }
+            let mut work = Work { tools, queue: self, index, sender, untold: 0, counts: true };
+            let result = work.make(&plans[index]);
+            if result.is_err() {
+                self.failed.fetch_min(index, Ordering::Relaxed);
+            }
+            // The other end only goes away with the build.
+            let _ = sender.send(Message::Read(work.untold));
+            let _ = sender.send(Message::Done(index, result));
+        }
+    }
+
+    fn is_vain(&self, index: usize) -> bool {
+        self.failed.load(Ordering::Relaxed) < index
+    }
+}
+
+/// The making of one layer.
+struct Work<'a> {
+    tools: Tools<'a>,
+    queue: &'a Queue,
+    index: usize,
+    sender: &'a Sender<Message>,
+    /// Bytes that were read since progress was last told.
+    untold: u64,
+    /// Whether what is read is progress; not when it is read again.
+    counts: bool,
 }
 
 impl Work<'_> {
-    /// Adds a layer whose tar is hashed first: compressed only if the store does not know it.
-    pub(super) fn small_layer(
-        &mut self,
-        name: &str,
-        history: &str,
-        entries: &[LayerEntry<'_>],
-        reader: Option<&TreeReader<'_>>,
-    ) -> Result<DiffId, ExportError> {
-        let before = self.done_bytes;
-        let writer = self.write_tar(name, entries, reader, HashingWriter::new(io::sink()))?;
-        let diff_id = DiffId(writer.finish().0);
-        let (blob, source) = if let Some(blob) = self.store.find(&diff_id, ENCODER) {
-            (blob, LayerSource::Reused)
-        } else {
-            // The same bytes again: not more progress.
-            self.done_bytes = before;
-            let (diff_id_now, blob) = self.new_blob(name, entries, reader)?;
-            if diff_id_now != diff_id {
-                let cause = io::Error::other("its files changed between two reads");
-                return Err(ExportError::Store { layer: name.to_owned(), cause });
-            }
-            (blob, LayerSource::Added)
+    fn make(&mut self, plan: &LayerPlan<'_>) -> Result<(Layer, LayerSource), ExportError> {
+        let files = match &plan.source {
+            Source::Known(layer) => return Ok((layer.clone(), LayerSource::Reused)),
+            Source::Files(files) => files,
         };
-        self.finish(name, history.to_owned(), &diff_id, &blob, source);
-        Ok(diff_id)
+        let entries = match &files.entries {
+            Entries::Listed(entries) => Cow::Borrowed(entries.as_ref()),
+            Entries::Tree(ground, listing) => Cow::Owned(tree_layer(ground, listing)),
+        };
+        let reader = files.tree.map(Tree::reader).transpose()?;
+        let tar = Tar { name: &plan.name, entries: &entries, reader: reader.as_ref() };
+        if matches!(files.before, Before::New) {
+            return Ok((self.new_layer(&tar)?, LayerSource::Added));
+        }
+        let diff_id = DiffId(self.write_tar(&tar, HashingWriter::new(io::sink()))?.finish().0);
+        let known = match &files.before {
+            Before::New => None,
+            Before::Stored => self.tools.store.find(&diff_id, ENCODER).map(|blob| self.layer(&diff_id, blob)),
+            Before::Image(layers) => layers.iter().find(|layer| layer.diff_id == diff_id).cloned(),
+        };
+        if let Some(layer) = known {
+            return Ok((layer, LayerSource::Reused));
+        }
+        self.counts = false;
+        let layer = self.new_layer(&tar)?;
+        if layer.diff_id != diff_id {
+            let cause = io::Error::other("its files changed between two reads");
+            return Err(tar.failed(cause));
+        }
+        Ok((layer, LayerSource::Added))
     }
 
     /// Tar, digest, gzip, digest, file: in one pass.
-    pub(super) fn new_blob(
-        &mut self,
-        name: &str,
-        entries: &[LayerEntry<'_>],
-        reader: Option<&TreeReader<'_>>,
-    ) -> Result<(DiffId, StoredBlob), ExportError> {
-        let failed = |cause| ExportError::Store { layer: name.to_owned(), cause };
-        let blob = self.store.create().map_err(failed)?;
+    fn new_layer(&mut self, tar: &Tar<'_>) -> Result<Layer, ExportError> {
+        let store = self.tools.store;
+        let failed = |cause| tar.failed(cause);
+        let blob = store.create().map_err(failed)?;
         let gzip = GzipWriter::new(HashingWriter::new(blob.file())).map_err(failed)?;
-        let (diff_id, _, gzip) = self.write_tar(name, entries, reader, HashingWriter::new(gzip))?.finish();
+        let (diff_id, _, gzip) = self.write_tar(tar, HashingWriter::new(gzip))?.finish();
         let (digest, size, _) = gzip.finish().map_err(failed)?.finish();
         let diff_id = DiffId(diff_id);
-        let blob = self.store.commit(blob, &diff_id, ENCODER, &digest, size).map_err(failed)?;
-        Ok((diff_id, blob))
+        let blob = store.commit(blob, &diff_id, ENCODER, &digest, size).map_err(failed)?;
+        Ok(self.layer(&diff_id, blob))
     }
 
-    fn write_tar<W: Write>(
-        &mut self,
-        name: &str,
-        entries: &[LayerEntry<'_>],
-        reader: Option<&TreeReader<'_>>,
-        writer: W,
-    ) -> Result<W, ExportError> {
-        let failed = |cause| ExportError::Store { layer: name.to_owned(), cause };
-        let mut tar = LayerWriter::new(writer);
-        for LayerEntry { name, mode, owner, content } in entries {
-            self.cancel.check()?;
+    fn layer(&self, diff_id: &DiffId, blob: StoredBlob) -> Layer {
+        stored_layer(self.tools.family, diff_id, blob)
+    }
+
+    fn write_tar<W: Write>(&mut self, tar: &Tar<'_>, writer: W) -> Result<W, ExportError> {
+        let failed = |cause| tar.failed(cause);
+        let mut writer = LayerWriter::new(writer);
+        for LayerEntry { name, mode, owner, content } in tar.entries {
+            self.check()?;
             match content {
-                Content::Directory => tar.directory(name, *mode, *owner).map_err(failed)?,
-                Content::Symlink(target) => tar.symlink(name, target, *mode, *owner).map_err(failed)?,
+                Content::Directory => writer.directory(name, *mode, *owner).map_err(failed)?,
+                Content::Symlink(target) => writer.symlink(name, target, *mode, *owner).map_err(failed)?,
+                Content::Special(special) => writer.special(name, *special, *mode, *owner).map_err(failed)?,
                 Content::Bytes(bytes) => {
-                    tar.file(name, *mode, *owner, bytes.len() as u64, *bytes).map_err(failed)?;
+                    writer.file(name, *mode, *owner, bytes.len() as u64, *bytes).map_err(failed)?;
                 }
                 Content::File { entry, size } => {
-                    let reader = reader.expect("layers with files have a tree");
-                    let mut file = self.open(reader, entry)?;
-                    let result = tar.file(name, *mode, *owner, *size, &mut file);
+                    let reader = tar.reader.expect("layers with files have a tree");
+                    let mut file = Watched { file: reader.open(entry)?, work: self, failure: None };
+                    let result = writer.file(name, *mode, *owner, *size, &mut file);
                     file.finish(result, failed)?;
                 }
             }
         }
-        tar.finish().map_err(failed)
+        writer.finish().map_err(failed)
     }
 
-    fn open<'b>(&'b mut self, reader: &TreeReader<'_>, entry: &Entry) -> Result<Watched<'b>, TreeError> {
-        let file = reader.open(entry)?;
-        Ok(Watched {
-            file,
-            cancel: self.cancel,
-            events: &mut *self.events,
-            done_bytes: &mut self.done_bytes,
-            reported_bytes: &mut self.reported_bytes,
-            total_bytes: self.total_bytes,
-            failure: None,
-        })
+    /// To be called for everything that is read.
+    fn count(&mut self, bytes: u64) -> Result<(), Cancelled> {
+        if self.counts {
+            self.untold += bytes;
+            if self.untold >= PROGRESS_BYTES {
+                let _ = self.sender.send(Message::Read(std::mem::take(&mut self.untold)));
+            }
+        }
+        self.check()
     }
 
-    pub(super) fn finish(
-        &mut self,
-        name: &str,
-        created_by: String,
-        diff_id: &DiffId,
-        blob: &StoredBlob,
-        source: LayerSource,
-    ) {
-        self.events.event(Event::LayerExported {
-            name: name.to_owned(),
-            source,
-            bytes: blob.size,
-            digest: blob.digest.to_string(),
-        });
-        let layer = Layer {
-            media_type: self.family.layer(),
-            digest: blob.digest.clone(),
-            size: blob.size,
-            diff_id: diff_id.clone(),
-            blob: blob.path.clone(),
-        };
-        self.finished.push(Finished { layer, created_by });
+    /// Whether to go on: nobody cancelled, and no layer before this one failed.
+    fn check(&self) -> Result<(), Cancelled> {
+        if self.queue.is_vain(self.index) { Err(Cancelled) } else { self.tools.cancel.check() }
+    }
+}
+
+/// A blob of the store as a layer of an image.
+pub(super) fn stored_layer(family: MediaFamily, diff_id: &DiffId, blob: StoredBlob) -> Layer {
+    Layer {
+        media_type: family.layer(),
+        digest: blob.digest,
+        size: blob.size,
+        diff_id: diff_id.clone(),
+        blob: blob.path,
+    }
+}
+
+/// What a layer's tar is written from.
+struct Tar<'a> {
+    name: &'a str,
+    entries: &'a [LayerEntry<'a>],
+    reader: Option<&'a TreeReader<'a>>,
+}
+
+impl Tar<'_> {
+    fn failed(&self, cause: io::Error) -> ExportError {
+        ExportError::Store { layer: self.name.to_owned(), cause }
     }
 }
 
 /// A file that is read with an eye on cancelling and progress.
-struct Watched<'a> {
+struct Watched<'w, 'a> {
     file: TreeFile,
-    cancel: &'a Cancel,
-    events: &'a mut dyn EventSink,
-    done_bytes: &'a mut u64,
-    reported_bytes: &'a mut u64,
-    total_bytes: u64,
+    work: &'w mut Work<'a>,
     /// Why reading failed: what the tar writer then returns is only an echo.
     failure: Option<ExportError>,
 }
 
-impl Watched<'_> {
+impl Watched<'_, '_> {
     /// Tells failures of reading from those of writing.
     fn finish(
         self,
@@ -179,12 +362,8 @@ impl Watched<'_> {
     }
 }
 
-impl Read for Watched<'_> {
+impl Read for Watched<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Err(cancelled) = self.cancel.check() {
-            self.failure = Some(cancelled.into());
-            return Err(io::Error::other(cancelled));
-        }
         let read = match (&self.file).read(buffer) {
             Ok(read) => read,
             Err(cause) if cause.kind() == io::ErrorKind::Interrupted => return Err(cause),
@@ -194,11 +373,9 @@ impl Read for Watched<'_> {
                 return Err(kind.into());
             }
         };
-        *self.done_bytes += read as u64;
-        if *self.done_bytes >= *self.reported_bytes + PROGRESS_BYTES {
-            *self.reported_bytes = *self.done_bytes;
-            self.events
-                .event(Event::Progress { done_bytes: *self.done_bytes, total_bytes: Some(self.total_bytes) });
+        if let Err(cancelled) = self.work.count(read as u64) {
+            self.failure = Some(cancelled.into());
+            return Err(io::Error::other(cancelled));
         }
         Ok(read)
     }

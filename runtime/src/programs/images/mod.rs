@@ -3,10 +3,12 @@
 mod daemon;
 mod layout;
 mod run_image;
+mod target;
 
 pub use self::daemon::{Daemon, DaemonAddress, DaemonError};
 pub use self::layout::LayoutImages;
 pub use self::run_image::{best_mirror, recorded_names};
+pub use self::target::target_of;
 
 use std::io::Read;
 

@@ -4,7 +4,7 @@
 //! guessed, every path is checked before anything is written, nothing goes through
 //! a link, and what is written is charged to the guest's quota.
 //!
-//! [`formats`] tells what an archive is and decompresses it, [`tar`] and [`zip`]
+//! [`formats`] tells what an archive is and decompresses it, [`TarReader`] and [`zip`]
 //! read entries, [`extraction`] decides what becomes of each, and [`destination`]
 //! writes them.
 
@@ -12,12 +12,11 @@ mod destination;
 mod entry;
 mod extraction;
 mod formats;
-mod tar;
 #[cfg(test)]
 mod tests;
 mod zip;
 
-use std::io::{self, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::AtomicBool;
 
@@ -25,7 +24,10 @@ use rustix::io::Errno;
 
 pub(super) use destination::{Destination, SharedTable};
 
+use crate::oci::tar_reader::{TarError, TarKind, TarReader};
+
 use super::bindings::buildpack::wapack::buildpack::files::UnpackOptions;
+use entry::{Entry, Kind, shown};
 use extraction::Extraction;
 use formats::{ArchiveFile, Format};
 
@@ -116,8 +118,34 @@ pub(super) fn unpack(
         Format::Zip => zip::unpack(archive, &mut extraction)?,
         packed => {
             let source = formats::decode(packed, archive);
-            tar::unpack(BufReader::with_capacity(CHUNK_BYTES, source), &mut extraction)?;
+            unpack_tar(BufReader::with_capacity(CHUNK_BYTES, source), &mut extraction)?;
         }
     }
     Ok(extraction.unpacked())
+}
+
+fn unpack_tar(source: impl BufRead, extraction: &mut Extraction<'_, '_, '_>) -> Result<(), UnpackError> {
+    let mut tar = TarReader::new(source);
+    while let Some(entry) = tar.next_entry()? {
+        let kind = match entry.kind {
+            TarKind::File => Kind::File { size: entry.size, mode: entry.mode.unwrap_or(0) },
+            TarKind::Directory => Kind::Directory,
+            TarKind::Symlink(target) => Kind::Symlink(target),
+            TarKind::HardLink(target) => Kind::HardLink(target),
+        };
+        let entry = Entry { number: entry.number, path: entry.path, kind };
+        extraction.add(&entry, &mut tar.contents())?;
+    }
+    Ok(())
+}
+
+impl From<TarError> for UnpackError {
+    fn from(error: TarError) -> Self {
+        match error {
+            TarError::Read(error) => Self::read(error),
+            TarError::NoTar => Self::Damaged("it is no tar, gzip, xz, zstd or zip archive".to_owned()),
+            TarError::Damaged(what) => Self::Damaged(what),
+            TarError::BadType { number, path, kind } => Self::BadType { number, name: shown(&path), kind },
+        }
+    }
 }

@@ -219,7 +219,9 @@ impl<'a> Found<'a> {
             Content::File { entry, .. } => Self::Tree(entry),
             Content::Directory => Self::Made(Node::Directory),
             Content::Symlink(target) => Self::Made(Node::Link(String::from_utf8_lossy(target).into_owned())),
-            Content::Bytes(_) => Self::Made(Node::File { executable: false, contents: Contents::Other }),
+            Content::Bytes(_) | Content::Special(_) => {
+                Self::Made(Node::File { executable: false, contents: Contents::Other })
+            }
         }
     }
 }
@@ -303,6 +305,7 @@ fn node_of(entry: &Entry) -> Node {
         EntryKind::File { execute, .. } => {
             Node::File { executable: *execute != 0, contents: Contents::Unread }
         }
+        EntryKind::Special(_) => Node::File { executable: false, contents: Contents::Other },
     }
 }
 

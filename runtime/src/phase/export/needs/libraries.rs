@@ -58,7 +58,10 @@ impl<'a> Search<'a> {
         loader_path: &'a str,
     ) -> Self {
         let is_musl = loader_name.rsplit('/').next().is_some_and(|name| name.starts_with("ld-musl-"));
-        let library_path = environment.get("LD_LIBRARY_PATH").filter(|value| !value.is_empty());
+        let library_path = environment
+            .get("LD_LIBRARY_PATH")
+            .and_then(|value| value.to_str())
+            .filter(|value| !value.is_empty());
         Self {
             files,
             loader: if is_musl { Loader::Musl } else { Loader::Glibc },

@@ -1,5 +1,7 @@
 //! From a process to the program that it starts.
 
+use std::borrow::Cow;
+
 use super::super::start::{self, Start};
 use super::super::{APP_DIRECTORY, Base};
 use super::Subject;
@@ -26,7 +28,7 @@ pub(super) fn check(subject: &Subject<'_>, process: &Process, files: &ImageFiles
     let request = subject.request;
     let mut environment = start::direct_environment(subject.run, request.built, process, subject.layers);
     if subject.start != Start::Launcher {
-        environment.entry("PATH".to_owned()).or_insert_with(|| USUAL_PATH.to_owned());
+        environment.entry("PATH".to_owned()).or_insert_with(|| USUAL_PATH.into());
     }
     let working_directory = process.working_directory.as_deref().unwrap_or(APP_DIRECTORY);
     let look = Look {
@@ -71,7 +73,7 @@ impl Look<'_> {
         subject: &str,
         missing: impl FnOnce() -> Problem,
     ) -> Result<String, Stop> {
-        let path = self.environment.get("PATH").map_or("", String::as_str);
+        let path = self.path();
         let candidates: Vec<String> = if program.contains('/') {
             vec![start::inside_app(program)]
         } else {
@@ -101,7 +103,11 @@ impl Look<'_> {
 
     /// Where a program without a `/` is looked for.
     fn search_path(&self, program: &str) -> Option<String> {
-        (!program.contains('/')).then(|| self.environment.get("PATH").cloned().unwrap_or_default())
+        (!program.contains('/')).then(|| self.path().into_owned())
+    }
+
+    fn path(&self) -> Cow<'_, str> {
+        self.environment.get("PATH").map_or(Cow::Borrowed(""), |path| path.to_string_lossy())
     }
 
     /// Looks for what the kernel and the loader need to start the file at a clean path.

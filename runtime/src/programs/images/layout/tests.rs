@@ -8,36 +8,6 @@ use crate::oci::gzip::GzipWriter;
 use crate::oci::image::{ImageConfiguration, Layer, MediaFamily, RootFs, RunConfiguration};
 use crate::oci::layer::{LayerWriter, Owner};
 
-/// Keeps nothing: all blobs of these tests are in files already.
-struct NoBlobs;
-
-impl crate::oci::blob::Notes for NoBlobs {
-    fn note(&self, _: &str) -> Option<String> {
-        None
-    }
-    fn keep_note(&self, _: &str, _: &str) {}
-}
-
-impl BlobStore for NoBlobs {
-    fn find(&self, _: &DiffId, _: &str) -> Option<crate::oci::blob::StoredBlob> {
-        None
-    }
-    fn create(&self) -> io::Result<crate::oci::blob::NewBlob> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn commit(
-        &self,
-        _: crate::oci::blob::NewBlob,
-        _: &DiffId,
-        _: &str,
-        _: &Digest,
-        _: u64,
-    ) -> io::Result<crate::oci::blob::StoredBlob> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn discard(&self, _: &Path) {}
-}
-
 fn tar(contents: &str) -> Vec<u8> {
     let mut writer = LayerWriter::new(Vec::new());
     writer.file(b"/hello", 0o644, Owner::ROOT, contents.len() as u64, contents.as_bytes()).unwrap();
@@ -92,7 +62,7 @@ impl Fixture {
 
     fn save(&self, image: &Image, names: &[&str]) -> Result<SavedImage, ImagesError> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        self.images.save(image, &names, &NoBlobs, &Cancel::default())
+        self.images.save(image, &names, &(), &Cancel::default())
     }
 
     fn path(&self, path: &str) -> PathBuf {

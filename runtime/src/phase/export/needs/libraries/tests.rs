@@ -159,7 +159,7 @@ fn loader_says(loader: &str, program: &Path, library_path: &str, directory: &Pat
 
 /// What the search says.
 fn we_say(files: &ImageFiles<'_>, program: &Path, library_path: &str, directory: &Path) -> Option<Answer> {
-    let environment = [("LD_LIBRARY_PATH".to_owned(), library_path.to_owned())].into();
+    let environment = [("LD_LIBRARY_PATH".to_owned(), library_path.into())].into();
     let (path, elf) = files.elf(program.to_str().unwrap()).ok()??;
     let elf = elf?;
     let loader = elf.interpreter.clone()?;

@@ -5,11 +5,7 @@
 //! tar, long names (`L`, `K`) and base-256 numbers. Neither sparse files nor the
 //! contents that old writers claim for directories and links.
 
-use std::io::{BufRead, Read};
-
-use super::UnpackError;
-use super::entry::{Entry, Kind, shown};
-use super::extraction::{Extraction, drain};
+use std::io::{self, BufRead, Read};
 
 const BLOCK_BYTES: usize = 512;
 /// Bytes of a pax header or a long name, which are read into memory.
@@ -17,29 +13,132 @@ const MAX_HEADER_BYTES: u64 = 64 * 1024;
 /// The largest size that a header can say in octal.
 const MAX_OCTAL_SIZE: u64 = 0o777_7777_7777;
 
-/// Unpacks the tar in `source`, which nothing but zeros may follow.
-pub(super) fn unpack(
-    source: impl BufRead,
-    extraction: &mut Extraction<'_, '_, '_>,
-) -> Result<(), UnpackError> {
-    let mut tar = Tar { source, header: [0; BLOCK_BYTES], number: 0 };
-    while let Some((entry, size)) = tar.next()? {
-        let mut contents = (&mut tar.source).take(size);
-        extraction.add(&entry, &mut contents)?;
-        let left = contents.limit();
-        if drain(&mut contents)? != left {
-            return Err(tar.damaged("is cut short"));
-        }
-        tar.skip_padding(size)?;
-    }
-    tar.finish()
+/// Why a tar cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TarError {
+    #[error("the tar cannot be read")]
+    Read(#[source] io::Error),
+    /// It does not begin like a tar.
+    #[error("it is no tar")]
+    NoTar,
+    #[error("the tar is damaged: {0}")]
+    Damaged(String),
+    /// An entry that is neither file, directory nor link.
+    #[error("entry {number} `{}` of the tar is a {kind}", path.escape_ascii())]
+    BadType { number: u64, path: Vec<u8>, kind: &'static str },
 }
 
-struct Tar<R> {
+/// What the tar says of one entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TarEntry {
+    /// Counted from 1.
+    pub number: u64,
+    /// As the tar has it: it may be absolute and lead anywhere.
+    pub path: Vec<u8>,
+    pub kind: TarKind,
+    /// `None` when what is there is no number.
+    pub mode: Option<u32>,
+    /// Of the contents, in bytes; only files have any.
+    pub size: u64,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TarKind {
+    File,
+    Directory,
+    Symlink(Vec<u8>),
+    HardLink(Vec<u8>),
+}
+
+/// Reads a tar entry by entry.
+pub struct TarReader<R> {
     source: R,
     header: [u8; BLOCK_BYTES],
     /// Of the entry that is read, counted from 1.
     number: u64,
+    /// Contents and padding of that entry that were not read yet.
+    left: u64,
+    padding: u64,
+}
+
+impl<R: BufRead> TarReader<R> {
+    /// Reads `source`, which nothing but zeros may follow.
+    pub fn new(source: R) -> Self {
+        Self { source, header: [0; BLOCK_BYTES], number: 0, left: 0, padding: 0 }
+    }
+
+    /// The next entry; `None` at the end, after which nothing but zeros was found.
+    /// What was not read of the contents before is skipped.
+    ///
+    /// # Errors
+    /// [`TarError`].
+    pub fn next_entry(&mut self) -> Result<Option<TarEntry>, TarError> {
+        let left = self.left + self.padding;
+        if drain(&mut (&mut self.source).take(left))? != left {
+            return Err(self.damaged("is cut short"));
+        }
+        (self.left, self.padding) = (0, 0);
+        let Some(entry) = self.next_header()? else {
+            self.finish()?;
+            return Ok(None);
+        };
+        self.left = entry.size;
+        self.padding = padding(entry.size);
+        Ok(Some(entry))
+    }
+
+    /// What is left of the contents of the entry that was read last.
+    pub fn contents(&mut self) -> Contents<'_, R> {
+        Contents(self)
+    }
+}
+
+/// See [`TarReader::contents`]. Ends early only where the tar is cut short.
+pub struct Contents<'t, R>(&'t mut TarReader<R>);
+
+impl<R> Contents<'_, R> {
+    /// Bytes that are still to come.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.0.left
+    }
+}
+
+impl<R: BufRead> BufRead for Contents<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.0.left == 0 {
+            return Ok(&[]);
+        }
+        let chunk = self.0.source.fill_buf()?;
+        let count = chunk.len().min(usize::try_from(self.0.left).unwrap_or(usize::MAX));
+        Ok(&chunk[..count])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.0.source.consume(count);
+        self.0.left -= count as u64;
+    }
+}
+
+impl<R: BufRead> Read for Contents<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let chunk = self.fill_buf()?;
+        let count = chunk.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&chunk[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+/// Zeros that fill the last block.
+fn padding(size: u64) -> u64 {
+    let block = BLOCK_BYTES as u64;
+    (block - size % block) % block
+}
+
+fn drain(contents: &mut impl Read) -> Result<u64, TarError> {
+    std::io::copy(contents, &mut std::io::sink()).map_err(TarError::Read)
 }
 
 /// What stands before an entry and says more than its header has room for.
@@ -53,14 +152,14 @@ struct Extension {
     is_gnu: bool,
 }
 
-impl<R: BufRead> Tar<R> {
-    /// The next entry and the size of its contents; `None` at the first block of the end.
-    fn next(&mut self) -> Result<Option<(Entry, u64)>, UnpackError> {
+impl<R: BufRead> TarReader<R> {
+    /// The next entry; `None` at the first block of the end.
+    fn next_header(&mut self) -> Result<Option<TarEntry>, TarError> {
         self.number += 1;
         let mut extension = Extension::default();
         loop {
             if !self.read_block()? {
-                return Err(UnpackError::Damaged("it has no end marker".to_owned()));
+                return Err(TarError::Damaged("it has no end marker".to_owned()));
             }
             let is_extended = extension.is_pax || extension.is_gnu;
             if self.header.iter().all(|byte| *byte == 0) {
@@ -100,7 +199,7 @@ impl<R: BufRead> Tar<R> {
         }
     }
 
-    fn entry(&self, size: u64, extension: Extension) -> Result<(Entry, u64), UnpackError> {
+    fn entry(&self, size: u64, extension: Extension) -> Result<TarEntry, TarError> {
         let header = Header(&self.header);
         let path = extension.path.unwrap_or_else(|| header.path());
         let size = match extension.size {
@@ -111,43 +210,46 @@ impl<R: BufRead> Tar<R> {
             said => said.unwrap_or(size),
         };
         let link = || extension.link.clone().unwrap_or_else(|| header.link());
-        let bad_type = |kind| Err(UnpackError::BadType { number: self.number, name: shown(&path), kind });
-        let mut kind = match header.kind() {
+        let bad_type = |kind| Err(TarError::BadType { number: self.number, path: path.clone(), kind });
+        let kind = match header.kind() {
             // A trailing slash is how tars before POSIX say "directory".
-            0 | b'0' | b'7' if path.ends_with(b"/") => Kind::Directory,
-            0 | b'0' | b'7' => Kind::File { size, mode: 0 },
-            b'1' => Kind::HardLink(link()),
-            b'2' => Kind::Symlink(link()),
-            b'5' => Kind::Directory,
+            0 | b'0' | b'7' if path.ends_with(b"/") => TarKind::Directory,
+            0 | b'0' | b'7' => TarKind::File,
+            b'1' => TarKind::HardLink(link()),
+            b'2' => TarKind::Symlink(link()),
+            b'5' => TarKind::Directory,
             b'3' | b'4' => return bad_type("device"),
             b'6' => return bad_type("FIFO"),
             b'S' => return bad_type("sparse file"),
             _ => return bad_type("entry of an unknown type"),
         };
-        if let Kind::File { mode, .. } = &mut kind {
-            *mode = header.mode().ok_or_else(|| self.damaged("has a mode that is no number"))?;
+        let mode = header.mode();
+        if kind == TarKind::File {
+            if mode.is_none() {
+                return Err(self.damaged("has a mode that is no number"));
+            }
         } else if size != 0 {
             // Some readers skip that many bytes, others do not.
             return Err(self.damaged("has contents, and is no file"));
         }
-        if extension.link.is_some() && !matches!(kind, Kind::Symlink(_) | Kind::HardLink(_)) {
+        if extension.link.is_some() && !matches!(kind, TarKind::Symlink(_) | TarKind::HardLink(_)) {
             return Err(self.damaged("has a target, and is no link"));
         }
-        Ok((Entry { number: self.number, path, kind }, size))
+        Ok(TarEntry { number: self.number, path, kind, mode, size })
     }
 
     /// Reads the end: another block of zeros, and whatever is left has to be zeros.
-    fn finish(mut self) -> Result<(), UnpackError> {
+    fn finish(&mut self) -> Result<(), TarError> {
         if !self.read_block()? {
-            return Err(UnpackError::Damaged("it has half an end marker".to_owned()));
+            return Err(TarError::Damaged("it has half an end marker".to_owned()));
         }
         if self.header.iter().any(|byte| *byte != 0) {
-            return Err(UnpackError::Damaged("its end marker is followed by something".to_owned()));
+            return Err(TarError::Damaged("its end marker is followed by something".to_owned()));
         }
         loop {
-            let rest = self.source.fill_buf().map_err(UnpackError::read)?;
+            let rest = self.source.fill_buf().map_err(TarError::Read)?;
             if rest.iter().any(|byte| *byte != 0) {
-                return Err(UnpackError::Damaged("its end marker is followed by something".to_owned()));
+                return Err(TarError::Damaged("its end marker is followed by something".to_owned()));
             }
             match rest.len() {
                 0 => return Ok(()),
@@ -156,47 +258,44 @@ impl<R: BufRead> Tar<R> {
         }
     }
 
-    fn damaged(&self, what: &str) -> UnpackError {
-        UnpackError::Damaged(format!("entry {} {what}", self.number))
+    fn damaged(&self, what: &str) -> TarError {
+        TarError::Damaged(format!("entry {} {what}", self.number))
     }
 
     /// Reads a block into `header`; `false` at the end of the file.
-    fn read_block(&mut self) -> Result<bool, UnpackError> {
-        if self.source.fill_buf().map_err(UnpackError::read)?.is_empty() {
+    fn read_block(&mut self) -> Result<bool, TarError> {
+        if self.source.fill_buf().map_err(TarError::Read)?.is_empty() {
             return Ok(false);
         }
-        self.source.read_exact(&mut self.header).map_err(UnpackError::read)?;
+        self.source.read_exact(&mut self.header).map_err(TarError::Read)?;
         Ok(true)
     }
 
-    fn check_sum(&self) -> Result<(), UnpackError> {
+    fn check_sum(&self) -> Result<(), TarError> {
         let header = Header(&self.header);
         let is_tar =
             header.sum().is_some_and(|sum| sum == header.unsigned_sum() || sum == header.signed_sum());
         match is_tar {
             true => Ok(()),
-            false if self.number == 1 => {
-                Err(UnpackError::Damaged("it is no tar, gzip, xz, zstd or zip archive".to_owned()))
-            }
+            false if self.number == 1 => Err(TarError::NoTar),
             false => Err(self.damaged("has a wrong checksum")),
         }
     }
 
-    fn skip_padding(&mut self, size: u64) -> Result<(), UnpackError> {
-        let block = BLOCK_BYTES as u64;
-        let padding = (block - size % block) % block;
+    fn skip_padding(&mut self, size: u64) -> Result<(), TarError> {
+        let padding = padding(size);
         if drain(&mut (&mut self.source).take(padding))? != padding {
             return Err(self.damaged("is cut short"));
         }
         Ok(())
     }
 
-    fn header_contents(&mut self, size: u64) -> Result<Vec<u8>, UnpackError> {
+    fn header_contents(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
         if size > MAX_HEADER_BYTES {
             return Err(self.damaged("has too long a header"));
         }
         let mut bytes = Vec::new();
-        (&mut self.source).take(size).read_to_end(&mut bytes).map_err(UnpackError::read)?;
+        (&mut self.source).take(size).read_to_end(&mut bytes).map_err(TarError::Read)?;
         if bytes.len() as u64 != size {
             return Err(self.damaged("is cut short"));
         }
@@ -205,7 +304,7 @@ impl<R: BufRead> Tar<R> {
     }
 
     /// The contents of an `L` or `K` entry: a name up to its NUL.
-    fn long_name(&mut self, size: u64) -> Result<Vec<u8>, UnpackError> {
+    fn long_name(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
         let mut name = self.header_contents(size)?;
         let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
         if name[end..].iter().any(|byte| *byte != 0) {
@@ -216,7 +315,7 @@ impl<R: BufRead> Tar<R> {
     }
 
     /// The records of an `x` or `g` entry, which have to fill it exactly.
-    fn pax_header(&mut self, size: u64) -> Result<Extension, UnpackError> {
+    fn pax_header(&mut self, size: u64) -> Result<Extension, TarError> {
         let bytes = self.header_contents(size)?;
         let mut extension = Extension { is_pax: true, ..Extension::default() };
         let mut rest = &bytes[..];
@@ -240,8 +339,8 @@ impl<R: BufRead> Tar<R> {
                     return Err(self.damaged("has names in an unknown character set"));
                 }
                 key if key.starts_with(b"GNU.sparse.") => {
-                    let name = shown(extension.path.as_deref().unwrap_or_default());
-                    return Err(UnpackError::BadType { number: self.number, name, kind: "sparse file" });
+                    let path = extension.path.unwrap_or_default();
+                    return Err(TarError::BadType { number: self.number, path, kind: "sparse file" });
                 }
                 _ => true,
             };

@@ -1,0 +1,298 @@
+//! Detection with answers that are given.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::*;
+use crate::catalog::{BuildpackKind, Catalog};
+use crate::cnb::buildpack_toml::BuildpackDescriptor;
+use crate::cnb::extension_toml::ExtensionDescriptor;
+use crate::cnb::order::OrderToml;
+use crate::executor::{BuildHost, BuildInputs, BuildOutputs};
+use crate::tree::Tree;
+
+/// Answers by id: `pass +a -b|…`, `fail`, anything else is an error. Counts the questions.
+struct Answering {
+    answers: BTreeMap<String, String>,
+    asked: Vec<String>,
+    at_once: Vec<usize>,
+}
+
+impl Executor for Answering {
+    fn detect(
+        &mut self,
+        calls: &[DetectInputs],
+        log: &mut dyn LogSink,
+    ) -> Vec<Result<DetectOutputs, GuestFailure>> {
+        self.at_once.push(calls.len());
+        let answer = |call: &DetectInputs| {
+            let buildpack = call.call.buildpack.clone();
+            log.line(&buildpack, "was asked");
+            self.asked.push(buildpack.to_string());
+            let answer = self.answers.get(buildpack.id.as_str()).map_or("pass", String::as_str);
+            match answer.split_once(' ').unwrap_or((answer, "")) {
+                ("pass", plan) => Ok(DetectOutputs::Pass(plan.split('|').map(contribution).collect())),
+                ("fail", reason) => Ok(DetectOutputs::Fail { reason: reason.to_owned() }),
+                (message, _) => Err(GuestFailure::WorkerCrashed { buildpack, how: message.to_owned() }),
+            }
+        };
+        calls.iter().map(answer).collect()
+    }
+
+    fn build(&mut self, _: &BuildInputs, _: &mut dyn BuildHost) -> Result<BuildOutputs, GuestFailure> {
+        unreachable!("detection does not build")
+    }
+}
+
+fn contribution(text: &str) -> PlanContribution {
+    let names = |sign: char| {
+        text.split_whitespace().filter_map(move |word| word.strip_prefix(sign)).map(str::to_owned)
+    };
+    let requires = names('-')
+        .map(|name| crate::cnb::build_plan::Requirement { name, metadata: String::new() })
+        .collect();
+    PlanContribution { provides: names('+').collect(), requires }
+}
+
+/// An order, what its members say, and the rest of a request.
+struct Site {
+    catalog: Catalog,
+    order: String,
+    answers: BTreeMap<String, String>,
+    api: PlatformApi,
+    target: Target,
+    asked: Vec<String>,
+    at_once: Vec<usize>,
+    events: Vec<Event>,
+}
+
+/// Groups separated by `|`; `?` behind optional members, `.` before extensions' groups.
+fn site(groups: &str, answers: &[(&str, &str)]) -> Site {
+    let mut site = Site {
+        catalog: Catalog::default(),
+        order: String::new(),
+        answers: answers.iter().map(|(id, answer)| ((*id).to_owned(), (*answer).to_owned())).collect(),
+        api: PlatformApi::NEWEST,
+        target: Target { os: "linux".into(), arch: "amd64".into(), variant: None, distro: None },
+        asked: Vec::new(),
+        at_once: Vec::new(),
+        events: Vec::new(),
+    };
+    for group in groups.split('|') {
+        let (table, group) = match group.trim().strip_prefix('.') {
+            Some(group) => ("order-extensions", group),
+            None => ("order", group),
+        };
+        site.order += &format!("[[{table}]]\n");
+        for name in group.split_whitespace() {
+            let id = name.trim_end_matches('?');
+            let optional = name.ends_with('?');
+            site.order +=
+                &format!("[[{table}.group]]\nid = \"{id}\"\nversion = \"1\"\noptional = {optional}\n");
+            if table == "order" {
+                site.add(id, "");
+            } else {
+                site.add_extension(id, "");
+            }
+        }
+    }
+    site
+}
+
+impl Site {
+    /// Adds a buildpack, or replaces one.
+    fn add(&mut self, id: &str, more: &str) {
+        let text = format!("api = \"0.12\"\n[buildpack]\nid = \"{id}\"\nversion = \"1\"\n{more}");
+        let descriptor = BuildpackDescriptor::parse(&text).unwrap();
+        let kind = BuildpackKind::Component { path: PathBuf::new(), digest: String::new() };
+        let reference = descriptor.reference.clone();
+        self.catalog.add(Buildpack { reference, descriptor, directory: PathBuf::new(), kind }).unwrap();
+    }
+
+    fn add_extension(&mut self, id: &str, more: &str) {
+        let text = format!("api = \"0.12\"\n[extension]\nid = \"{id}\"\nversion = \"1\"\n{more}");
+        let descriptor = ExtensionDescriptor::parse(&text).unwrap();
+        let reference = descriptor.reference.clone();
+        self.catalog.add_extension(Extension { reference, descriptor, directory: PathBuf::new() });
+    }
+
+    fn detect<T>(&mut self, look: impl FnOnce(Result<Detected<'_>, DetectError>) -> T) -> T {
+        let OrderToml { order, extensions } = OrderToml::parse(&self.order).unwrap();
+        let builder = Builder { catalog: self.catalog.clone(), order, extensions };
+        let temp = tempfile::tempdir().unwrap();
+        let mut workspace = Workspace::new(temp.path(), Tree::default(), &BTreeMap::new()).unwrap();
+        let answers = self.answers.clone();
+        let mut executor = Answering { answers, asked: Vec::new(), at_once: Vec::new() };
+        let request = DetectRequest {
+            api: self.api,
+            builder: &builder,
+            policy: &Policy::default(),
+            limits: &Limits::default(),
+            target: &self.target,
+            exec_env: &ExecEnv::default(),
+            user_env: &BTreeMap::new(),
+        };
+        let events = &mut self.events;
+        let mut sink = |event| events.push(event);
+        let result = detect(&request, &mut workspace, &mut executor, &mut sink);
+        (self.asked, self.at_once) = (executor.asked, executor.at_once);
+        look(result)
+    }
+
+    /// Who builds, or why nobody does: `20` without and `21` with errors.
+    fn group(&mut self) -> String {
+        self.detect(|result| match result {
+            Ok(detected) => {
+                let extensions = detected.extensions.iter().map(|one| format!(".{}", one.reference.id));
+                let group = detected.group.iter().map(|buildpack| buildpack.reference.id.to_string());
+                extensions.chain(group).collect::<Vec<_>>().join(" ")
+            }
+            Err(DetectError::NobodyTakesPart { with_errors, .. }) => {
+                if with_errors { "21" } else { "20" }.to_owned()
+            }
+            Err(error) => error.to_string(),
+        })
+    }
+}
+
+fn group(groups: &str, answers: &[(&str, &str)]) -> String {
+    site(groups, answers).group()
+}
+
+#[test]
+fn ord_01_the_first_group_that_passes_builds_and_later_ones_are_not_asked() {
+    let mut site = site("A B|C D|E", &[("B", "fail no")]);
+    assert_eq!(site.group(), "C D");
+    assert_eq!(site.asked, ["A@1", "B@1", "C@1", "D@1"]);
+}
+
+#[test]
+fn ord_05_and_det_09_an_optional_member_may_fail_or_go_wrong() {
+    assert_eq!(group("A? B", &[("A", "fail")]), "B");
+    assert_eq!(group("A? B", &[("A", "crash")]), "B");
+    assert_eq!(group("A B", &[("A", "fail")]), "20");
+}
+
+#[test]
+fn det_05_members_of_a_group_are_asked_at_once() {
+    let mut site = site("A B C|A D E", &[("C", "fail")]);
+    assert_eq!(site.group(), "A D E");
+    assert_eq!(site.at_once, [3, 2]);
+}
+
+#[test]
+fn det_06_everybody_is_asked_once_whatever_the_groups() {
+    let mut site = site("A B X|A B? Y|B A", &[("X", "fail"), ("Y", "crash")]);
+    assert_eq!(site.group(), "B A");
+    assert_eq!(site.asked, ["A@1", "B@1", "X@1", "Y@1"]);
+}
+
+#[test]
+fn det_08_one_buildpack_has_to_pass() {
+    assert_eq!(group("A? B?", &[("A", "fail"), ("B", "fail")]), "20");
+    assert_eq!(group("A? B?", &[("A", "fail")]), "B");
+}
+
+#[test]
+fn det_10_somebody_that_went_wrong_anywhere_makes_21_of_20() {
+    assert_eq!(group("A|B", &[("A", "fail"), ("B", "fail")]), "20");
+    assert_eq!(group("A|B", &[("A", "crash"), ("B", "fail")]), "21");
+    assert_eq!(group("A? B", &[("A", "crash"), ("B", "fail")]), "21");
+    assert_eq!(group("A? B|C", &[("A", "crash"), ("B", "fail")]), "C");
+}
+
+#[test]
+fn det_13_the_group_has_those_that_survive_the_plan_in_order() {
+    let mut site = site("A? B? C D?", &[("A", "pass +x"), ("B", "fail"), ("D", "pass -y|-z")]);
+    site.detect(|result| {
+        let detected = result.unwrap();
+        let names: Vec<&str> = detected.group.iter().map(|one| one.reference.id.as_str()).collect();
+        assert_eq!(names, ["C"]);
+        let parts: Vec<(bool, Option<String>)> = detected
+            .members
+            .iter()
+            .map(|member| (member.takes_part(), member.dropped.as_ref().map(ToString::to_string)))
+            .collect();
+        let requires = "which neither it nor a buildpack after it requires";
+        let provides = "which neither it nor a buildpack before it provides";
+        assert_eq!(
+            parts,
+            [
+                (false, Some(format!("buildpack `A@1` provides `x`, {requires}"))),
+                (false, None),
+                (true, None),
+                (false, Some(format!("buildpack `D@1` requires `z`, {provides}"))),
+            ]
+        );
+    });
+}
+
+#[test]
+fn det_14_a_required_member_for_another_target_fails_its_group_and_an_optional_one_is_dropped() {
+    let arm = "[[targets]]\nos = \"linux\"\narch = \"arm64\"\n";
+    let mut required = site("A B", &[]);
+    let mut optional = site("A? B", &[]);
+    for site in [&mut required, &mut optional] {
+        site.catalog = Catalog::default();
+        site.add("A", arm);
+        site.add("B", "");
+    }
+    assert_eq!(required.group(), "21");
+    // It is not run, and the others may be.
+    assert_eq!(required.asked, ["B@1"]);
+    assert_eq!(optional.group(), "B");
+    // Before Platform API 0.12 there are no targets.
+    required.api = PlatformApi::supported(crate::cnb::api::ApiVersion::zero(11)).unwrap();
+    assert_eq!(required.group(), "A B");
+    required.api = PlatformApi::NEWEST;
+    required.target.arch = "arm64".into();
+    assert_eq!(required.group(), "A B");
+}
+
+#[test]
+fn det_15_a_member_for_another_execution_environment_is_skipped_even_when_required() {
+    let mut site = site("A B|A", &[("B", "fail")]);
+    site.catalog = Catalog::default();
+    site.add("A", "exec-env = [\"test\"]\n");
+    site.add("B", "");
+    // The second group is empty, and fails.
+    assert_eq!(site.group(), "20");
+    assert_eq!(site.asked, ["B@1"]);
+    site.answers.clear();
+    assert_eq!(site.group(), "B");
+    // Before Platform API 0.15 there are no execution environments.
+    site.api = PlatformApi::supported(crate::cnb::api::ApiVersion::zero(14)).unwrap();
+    assert_eq!(site.group(), "A B");
+}
+
+#[test]
+fn plan_10_a_plan_that_does_not_work_out_fails_the_group_cleanly() {
+    assert_eq!(group("A B", &[("B", "pass -x")]), "20");
+    assert_eq!(group("A B|A", &[("B", "pass -x")]), "A");
+}
+
+#[test]
+fn det_11_what_everybody_prints_and_says_is_told() {
+    let mut site = site("A B?", &[("B", "fail no Procfile")]);
+    site.group();
+    let shown: Vec<String> = site
+        .events
+        .iter()
+        .map(|event| match event {
+            Event::Output { buildpack, line } => format!("{buildpack} prints {line}"),
+            Event::Detected { buildpack, verdict } => format!("{buildpack} {verdict:?}"),
+            Event::GroupChosen { buildpacks, considered } => format!("{} of {considered}", buildpacks.len()),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "A@1 prints was asked",
+            "B@1 prints was asked",
+            "A@1 Pass",
+            "B@1 Fail { reason: \"no Procfile\" }",
+            "1 of 2"
+        ]
+    );
+}

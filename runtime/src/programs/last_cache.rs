@@ -1,0 +1,98 @@
+//! What the last build cached: in a directory, in an image, or nowhere.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use super::images::{FoundImage, Images, ImagesError};
+use crate::cache_dir::{CacheDir, CacheError};
+use crate::cnb::cache_metadata::{CACHE_METADATA, CacheMetadata};
+use crate::oci::digest::DiffId;
+use crate::oci::verify::{ReadAhead, VerifyingReader};
+
+/// Bytes read at once from layers of an image.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// The cache of the last build.
+pub(super) enum LastCache<'a> {
+    None,
+    Directory(CacheDir),
+    Image { images: &'a dyn Images, found: Box<FoundImage> },
+}
+
+/// Why a cache cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum LastCacheError {
+    #[error(transparent)]
+    Directory(#[from] CacheError),
+    #[error("cannot use the cache image `{name}`")]
+    Image { name: String, source: ImagesError },
+}
+
+impl<'a> LastCache<'a> {
+    /// Opens what is named; of both the image (CAC-10). A cache image that is not
+    /// there, or damaged, is an empty cache.
+    pub(super) fn open(
+        directory: Option<&Path>,
+        image: Option<&str>,
+        images: &'a dyn Images,
+    ) -> Result<Self, LastCacheError> {
+        if let Some(name) = image {
+            return match images.find(name) {
+                Ok(Some(found)) => Ok(Self::Image { images, found: Box::new(found) }),
+                Ok(None) | Err(ImagesError::Damaged { .. }) => Ok(Self::None),
+                Err(source) => Err(LastCacheError::Image { name: name.to_owned(), source }),
+            };
+        }
+        Ok(directory.map(CacheDir::open).transpose()?.map_or(Self::None, Self::Directory))
+    }
+
+    /// Which layers there are.
+    pub(super) fn metadata(&self) -> CacheMetadata {
+        match self {
+            Self::None => CacheMetadata::default(),
+            Self::Directory(directory) => directory.metadata(),
+            Self::Image { found, .. } => {
+                let label = found.image.configuration.config.labels.get(CACHE_METADATA);
+                label.map(|text| CacheMetadata::parse(text.as_bytes())).unwrap_or_default()
+            }
+        }
+    }
+
+    /// The directory, if it is one: then several threads may read it.
+    pub(super) fn directory(&self) -> Option<&CacheDir> {
+        match self {
+            Self::Directory(directory) => Some(directory),
+            Self::None | Self::Image { .. } => None,
+        }
+    }
+
+    /// The tar of a layer, verified while it is read; `None` when there is none.
+    pub(super) fn layer(&self, diff_id: &DiffId) -> std::io::Result<Option<Box<dyn BufRead>>> {
+        match self {
+            Self::None => Ok(None),
+            Self::Directory(directory) => Ok(match layer_of(directory, diff_id)? {
+                Some(reader) => Some(Box::new(reader)),
+                None => None,
+            }),
+            Self::Image { images, found } => {
+                let reader = match images.layer(found, diff_id) {
+                    Ok(reader) => reader,
+                    Err(ImagesError::NoLayer { .. }) => return Ok(None),
+                    Err(error) => return Err(std::io::Error::other(error)),
+                };
+                Ok(Some(verified(reader, diff_id)))
+            }
+        }
+    }
+}
+
+/// The tar of a layer in a cache directory; `None` when there is none.
+pub(super) fn layer_of(directory: &CacheDir, diff_id: &DiffId) -> std::io::Result<Option<ReadAhead>> {
+    let layer = directory.layer(diff_id).map_err(std::io::Error::other)?;
+    layer.map(|layer| ReadAhead::start(layer.read())).transpose()
+}
+
+/// The tar of a layer of an image, verified while it is read.
+pub(super) fn verified(reader: Box<dyn Read>, diff_id: &DiffId) -> Box<dyn BufRead> {
+    Box::new(BufReader::with_capacity(BUFFER_BYTES, VerifyingReader::new(reader, diff_id.0.clone())))
+}
