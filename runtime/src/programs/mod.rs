@@ -27,6 +27,8 @@ mod files;
 pub mod images;
 pub mod rebaser;
 pub mod restorer;
+mod scratch;
+mod target;
 
 pub use self::error::{BUILDPACK_API, GENERIC, INVALID, PLATFORM_API, ProgramError};
 pub use self::files::FileError;
