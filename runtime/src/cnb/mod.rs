@@ -6,6 +6,7 @@
 
 pub mod analyzed_toml;
 pub mod api;
+pub mod build_metadata;
 pub mod build_plan;
 pub mod build_toml;
 pub mod buildpack_plan;
@@ -21,9 +22,11 @@ pub mod launch;
 pub mod launch_toml;
 pub mod layer;
 pub mod layer_toml;
+pub mod legacy_bom;
 pub mod metadata_toml;
 pub mod order;
 pub mod project_metadata;
+mod reference_toml;
 pub mod report_toml;
 pub mod run_toml;
 pub mod sbom;

@@ -30,6 +30,8 @@ mod layers_dir;
 pub mod rebaser;
 pub mod restorer;
 mod telling;
+mod scratch;
+mod target;
 
 pub use self::error::{BUILDPACK_API, GENERIC, INVALID, PLATFORM_API, ProgramError};
 pub use self::files::FileError;
