@@ -118,16 +118,7 @@ impl Workspace {
     ) -> Environment {
         let is_classic = buildpack.kind == BuildpackKind::Classic;
         let mut environment = if is_classic { &carried.executables } else { &carried.components }.clone();
-        if !buildpack.descriptor.clear_env {
-            for (name, value) in &self.surroundings.user {
-                if PATH_VARIABLES.contains(&name.as_str()) {
-                    put_in_front(&mut environment, name, value);
-                } else {
-                    environment.insert(name.clone(), value.clone());
-                }
-            }
-        }
-        apply_changes(&mut environment, &self.surroundings.operator);
+        self.surround(&mut environment, buildpack.descriptor.clear_env);
         let api = buildpack.descriptor.api;
         let since = |minor: u64| !is_classic || api >= ApiVersion::zero(minor);
         let mut set = |name: &str, value: OsString| environment.insert(name.to_owned(), value);
@@ -152,6 +143,20 @@ impl Workspace {
         environment
     }
 
+    /// Adds what the user and the operator set.
+    pub(super) fn surround(&self, environment: &mut Environment, clear_env: bool) {
+        if !clear_env {
+            for (name, value) in &self.surroundings.user {
+                if PATH_VARIABLES.contains(&name.as_str()) {
+                    put_in_front(environment, name, value);
+                } else {
+                    environment.insert(name.clone(), value.clone());
+                }
+            }
+        }
+        apply_changes(environment, &self.surroundings.operator);
+    }
+
     /// Adds what only `build` is told in its environment.
     pub fn add_build_variables(&self, buildpack: &Buildpack, environment: &mut Environment) {
         if buildpack.kind != BuildpackKind::Classic || buildpack.descriptor.api >= ApiVersion::zero(8) {
@@ -162,7 +167,7 @@ impl Workspace {
 }
 
 /// TGT-10: what is not known is not set.
-fn target_variables(target: &Target, leave_out_empty: bool) -> Vec<(&'static str, &str)> {
+pub(super) fn target_variables(target: &Target, leave_out_empty: bool) -> Vec<(&'static str, &str)> {
     let mut variables = vec![("CNB_TARGET_OS", target.os.as_str()), ("CNB_TARGET_ARCH", &target.arch)];
     let distro = target.distro.as_ref();
     let known = [
