@@ -150,6 +150,20 @@ impl Limits {
     }
 }
 
+/// A bill of materials of a classic buildpack; it is in memory as a whole.
+const CLASSIC_SBOM_BYTES: u64 = 256 * MIB;
+
+impl Limits {
+    /// What one call of a classic buildpack may use. Its processes are those of the
+    /// platform, which also limits them: time and output are not ours to bound.
+    #[must_use]
+    pub fn for_executables(&self) -> CallLimits {
+        let limits =
+            Self { log_bytes: u64::MAX, log_line_bytes: MIB, sbom_bytes: CLASSIC_SBOM_BYTES, ..self.clone() };
+        CallLimits { cpu: Duration::MAX, wall: Duration::MAX, limits }
+    }
+}
+
 /// The limits of one call: those of the build, and the two that depend on which call it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallLimits {

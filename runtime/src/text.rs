@@ -40,10 +40,36 @@ pub fn harmless_lines(text: &str) -> String {
 
 /// Bytes in JSON: as text where they are, and else as a list of numbers.
 pub(crate) mod mostly_text {
-    use std::ffi::{OsStr, OsString};
+    use std::ffi::OsString;
     use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
     use serde::{Deserialize, Deserializer, Serialize as _, Serializer};
+
+    /// What holds any bytes.
+    pub(crate) trait Bytes {
+        fn bytes(&self) -> &[u8];
+        fn of(bytes: Vec<u8>) -> Self;
+    }
+
+    impl Bytes for Vec<u8> {
+        fn bytes(&self) -> &[u8] {
+            self
+        }
+
+        fn of(bytes: Vec<u8>) -> Self {
+            bytes
+        }
+    }
+
+    impl Bytes for OsString {
+        fn bytes(&self) -> &[u8] {
+            self.as_os_str().as_bytes()
+        }
+
+        fn of(bytes: Vec<u8>) -> Self {
+            Self::from_vec(bytes)
+        }
+    }
 
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -52,18 +78,18 @@ pub(crate) mod mostly_text {
         Bytes(Vec<u8>),
     }
 
-    pub(crate) fn serialize<S: Serializer>(value: &OsStr, serializer: S) -> Result<S::Ok, S::Error> {
-        match value.to_str() {
-            Some(text) => serializer.serialize_str(text),
-            None => value.as_bytes().serialize(serializer),
+    pub(crate) fn serialize<B: Bytes, S: Serializer>(value: &B, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(value.bytes()) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => value.bytes().serialize(serializer),
         }
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OsString, D::Error> {
-        Ok(match Form::deserialize(deserializer)? {
-            Form::Text(text) => text.into(),
-            Form::Bytes(bytes) => OsString::from_vec(bytes),
-        })
+    pub(crate) fn deserialize<'de, B: Bytes, D: Deserializer<'de>>(deserializer: D) -> Result<B, D::Error> {
+        Ok(B::of(match Form::deserialize(deserializer)? {
+            Form::Text(text) => text.into_bytes(),
+            Form::Bytes(bytes) => bytes,
+        }))
     }
 }
 
@@ -94,6 +120,17 @@ fn escape(text: &mut String, character: char) {
 #[cfg(test)]
 mod tests {
     use super::{harmless, without_colours};
+
+    #[test]
+    fn bytes_are_text_in_json_where_they_are_text() {
+        #[derive(serde::Serialize, serde::Deserialize)]
+        struct Value(#[serde(with = "super::mostly_text")] Vec<u8>);
+
+        for (bytes, json) in [(b"a\n".to_vec(), "\"a\\n\""), (vec![0xff, 0x61], "[255,97]")] {
+            assert_eq!(serde_json::to_string(&Value(bytes.clone())).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Value>(json).unwrap().0, bytes);
+        }
+    }
 
     #[test]
     fn colours_are_left_out_and_nothing_else() {

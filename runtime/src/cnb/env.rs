@@ -131,6 +131,12 @@ pub fn apply_changes<'a>(
     }
 }
 
+/// Whether an operation joins old and new value, and so has a delimiter.
+#[must_use]
+pub fn joins(operation: EnvironmentOperation) -> bool {
+    matches!(operation, EnvironmentOperation::Append | EnvironmentOperation::Prepend)
+}
+
 /// Changes that files cannot express.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the environment variable `{name}` has {problem}")]

@@ -161,16 +161,27 @@ checked_name! {
     /// The type of a process, such as `web`.
     ///
     /// # Spec
-    /// `buildpack.md` 0.12 "launch.toml": letters, digits, `.`, `_` and `-`.
+    /// LCH-06: what any published buildpack could use, for it becomes a file name;
+    /// [`ProcessType::is_plain`] is what the specification asks for.
     ProcessType, "process type", |value| {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if !value.chars().all(allowed) {
-            Some("it may have letters, digits, `.`, `_` and `-` only")
+        if value.contains(['/', '>', '<', ':', '\\', '|', '&']) {
+            Some("it has one of `/`, `>`, `<`, `:`, `\\`, `|` and `&`")
         } else if matches!(value, "." | "..") {
             Some("it is not a file name")
         } else {
             None
         }
+    }
+}
+
+impl ProcessType {
+    /// Whether it has letters, digits, `.`, `_` and `-` only.
+    ///
+    /// # Spec
+    /// `buildpack.md` 0.12 "launch.toml".
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.0.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
     }
 }
 
@@ -227,7 +238,7 @@ mod tests {
         for value in ["", ".", "..", "a/b", "a\\b", "build", "Launch", "store", "a\nb", &"x".repeat(129)] {
             assert!(value.parse::<LayerName>().is_err(), "layer {value:?}");
         }
-        for value in ["", ".", "..", "a/b", "a b", "a\u{7f}"] {
+        for value in ["", ".", "..", "a/b", "a\\b", "a\u{7f}"] {
             assert!(value.parse::<ProcessType>().is_err(), "process {value:?}");
         }
         for value in ["", "..", "1/2", "1 2"] {

@@ -9,8 +9,7 @@ use super::id::{BuildpackId, BuildpackRef, ExecEnv, ProcessType};
 /// A process of the image.
 ///
 /// # Spec
-/// `buildpack.md` 0.12 "launch.toml": from API 0.9 on a process is always
-/// started directly, never by a shell.
+/// `buildpack.md` 0.12 "launch.toml"; LCH-03.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Its type, such as `web`.
@@ -19,6 +18,8 @@ pub struct Process {
     pub command: Vec<String>,
     /// Arguments the user of the image may replace.
     pub args: Vec<String>,
+    /// Started as it is; else by a shell, which only buildpacks before API 0.9 ask for.
+    pub direct: bool,
     /// Whether it is the image's default process.
     pub default: bool,
     /// Where it starts; `None` is the app directory.
@@ -48,22 +49,26 @@ pub struct ProcessTable {
 }
 
 impl ProcessTable {
-    /// Adds what one buildpack defines, after those of earlier buildpacks.
+    /// Adds what one buildpack defines, after those of earlier buildpacks. Returns the
+    /// type that was the default and, for being redefined, is no more.
     ///
     /// # Spec
     /// PRC-01 to PRC-03: a later definition replaces an earlier one whole; the
     /// last `default = true` wins; redefining the default type without
     /// `default` leaves the image without a default.
-    pub fn add(&mut self, buildpack: &BuildpackId, processes: Vec<Process>) {
+    pub fn add(&mut self, buildpack: &BuildpackId, processes: Vec<Process>) -> Option<ProcessType> {
+        let mut lost = None;
         for process in processes {
             let process_type = process.process_type.clone();
             if process.default {
                 self.default = Some(process_type.clone());
+                lost = None;
             } else if self.default.as_ref() == Some(&process_type) {
-                self.default = None;
+                lost = self.default.take();
             }
             self.processes.insert(process_type, (buildpack.clone(), process));
         }
+        lost
     }
 
     /// The type that is started when nothing else is asked for.
@@ -135,7 +140,7 @@ pub fn metadata_toml(
                 process_type: &process.process_type,
                 command: &process.command,
                 args: &process.args,
-                direct: true,
+                direct: process.direct,
                 buildpack_id: buildpack,
                 working_directory: process.working_directory.as_deref(),
                 exec_env: &process.exec_envs,
@@ -199,6 +204,7 @@ mod tests {
             process_type: process_type.parse().unwrap(),
             command: vec!["run".into()],
             args: vec![],
+            direct: true,
             default,
             working_directory: None,
             exec_envs: vec![],
@@ -218,7 +224,8 @@ mod tests {
         let mut table = ProcessTable::default();
         table.add(&"a".parse().unwrap(), vec![process("worker", true)]);
         table.add(&"b".parse().unwrap(), vec![process("web", true)]);
-        table.add(&"c".parse().unwrap(), vec![process("web", false)]);
+        let lost = table.add(&"c".parse().unwrap(), vec![process("web", false)]);
+        assert_eq!(lost.unwrap().as_str(), "web");
         assert_eq!(table.default_type(), None);
     }
 

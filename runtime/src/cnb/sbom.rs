@@ -21,6 +21,9 @@ impl SbomFormat {
         }
     }
 
+    /// All formats.
+    pub const ALL: [Self; 3] = [Self::CycloneDx, Self::Spdx, Self::Syft];
+
     /// The media type that `sbom-formats` in `buildpack.toml` declares.
     #[must_use]
     pub fn media_type(self) -> &'static str {
@@ -36,5 +39,6 @@ impl SbomFormat {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sbom {
     pub format: SbomFormat,
-    pub content: String,
+    #[serde(with = "crate::text::mostly_text")]
+    pub content: Vec<u8>,
 }

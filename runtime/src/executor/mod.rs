@@ -19,7 +19,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::cnb::api::ApiVersion;
-use crate::cnb::build_plan::PlanContribution;
+use crate::cnb::build_plan::{PlanContribution, Requirement};
 use crate::cnb::env::Environment;
 use crate::cnb::id::{BuildpackRef, ExecEnv, LayerName};
 use crate::cnb::launch::{Label, Process, Slice};
@@ -298,6 +298,9 @@ pub struct BuildOutputs {
     pub store: StoreOutput,
     pub launch_sboms: Vec<Sbom>,
     pub build_sboms: Vec<Sbom>,
+    /// Entries of old bills of materials.
+    pub launch_bom: Vec<Requirement>,
+    pub build_bom: Vec<Requirement>,
     /// App paths the guest removed or replaced; they hide what the source has.
     pub app_hidden: Vec<String>,
 }
@@ -339,6 +342,9 @@ pub enum LayerContents {
     /// The directory of this name in the buildpack's layers directory, its
     /// environment files included: the buildpack wrote all of it itself.
     InPlace,
+    /// There is no directory: whether an image or a cache keeps the layer is for
+    /// those who see its types and the last image.
+    Nowhere,
     /// The store's tree with the directory of `update_layer` over it; these
     /// paths of the tree were removed or replaced.
     Updated { hidden: Vec<String> },

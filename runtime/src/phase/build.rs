@@ -5,6 +5,7 @@
 //! looked at only after its call has ended, through descriptors and never
 //! through a link.
 
+mod in_place;
 mod layer_files;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,13 +22,14 @@ use crate::cancel::{Cancel, Cancelled};
 use crate::catalog::Buildpack;
 use crate::cnb::build_plan::BuildPlan;
 use crate::cnb::env::{LayerEnvironment, LayerRoots};
-use crate::cnb::id::{BuildpackRef, ExecEnv, LayerName};
+use crate::cnb::id::{BuildpackRef, ExecEnv, LayerName, ProcessType};
 use crate::cnb::layer::LayerTypes;
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
 use crate::executor::{
-    Arrivals, ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, Executor, GuestFailure,
-    LayerContents, LayerOutput, LogSink, Mount, OpenedLayer, PlanEntry, Refusal, RestoredLayer, StoreOutput,
+    AppLink, Arrivals, ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, Executor,
+    GuestFailure, LayerContents, LayerOutput, LogSink, Mount, OpenedLayer, PlanEntry, Program, Refusal,
+    RestoredLayer, StoreOutput,
 };
 use crate::fault::{Diagnose, Fault, is_disk_full};
 use crate::grant::{Grant, GrantRefused};
@@ -184,7 +186,15 @@ fn build_one(
     let grants = request.policy.grant(reference, &buildpack.descriptor.grants).map_err(BuildError::Grant)?;
     let app_write = grants.allows(&Grant::AppWrite);
     let layers_work_directory = workspace.layers_of(buildpack).map_err(failed)?;
-    let cached = restored.take(&reference.id);
+    let is_settled = workspace.is_in_place() && matches!(program, Program::Component(_));
+    let cached = if is_settled {
+        let directory = PathBuf::from(workspace.places.layers_of(&reference.id));
+        fs::create_dir_all(&directory).map_err(failed)?;
+        let aside = workspace.root().join("restored").join(reference.id.directory_name());
+        in_place::take_restored(&directory, &aside).map_err(failed)?
+    } else {
+        restored.take(&reference.id)
+    };
     let mut mounts = workspace.mounts(buildpack, app_write).map_err(failed)?;
     mounts.extend(progress.visible.iter().cloned());
     let mut environment =
@@ -193,7 +203,6 @@ fn build_one(
     let inputs = BuildInputs {
         call: CallInputs {
             buildpack: reference.clone(),
-            program,
             mounts,
             environment,
             target: request.target.clone(),
@@ -201,7 +210,11 @@ fn build_one(
             user_env: request.user_env.clone(),
             metadata: buildpack.descriptor.metadata.clone(),
             grants: grants.clone(),
-            limits: request.limits.for_build(),
+            limits: match program {
+                Program::Component(_) => request.limits.for_build(),
+                Program::Executables(_) => request.limits.for_executables(),
+            },
+            program,
         },
         layers_directory: workspace.places.layers_of(&reference.id),
         plan: plan_for(reference, plan, &progress.met),
@@ -220,6 +233,7 @@ fn build_one(
         cached: &cached.layers,
         session: request.sources.session(reference, &grants),
         layers_made: 0,
+        in_place: is_settled,
     };
     let result = executor.build(&inputs, &mut host);
     // The last word on downloads; what is still on its way ends with the session.
@@ -232,13 +246,34 @@ fn build_one(
         }
         failure => failure.into(),
     })?;
-    take_outputs(request, buildpack, &inputs, outputs, &cached.layers, workspace, progress)
+    let settled = is_settled.then(|| PathBuf::from(workspace.places.layers_of(&reference.id)));
+    let lost = take_outputs(
+        request,
+        buildpack,
+        &inputs,
+        outputs,
+        &cached.layers,
+        settled.as_deref(),
+        workspace,
+        progress,
+    )?;
+    if let Some(process_type) = lost {
+        // PRC-03
+        let message = format!(
+            "buildpack `{reference}` redefines the default process `{process_type}` without making it the \
+             default; the image has no default process"
+        );
+        events.event(Event::Warning { message });
+    }
+    Ok(())
 }
 
-/// UNM-01 to UNM-03: the entries this buildpack provides and nobody met before.
+/// UNM-01 to UNM-03: the entries this buildpack provides and nobody met before. UNM-06:
+/// an extension has met all of its own.
 fn plan_for(buildpack: &BuildpackRef, plan: &BuildPlan, met: &BTreeSet<String>) -> Vec<PlanEntry> {
     plan.entries
         .iter()
+        .filter(|entry| entry.providers.iter().all(|provider| !provider.extension))
         .filter(|entry| entry.providers.iter().any(|provider| provider.buildpack.id == buildpack.id))
         .filter(|entry| !met.contains(&entry.name))
         .flat_map(|entry| &entry.requires)
@@ -267,6 +302,8 @@ struct Host<'a> {
     session: Session,
     /// Directories made so far.
     layers_made: usize,
+    /// Whether the last image is not here to be looked at.
+    in_place: bool,
 }
 
 impl LogSink for Host<'_> {
@@ -293,7 +330,7 @@ impl BuildHost for Host<'_> {
             match &layer.tree {
                 Some(tree) => return Ok(OpenedLayer::Restored { tree: tree.path.clone() }),
                 // LYR-13: of a cached layer, contents and metadata are restored both or not at all.
-                None if !types.cache && types.launch && stored(layer).is_some() => {
+                None if !types.cache && types.launch && (self.in_place || stored(layer).is_some()) => {
                     return Ok(OpenedLayer::Kept);
                 }
                 None => {}
@@ -362,50 +399,58 @@ fn stored(layer: &CachedLayer) -> Option<BuiltContents> {
 }
 
 /// BLD-07: after each success, layers first, then environment, then the rest.
+///
+/// `settled` is where records become files. Returns the process type that is no
+/// longer the default.
+#[expect(clippy::too_many_arguments, reason = "each is one of the values the phase takes or carries on")]
 fn take_outputs(
     request: &BuildPhaseRequest<'_>,
     buildpack: &Buildpack,
     inputs: &BuildInputs,
-    outputs: BuildOutputs,
+    mut outputs: BuildOutputs,
     cached: &[CachedLayer],
+    settled: Option<&Path>,
     workspace: &mut Workspace,
     progress: &mut Progress,
-) -> Result<(), BuildError> {
+) -> Result<Option<ProcessType>, BuildError> {
     let reference = &buildpack.reference;
+    let failed = |source| BuildError::Io { buildpack: reference.clone(), source };
+    check_unmet(reference, inputs, &outputs.unmet)?;
     let mut environments = Vec::new();
-    for layer in outputs.layers {
-        if layer.types == LayerTypes::default() {
+    for layer in std::mem::take(&mut outputs.layers) {
+        take_sboms(reference, &layer, &mut progress.outcome.built);
+        if layer.types == LayerTypes::default() || layer.contents == LayerContents::Nowhere {
             continue;
         }
-        let (contents, kept) = layer_contents(request, reference, inputs, &layer, cached)?;
-        if layer.types.build {
-            let directory = host_directory(&contents, &layer, cached);
-            if let Some(directory) = directory {
-                let roots = roots_of(&directory);
-                environments.push((layer.name.clone(), roots, layer.environment.clone()));
-                progress.visible.push(Mount {
-                    guest_path: workspace.places.layer(&reference.id, &layer.name),
-                    lower: Some(directory),
-                    upper: None,
-                    writable: false,
-                    hidden: Vec::new(),
-                });
-            }
+        if let Some(directory) = settled.filter(|_| layer.contents == LayerContents::Kept) {
+            // Whether the last image has it is the exporter's to see.
+            in_place::settle_layer(directory, &layer, None).map_err(failed)?;
+            continue;
         }
-        let built = &mut progress.outcome.built;
-        built.launch_sboms.extend(
-            layer
-                .sboms
-                .iter()
-                .filter(|_| layer.types.launch)
-                .map(|sbom| (reference.id.clone(), Some(layer.name.clone()), sbom.clone())),
-        );
+        let (mut contents, mut kept) = layer_contents(request, reference, inputs, &layer, cached)?;
+        if let Some(directory) = settled {
+            in_place::settle_layer(directory, &layer, Some(&mut contents)).map_err(failed)?;
+            kept = KeptContents::Fresh(directory.join(layer.name.as_str()));
+        }
+        if layer.types.build
+            && let Some(directory) = host_directory(&contents, &layer, cached)
+        {
+            let roots = roots_of(&directory, layer.contents == LayerContents::InPlace);
+            environments.push((layer.name.clone(), roots, layer.environment.clone()));
+            progress.visible.push(Mount {
+                guest_path: workspace.places.layer(&reference.id, &layer.name),
+                lower: Some(directory),
+                upper: None,
+                writable: false,
+                hidden: Vec::new(),
+            });
+        }
         progress.outcome.kept.push(KeptLayer {
             cache_key: layer.cache_key.clone(),
             sboms: layer.sboms.clone(),
             contents: kept,
         });
-        built.layers.push(BuiltLayer {
+        progress.outcome.built.layers.push(BuiltLayer {
             buildpack: reference.clone(),
             name: layer.name,
             types: layer.types,
@@ -414,6 +459,8 @@ fn take_outputs(
             contents,
         });
     }
+    // ENV-15: the reference goes by the names of the files, and `-` is before `.`.
+    environments.sort_by_key(|(name, _, _)| format!("{name}.toml"));
     let environments: Vec<LayerEnvironment<'_>> = environments
         .iter()
         .map(|(name, roots, changes)| LayerEnvironment {
@@ -427,27 +474,63 @@ fn take_outputs(
     progress
         .met
         .extend(inputs.plan.iter().map(|entry| &entry.name).filter(|name| !unmet.contains(name)).cloned());
+    let store = match std::mem::take(&mut outputs.store) {
+        StoreOutput::Unchanged => inputs.store.clone(),
+        StoreOutput::Replaced(store) => Some(store),
+        StoreOutput::Cleared => None,
+    };
+    if let Some(directory) = settled {
+        in_place::settle(directory, &outputs, store.as_deref()).map_err(failed)?;
+        for AppLink { path, layer, target } in std::mem::take(&mut outputs.app_links) {
+            let layer = Path::new(&workspace.places.layer(&reference.id, &layer)).join(target);
+            in_place::link(Path::new(&workspace.places.app), &path, &layer).map_err(failed)?;
+        }
+    }
     workspace.app.hidden.extend(outputs.app_hidden.into_iter().map(PathBuf::from));
 
     let built = &mut progress.outcome.built;
-    built.processes.add(&reference.id, outputs.processes);
+    let lost = built.processes.add(&reference.id, outputs.processes);
     built.slices.extend(outputs.slices);
     built.labels.extend(outputs.labels);
-    built
-        .launch_sboms
-        .extend(outputs.launch_sboms.into_iter().map(|sbom| (reference.id.clone(), None, sbom)));
+    let of_buildpack = |sbom| (reference.id.clone(), None, sbom);
+    built.launch_sboms.extend(outputs.launch_sboms.into_iter().map(of_buildpack));
+    built.build_sboms.extend(outputs.build_sboms.into_iter().map(of_buildpack));
+    let by = |entry| (reference.clone(), entry);
+    built.launch_bom.extend(outputs.launch_bom.into_iter().map(by));
+    built.build_bom.extend(outputs.build_bom.into_iter().map(by));
     built.app_links.extend(outputs.app_links.into_iter().map(|link| (reference.id.clone(), link)));
     built.buildpacks.push(BuiltBuildpack {
         reference: reference.clone(),
         api: buildpack.descriptor.api.to_string(),
         homepage: Some(buildpack.descriptor.homepage.clone()).filter(|homepage| !homepage.is_empty()),
-        store: match outputs.store {
-            StoreOutput::Unchanged => inputs.store.clone(),
-            StoreOutput::Replaced(store) => Some(store),
-            StoreOutput::Cleared => None,
-        },
+        store,
     });
-    Ok(())
+    Ok(lost)
+}
+
+/// UNM-05: only what was asked for can be unmet.
+fn check_unmet(buildpack: &BuildpackRef, inputs: &BuildInputs, unmet: &[String]) -> Result<(), GuestFailure> {
+    let is_given = |name: &&String| !name.is_empty() && inputs.plan.iter().any(|entry| entry.name == **name);
+    match unmet.iter().find(|name| !is_given(name)) {
+        None => Ok(()),
+        Some(name) => Err(GuestFailure::BadOutput {
+            buildpack: buildpack.clone(),
+            message: format!("`{}` cannot be unmet: its plan has no such entry", name.escape_debug()),
+        }),
+    }
+}
+
+/// SBOM-04 to SBOM-06: of a layer for the image, or else of one for the build; of a
+/// cached one besides.
+fn take_sboms(buildpack: &BuildpackRef, layer: &LayerOutput, built: &mut Built) {
+    for sbom in &layer.sboms {
+        let (id, name) = (buildpack.id.clone(), layer.name.clone());
+        if layer.types.cache {
+            built.cache_sboms.push((id.clone(), name.clone(), sbom.clone()));
+        }
+        let of = if layer.types.launch { &mut built.launch_sboms } else { &mut built.build_sboms };
+        of.push((id, Some(name), sbom.clone()));
+    }
 }
 
 /// Finds out what is in a layer, and brings its environment files up to date.
@@ -461,7 +544,9 @@ fn layer_contents(
     let known = cached.iter().find(|known| known.name == layer.name);
     let directory = inputs.layers_work_directory.join(layer.name.as_str());
     let changes = inputs.layers_work_directory.join(format!("{}{CHANGES}", layer.name));
-    let same_environment = known.is_some_and(|known| known.environment == layer.environment);
+    let same_environment = known.is_some_and(|known| {
+        in_place::comparable(&known.environment) == in_place::comparable(&layer.environment)
+    });
     let bad = |error: BadLayer| match error {
         BadLayer::Io(source) => BuildError::Io { buildpack: buildpack.clone(), source },
         BadLayer::Cancelled(cancelled) => BuildError::Cancelled(cancelled),
@@ -475,10 +560,12 @@ fn layer_contents(
         LayerContents::Restored => true,
         // Asked for, but nothing was written in the end.
         LayerContents::Updated { hidden } => hidden.is_empty() && is_empty(&changes),
-        LayerContents::Written | LayerContents::InPlace | LayerContents::Kept => false,
+        LayerContents::Written | LayerContents::InPlace | LayerContents::Kept | LayerContents::Nowhere => {
+            false
+        }
     };
     match &layer.contents {
-        LayerContents::Kept => {
+        LayerContents::Kept | LayerContents::Nowhere => {
             let contents = known.and_then(stored).ok_or_else(|| {
                 bad(BadLayer::Refused("is to be kept, but the last image does not have it".to_owned()))
             })?;
@@ -547,7 +634,9 @@ fn host_directory(contents: &BuiltContents, layer: &LayerOutput, cached: &[Cache
     }
 }
 
-fn roots_of(directory: &Path) -> LayerRoots {
-    let has = |name: &str| fs::symlink_metadata(directory.join(name)).is_ok_and(|metadata| metadata.is_dir());
+/// `is_host` when links in it mean what they say here.
+fn roots_of(directory: &Path, is_host: bool) -> LayerRoots {
+    let status = |path: PathBuf| if is_host { fs::metadata(path) } else { fs::symlink_metadata(path) };
+    let has = |name: &str| status(directory.join(name)).is_ok_and(|metadata| metadata.is_dir());
     LayerRoots { bin: has("bin"), lib: has("lib"), include: has("include"), pkgconfig: has("pkgconfig") }
 }

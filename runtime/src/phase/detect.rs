@@ -14,7 +14,7 @@ use crate::cnb::detect_plan;
 use crate::cnb::id::{BuildpackRef, ExecEnv};
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink, Verdict};
-use crate::executor::{CallInputs, DetectInputs, DetectOutputs, Executor, GuestFailure, LogSink};
+use crate::executor::{CallInputs, DetectInputs, DetectOutputs, Executor, GuestFailure, LogSink, Program};
 use crate::fault::{Diagnose, Fault};
 use crate::grant::{GrantRefused, Grants};
 use crate::limits::Limits;
@@ -355,7 +355,6 @@ fn prepare(
     Ok(Prepared::Call(Box::new(DetectInputs {
         call: CallInputs {
             buildpack: buildpack.reference.clone(),
-            program,
             mounts: workspace.mounts(buildpack, false).map_err(DetectError::Io)?,
             environment: workspace.environment(
                 buildpack,
@@ -368,7 +367,11 @@ fn prepare(
             user_env: request.user_env.clone(),
             metadata: buildpack.descriptor.metadata.clone(),
             grants,
-            limits: request.limits.for_detect(),
+            limits: match program {
+                Program::Component(_) => request.limits.for_detect(),
+                Program::Executables(_) => request.limits.for_executables(),
+            },
+            program,
         },
     })))
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::cnb::build_plan::Requirement;
 use crate::cnb::id::{BuildpackId, BuildpackRef, LayerName};
 use crate::cnb::launch::{Label, ProcessTable, Slice};
 use crate::cnb::layer::{EnvironmentChange, LayerFeatures, LayerTypes};
@@ -91,6 +92,13 @@ pub struct Built {
     pub labels: Vec<Label>,
     /// Of the whole launch image of a buildpack, or of one launch layer.
     pub launch_sboms: Vec<(BuildpackId, Option<LayerName>, Sbom)>,
+    /// The same for what is not in the image, …
+    pub build_sboms: Vec<(BuildpackId, Option<LayerName>, Sbom)>,
+    /// … and for layers that are cached, wherever else they are.
+    pub cache_sboms: Vec<(BuildpackId, LayerName, Sbom)>,
+    /// Entries of old bills of materials.
+    pub launch_bom: Vec<(BuildpackRef, Requirement)>,
+    pub build_bom: Vec<(BuildpackRef, Requirement)>,
     /// The app as the last buildpack left it.
     pub app: Tree,
     /// Links from the app into layers, made in the image only.

@@ -272,7 +272,7 @@ impl ImageCache<'_> {
     fn cached_layer(&self, name: &LayerName, layer: &StoredLayer) -> Option<CachedLayer> {
         let mut sboms = Vec::with_capacity(layer.sboms.len());
         for (format, document) in &layer.sboms {
-            let content = String::from_utf8(self.store.read_document(document)?).ok()?;
+            let content = self.store.read_document(document)?;
             sboms.push(Sbom { format: *format, content });
         }
         let exported = layer.exported.as_ref().and_then(|exported| {
@@ -387,13 +387,13 @@ impl ImageCache<'_> {
         let mut sboms = Vec::with_capacity(layer.sboms.len());
         for sbom in layer.sboms {
             // An unchanged document is not read again, let alone written.
-            let digest = Digest::of(sbom.content.as_bytes());
+            let digest = Digest::of(&sbom.content);
             let known = old.and_then(|old| old.sboms.iter().find(|(_, known)| known.digest == digest));
             let document = match known.and_then(|(_, known)| self.store.check_blob(known)) {
                 Some(blob) => blob,
                 None => self
                     .store
-                    .put_document(sbom.content.as_bytes())
+                    .put_document(&sbom.content)
                     .map_err(|error| StoreError::io("write", self.store.root(), error))?,
             };
             sboms.push((sbom.format, document));

@@ -4,7 +4,9 @@
 //! nothing here isolates anything. It knows how `bin/detect` and `bin/build` are
 //! called and which files they leave; what those mean for a build is `phase`'s.
 
+mod build;
 mod detect;
+pub mod layers;
 mod private;
 mod run;
 #[cfg(test)]
@@ -69,13 +71,8 @@ impl Executor for ProcessExecutor {
             .collect()
     }
 
-    fn build(&mut self, call: &BuildInputs, _: &mut dyn BuildHost) -> Result<BuildOutputs, GuestFailure> {
-        Err(GuestFailure::Unloadable {
-            buildpack: call.call.buildpack.clone(),
-            id: "buildpack.not_a_component".to_owned(),
-            message: "buildpacks of executables cannot be run yet".to_owned(),
-            hint: None,
-        })
+    fn build(&mut self, call: &BuildInputs, host: &mut dyn BuildHost) -> Result<BuildOutputs, GuestFailure> {
+        build::build(call, executables(&call.call)?, &self.cancel, host)
     }
 }
 

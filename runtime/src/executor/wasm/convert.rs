@@ -10,7 +10,7 @@ use super::bindings::buildpack::wapack::buildpack::types;
 use super::cell::{Cell, over_limit};
 use super::filesystem::LimitReached;
 use crate::cnb::build_plan::{PlanContribution, Requirement};
-use crate::cnb::id::{BuildpackRef, InvalidName, LayerName};
+use crate::cnb::id::{BuildpackRef, InvalidName, LayerName, ProcessType};
 use crate::cnb::launch::{Label, Process, Slice};
 use crate::cnb::layer::{EnvironmentChange, EnvironmentOperation, EnvironmentScope, LayerTypes};
 use crate::cnb::sbom::{Sbom, SbomFormat};
@@ -272,6 +272,8 @@ pub(super) fn build_outputs(
         store: outcome.store.map_or(StoreOutput::Unchanged, StoreOutput::Replaced),
         launch_sboms: sboms(&check, call, outcome.launch_sboms)?,
         build_sboms: sboms(&check, call, outcome.build_sboms)?,
+        launch_bom: Vec::new(),
+        build_bom: Vec::new(),
         app_hidden: cell.files.hidden(APP),
     })
 }
@@ -352,7 +354,9 @@ fn environment_change(
             types::EnvironmentScope::All => EnvironmentScope::All,
             types::EnvironmentScope::Build => EnvironmentScope::Build,
             types::EnvironmentScope::Launch => EnvironmentScope::Launch,
-            types::EnvironmentScope::Process(process) => EnvironmentScope::Process(check.name(&process)?),
+            types::EnvironmentScope::Process(process) => {
+                EnvironmentScope::Process(process_type(check, &process)?)
+            }
         },
         operation: match change.operation {
             types::EnvironmentOperation::Append => EnvironmentOperation::Append,
@@ -366,10 +370,19 @@ fn environment_change(
     })
 }
 
+fn process_type(check: &Checker<'_>, name: &str) -> Result<ProcessType, GuestFailure> {
+    let process_type: ProcessType = check.name(name)?;
+    if process_type.is_plain() {
+        Ok(process_type)
+    } else {
+        Err(check.bad(format!("process type `{process_type}` is not letters, digits, `.`, `_` and `-`")))
+    }
+}
+
 fn processes(check: &Checker<'_>, processes: Vec<types::Process>) -> Result<Vec<Process>, GuestFailure> {
     let mut checked = Vec::<Process>::with_capacity(processes.len());
     for process in processes {
-        let process_type = check.name(&process.process_type)?;
+        let process_type = process_type(check, &process.process_type)?;
         if process.command.first().is_none_or(String::is_empty) {
             return Err(check.bad(format!("process `{process_type}` has no command")));
         }
@@ -391,6 +404,7 @@ fn processes(check: &Checker<'_>, processes: Vec<types::Process>) -> Result<Vec<
             process_type,
             command: process.command,
             args: process.args,
+            direct: true,
             default: process.default,
             working_directory: process.working_directory,
             exec_envs,
@@ -454,7 +468,7 @@ fn sboms(check: &Checker<'_>, call: &CallInputs, sboms: Vec<types::Sbom>) -> Res
                     LimitReached { limit: LimitKind::Result, allowed, reached },
                 ));
             }
-            Ok(Sbom { format, content: sbom.content })
+            Ok(Sbom { format, content: sbom.content.into_bytes() })
         })
         .collect()
 }

@@ -315,7 +315,7 @@ impl layers::Host for Cell {
             LayerContents::Written | LayerContents::InPlace | LayerContents::Updated { .. } => {
                 return Ok(Ok(()));
             }
-            LayerContents::Kept => return Ok(Err(not_restored(name.as_str()))),
+            LayerContents::Kept | LayerContents::Nowhere => return Ok(Err(not_restored(name.as_str()))),
         }
         match self.calls.update_layer(&name) {
             Ok(upper) => {

@@ -113,7 +113,7 @@ pub(super) fn sbom_layer(
             files.entry(path[..end].to_vec()).or_insert(None);
         }
         path.push(format!("sbom.{}", sbom.format.extension()));
-        files.insert(path, Some(sbom.content.as_bytes()));
+        files.insert(path, Some(sbom.content.as_slice()));
     }
     let root = format!("{LAYERS_DIRECTORY}/sbom/launch");
     let mut entries = directories(&root, owner);

@@ -99,7 +99,7 @@ pub(super) fn set_labels(
                 process_type: process.process_type.to_string(),
                 command: process.command.clone(),
                 args: process.args.clone(),
-                direct: true,
+                direct: process.direct,
                 buildpack_id: buildpack.to_string(),
                 working_directory: process.working_directory.clone(),
                 exec_env: process.exec_envs.iter().map(ToString::to_string).collect(),

@@ -69,6 +69,9 @@ fn direct_process<'a>(
         None if built.processes.is_empty() => reasons.push("there is no process to start".to_owned()),
         None => reasons.push("there are several processes and no default".to_owned()),
         Some(process) => {
+            if !process.direct {
+                reasons.push(format!("process `{}` is started by a shell", process.process_type));
+            }
             if !process.exec_envs.iter().all(|exec_env| exec_env.as_str() == "*") {
                 reasons.push(format!(
                     "process `{}` is for some execution environments only",

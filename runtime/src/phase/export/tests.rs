@@ -100,6 +100,7 @@ fn web(command: &[&str]) -> Process {
         process_type: "web".parse().unwrap(),
         command: command.iter().map(|part| (*part).to_owned()).collect(),
         args: vec![],
+        direct: true,
         default: true,
         working_directory: None,
         exec_envs: vec![],
@@ -248,7 +249,7 @@ fn exp_03_order_of_layers_and_what_is_in_them() {
     bench.write("modules/bin/tool", "tool");
     bench.fresh("modules").metadata = "version = 3\n[nested]\nx = 1.5".to_owned();
     bench.fresh("build-only").types.launch = false;
-    let sbom = |content: &str| Sbom { format: SbomFormat::Spdx, content: content.to_owned() };
+    let sbom = |content: &str| Sbom { format: SbomFormat::Spdx, content: content.into() };
     bench.built.launch_sboms =
         vec![(node().id, Some("modules".parse().unwrap()), sbom("{}")), (node().id, None, sbom("{\"a\":1}"))];
     let exported = bench.export();
