@@ -9,6 +9,7 @@
 //!
 //! Steps 3 to 5 are taken anew for each call and never carried on (ENV-02).
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -141,6 +142,12 @@ impl Workspace {
             set("CNB_EXEC_ENV", exec_env.as_str().into());
         }
         environment
+    }
+
+    /// What the user set, as records; values that are not text are in the environment only.
+    pub fn user_environment(&self) -> BTreeMap<String, String> {
+        let text = |(name, value): (&String, &OsString)| Some((name.clone(), value.to_str()?.to_owned()));
+        self.surroundings.user.iter().filter_map(text).collect()
     }
 
     /// Adds what the user and the operator set.
