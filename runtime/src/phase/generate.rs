@@ -326,6 +326,3 @@ impl LogSink for Lines<'_> {
         self.0.event(Event::Output { buildpack: extension.clone(), line: line.to_owned() });
     }
 }
-
-#[cfg(test)]
-mod tests;
