@@ -19,6 +19,8 @@ const OVERVIEW: &str = "\
 Examples:
   wapack build my/app                       build the app in this directory
   wapack detect --path samples/website      who would build it, and why the others would not
+  wapack rebase oci:my-app.oci --run-image oci:base:debian
+                                            put the same app on a newer run image
   wapack inspect oci:my-app.oci             what is in an image
   wapack inspect --host                     what holds a buildpack on this machine
   wapack config show                        the policy in force, and where each line came from";
@@ -49,6 +51,21 @@ Examples:
   wapack detect --buildpack ./my-buildpack
 
 Exit codes: 0 somebody takes part, 20 nobody does, 21 nobody does and at least one went wrong.";
+
+const REBASE_EXAMPLES: &str = "\
+Examples:
+  wapack rebase oci:image --run-image oci:base:debian
+  wapack rebase oci:image:my/app:latest --run-image oci:base:debian --output oci:image:my/app:patched
+  wapack rebase oci:image --run-image oci:base:ubuntu --force
+
+Layers of the app stay as they are, and nothing is built: only the manifest, the configuration and the layers below
+are new. The run image is refused when it is for another system, or is not called as the one that the app was
+built on.
+
+Exit codes:
+    0  the image is there             3  arguments, or an image that cannot be used
+    1  trouble of the machine        72  the image cannot be rebased or written
+    2  arguments that are not known";
 
 const INSPECT_EXAMPLES: &str = "\
 Examples:
@@ -112,6 +129,8 @@ pub(crate) enum Command {
     Build(Box<BuildArguments>),
     /// Find out which buildpacks would build an app, and why the others would not
     Detect(Box<DetectArguments>),
+    /// Put the app of an image on another run image, without building it again
+    Rebase(RebaseArguments),
     /// Look into a buildpack, an image, or the isolation of this machine
     Inspect(Box<InspectArguments>),
     /// Show the policy: limits, grants, isolation, sources
@@ -233,6 +252,26 @@ pub(crate) struct PolicyArguments {
     /// Use no network: what is not here already is an error
     #[arg(long, visible_alias = "no-network")]
     pub(crate) offline: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = REBASE_EXAMPLES)]
+pub(crate) struct RebaseArguments {
+    /// The image of an app, as `oci:DIR[:REF]`
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: OsString,
+
+    /// What to put below the app instead, as `oci:DIR[:REF]`
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) run_image: OsString,
+
+    /// Where the new image goes, and what it is called there [default: in place of IMAGE]
+    #[arg(short, long, value_name = "oci:DIR[:REF]")]
+    pub(crate) output: Option<OsString>,
+
+    /// Go on when the image is marked as not rebasable, or the run image is for another system or has another name
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

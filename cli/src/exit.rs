@@ -23,6 +23,7 @@ const DETECT: u8 = 22;
 const BUILDPACK_FAILED: u8 = 51;
 const BUILD: u8 = 52;
 const EXPORT: u8 = 62;
+const REBASE: u8 = 72;
 const INTERRUPTED: u8 = 130;
 /// As if ended by SIGPIPE.
 pub(crate) const CLOSED: u8 = 141;
@@ -36,6 +37,7 @@ pub(crate) fn code(failure: &Failure, signal: Option<i32>) -> u8 {
         Failure::Run(error) => run(error),
         Failure::Catalog(error) => catalog(error),
         Failure::Input(_) | Failure::Policy(_) => INVALID,
+        Failure::Rebase(_) | Failure::Rebased(_) => REBASE,
         Failure::Layout(_) | Failure::Store(_) | Failure::Guest(_) | Failure::Builtin(_) => {
             by_fault(failure.fault())
         }

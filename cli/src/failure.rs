@@ -8,6 +8,7 @@ use wapack_runtime::executor::GuestFailure;
 use wapack_runtime::fault::{Diagnose, Fault};
 use wapack_runtime::network::BadAddress;
 use wapack_runtime::oci::layout::LayoutError;
+use wapack_runtime::phase::rebase::RebaseError;
 use wapack_runtime::policy::PolicyError;
 use wapack_runtime::store::StoreError;
 
@@ -28,6 +29,12 @@ pub(crate) enum Failure {
     /// A layout that is read, or refused before anything is written.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// A rule of rebasing.
+    #[error(transparent)]
+    Rebase(#[from] RebaseError),
+    /// What was rebased is not where it should be.
+    #[error("cannot write the rebased image")]
+    Rebased(#[source] LayoutError),
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A component that is looked at.
@@ -46,7 +53,8 @@ impl Failure {
             Self::Input(error) => Some(error),
             Self::Catalog(error) => Some(error),
             Self::Policy(error) => Some(error),
-            Self::Layout(error) => Some(error),
+            Self::Layout(error) | Self::Rebased(error) => Some(error),
+            Self::Rebase(error) => Some(error),
             Self::Store(error) => Some(error),
             Self::Guest(error) => Some(error),
             Self::Builtin(_) => None,
@@ -96,6 +104,10 @@ pub(crate) enum InputError {
     RunImage { value: String },
     #[error("cannot use the run image `{value}`")]
     RunImageUnreadable { value: String, source: LayoutError },
+    #[error("`{value}` is not an image in an OCI layout")]
+    NotInLayout { value: String },
+    #[error("the image has no name in `{}`", directory.display())]
+    Unnamed { directory: PathBuf },
     #[error("the run image is for `{found}`, not for `{wanted}`")]
     RunImageTarget { found: String, wanted: String },
     #[error("`{value}` is not a target")]
@@ -150,6 +162,7 @@ impl Diagnose for InputError {
                 "input.output"
             }
             Self::RunImage { .. } | Self::RunImageUnreadable { .. } => "input.run_image",
+            Self::NotInLayout { .. } | Self::Unnamed { .. } => "input.layout",
             Self::RunImageTarget { .. } | Self::Target { .. } | Self::NoLauncher { .. } => "input.target",
             Self::User { .. } => "input.user",
             Self::Variable { .. } | Self::UnsetVariable { .. } | Self::VariableNotUtf8 { .. } => {
@@ -186,6 +199,8 @@ impl Diagnose for InputError {
                 "it is `scratch`, or an image of an OCI layout: `--run-image oci:DIR[:REF]`"
             }
             Self::RunImageUnreadable { source, .. } => return source.hint(),
+            Self::NotInLayout { .. } => "it is written `oci:DIR` or `oci:DIR:REF`",
+            Self::Unnamed { .. } => "say where the new one goes: `--output oci:DIR:REF`",
             Self::RunImageTarget { .. } => "leave out `--target`, or name a run image for it",
             Self::Target { .. } | Self::NoLauncher { .. } => "targets are `linux/amd64` and `linux/arm64`",
             Self::User { .. } => "a user is written in numbers: `--user 1000` or `--user 1000:1000`",

@@ -6,6 +6,7 @@ fn help_names_every_command_and_shows_examples() {
         "Usage: wapack",
         "build    Build an image of an app",
         "detect   Find out which buildpacks would build an app",
+        "rebase   Put the app of an image on another run image",
         "inspect  Look into a buildpack, an image, or the isolation of this machine",
         "config   Show the policy",
         "Examples:",

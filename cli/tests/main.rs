@@ -8,5 +8,6 @@ mod config;
 mod errors;
 mod help;
 mod inspect;
+mod rebase;
 mod signals;
 mod site;

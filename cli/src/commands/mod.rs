@@ -4,6 +4,7 @@ mod build;
 mod config;
 mod detect;
 mod inspect;
+mod rebase;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ pub(crate) fn run() -> ExitCode {
     let result: Result<u8, Failure> = match &arguments.command {
         Command::Build(arguments) => build::run(arguments, &cancel, &mut output),
         Command::Detect(arguments) => detect::run(arguments, &cancel, &mut output),
+        Command::Rebase(arguments) => rebase::run(arguments, &cancel, &mut output),
         Command::Inspect(arguments) => inspect::run(arguments, &cancel, &mut output),
         Command::Config(arguments) => config::run(arguments, &cancel, &mut output),
     };

@@ -77,7 +77,7 @@ pub(crate) fn apply_layers(
 /// Applies the files of one `env` directory, in the order of their names.
 fn apply_directory(environment: &mut Environment, directory: &Path, api: ApiVersion) -> Result<(), Failure> {
     let mut changes = BTreeMap::new();
-    for file in layers::files(directory)? {
+    for file in layers::files_without_dangling_links(directory)? {
         let contents = fs::read(&file)
             .map_err(|error| Failure::launch(format!("cannot read `{}`: {error}", file.display())))?;
         if contents.contains(&0) {

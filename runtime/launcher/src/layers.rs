@@ -62,6 +62,21 @@ pub(crate) fn files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(entries(directory)?.into_iter().filter(|path| path.is_file()).collect())
 }
 
+/// As [`files`], but a link that leads nowhere is an error: what it should say is missing (ENV-12).
+pub(crate) fn files_without_dangling_links(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    for path in entries(directory)? {
+        match path.metadata() {
+            Ok(metadata) if metadata.is_file() => files.push(path),
+            Ok(_) => {}
+            Err(error) => {
+                return Err(Failure::launch(format!("cannot read `{}`: {error}", path.display())));
+            }
+        }
+    }
+    Ok(files)
+}
+
 /// A directory itself; a link to one is not a layer.
 fn is_directory(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())

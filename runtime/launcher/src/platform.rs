@@ -75,6 +75,7 @@ impl Platform {
                     "platform API `{named}` is not supported; this launcher speaks {oldest} to {newest}"
                 ))
             })?;
+        warn_of_process_type();
         let exec_env = env::var("CNB_EXEC_ENV").unwrap_or_default();
         Ok(Self {
             api,
@@ -82,6 +83,17 @@ impl Platform {
             app_directory: directory("CNB_APP_DIR", "/workspace")?,
             exec_env: if exec_env.is_empty() { "production".into() } else { exec_env },
         })
+    }
+}
+
+/// Says that a variable of old does nothing any more (LAU-05).
+#[expect(clippy::print_stderr, reason = "the one thing to say before the process starts")]
+fn warn_of_process_type() {
+    if let Some(named) = env::var_os("CNB_PROCESS_TYPE").filter(|value| !value.is_empty()) {
+        let named = named.display();
+        eprintln!(
+            "WARNING: `CNB_PROCESS_TYPE` chooses no process; start the image with the entrypoint `{named}`"
+        );
     }
 }
 

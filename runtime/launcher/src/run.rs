@@ -41,20 +41,26 @@ pub(crate) fn become_process(
             execute(command, environment, &file)
         }
         Start::ShellWords(_) | Start::ShellScript { .. } => {
-            let script = shell::script(process, layers, app_directory)?;
             let bash = Path::new(shell::BASH);
-            if !bash.exists() {
-                return Err(Failure::launch(format!(
-                    "this process needs a shell, and the image has no `{}`; use a run image with bash, \
-                     or start a program directly (`-- PROGRAM ARGUMENTS…`)",
-                    shell::BASH
-                )));
-            }
+            check_shell(bash)?;
+            let script = shell::script(process, layers, app_directory)?;
             let mut command = Command::new(bash);
             command.arg0("bash").arg("-c").arg(script).arg(caller);
             execute(command, environment, bash)
         }
     }
+}
+
+/// Says what is missing better than the system would.
+fn check_shell(bash: &Path) -> Result<(), Failure> {
+    if bash.exists() {
+        return Ok(());
+    }
+    Err(Failure::launch(format!(
+        "this process needs a shell, and the image has no `{}`; use a run image with bash, \
+         or start a program directly (`-- PROGRAM ARGUMENTS…`)",
+        bash.display()
+    )))
 }
 
 fn execute(mut command: Command, environment: &Environment, file: &Path) -> Result<Infallible, Failure> {
@@ -75,7 +81,8 @@ fn locate(program: &OsStr, path: &OsStr, app_directory: &Path) -> Result<PathBuf
         return Ok(app_directory.join(program));
     }
     let mut refused = None;
-    for directory in env::split_paths(path) {
+    // Split, an empty path would be one empty element.
+    for directory in env::split_paths(path).filter(|_| !path.is_empty()) {
         // An empty or relative element is meant from the current directory, which is the app.
         let file = app_directory.join(directory).join(program);
         match is_executable(&file) {
@@ -93,4 +100,24 @@ fn locate(program: &OsStr, path: &OsStr, app_directory: &Path) -> Result<PathBuf
 fn is_executable(file: &Path) -> io::Result<bool> {
     let metadata = file.metadata()?;
     Ok(metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lau_34_an_image_without_bash_gets_a_clear_error() {
+        let failure = check_shell(Path::new("/no/such/bash")).unwrap_err();
+        assert_eq!(failure.exit_code(), 82);
+        let message = failure.to_string();
+        assert!(message.starts_with("this process needs a shell, and the image has no `/no/such/bash`"));
+    }
+
+    #[test]
+    fn lau_22_an_empty_path_has_no_programs() {
+        let app = std::env::temp_dir();
+        assert!(locate(OsStr::new("sh"), OsStr::new(""), Path::new("/bin")).is_err());
+        assert_eq!(locate(OsStr::new("sh"), OsStr::new("/bin"), &app).unwrap(), Path::new("/bin/sh"));
+    }
 }

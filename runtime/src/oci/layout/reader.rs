@@ -16,6 +16,8 @@ const MAX_INDEX_DEPTH: usize = 4;
 pub struct LayoutImage {
     /// Where it was found.
     pub directory: PathBuf,
+    /// What the layout calls it, if it has a name there.
+    pub reference: Option<String>,
     /// Of its manifest.
     pub digest: Digest,
     /// The image; its layers' blobs are in the layout and not verified yet.
@@ -62,6 +64,7 @@ pub fn read_image(
         .cloned()
         .collect();
 
+    let mut name = None;
     for _ in 0..MAX_INDEX_DEPTH {
         if candidates.len() > 1
             && let Some(platform) = platform
@@ -84,8 +87,9 @@ pub fn read_image(
             }
             _ => return Err(LayoutError::Ambiguous { directory: directory.to_owned(), names }),
         };
+        name = name.or_else(|| name_of(&chosen));
         if let Some(family) = MediaFamily::of_manifest(chosen.media_type()) {
-            return reader.image(&chosen, family);
+            return Ok(LayoutImage { reference: name, ..reader.image(&chosen, family)? });
         }
         let is_index = match chosen.media_type() {
             MediaType::ImageIndex => true,
@@ -147,7 +151,7 @@ impl Reader<'_> {
             })
             .collect::<Result<_, LayoutError>>()?;
         let image = Image { family, configuration, layers };
-        Ok(LayoutImage { directory: self.directory.to_owned(), digest, image })
+        Ok(LayoutImage { directory: self.directory.to_owned(), reference: None, digest, image })
     }
 
     /// Reads a document and verifies it.

@@ -29,11 +29,15 @@ pub enum RebaseError {
     #[error("the run image has no layers")]
     EmptyRunImage,
     /// Stacks have to be the same; older images only. Empty is none.
-    #[error("the run image is of the stack `{run_image}`, the image of the stack `{app}`")]
+    #[error("the run image is of {}, the image of {}", stack(run_image), stack(app))]
     Stack { app: String, run_image: String },
     /// The app was built for these; older images only.
     #[error("the run image lacks the mixins `{}`", missing.join("`, `"))]
     Mixins { missing: Vec<String> },
+}
+
+fn stack(id: &str) -> String {
+    if id.is_empty() { "no stack".to_owned() } else { format!("the stack `{id}`") }
 }
 
 /// A rule that force may overrule.

@@ -78,11 +78,11 @@ pub fn rebase(request: &RebaseRequest<'_>) -> Result<Rebased, RebaseError> {
             Err(RebaseError::Refused(refusal))
         }
     };
-    checks::check(app, run_image.image, &mut refuse)?;
-
     let mut metadata = metadata(app)?;
     let top_layer = text(&metadata["runImage"], "topLayer");
     let old_layers = base_layers(app, &top_layer)?;
+    checks::check(app, run_image.image, &mut refuse)?;
+
     let new_top = run_image.image.layers.last().ok_or(RebaseError::EmptyRunImage)?;
     let old_reference = text(&metadata["runImage"], "reference");
     if api.at_least(TARGETS_SINCE) && !is_recorded(&metadata, run_image.name) {
