@@ -42,16 +42,24 @@ fn text_of(detected: &Detected<'_>) -> String {
         let _ = writeln!(text, "\ngroup {number} does not build:");
         text.push_str(&members_of(&group.members));
         if let Some(reason) = &group.plan {
-            let _ = writeln!(text, "  as a whole: {}", harmless_lines(reason));
+            let _ = writeln!(text, "  as a whole: {}", harmless_lines(&reason.to_string()));
         }
     }
     let _ = writeln!(text, "\ngroup {} builds:", detected.failed.len() + 1);
     for buildpack in &detected.group {
         let _ = writeln!(text, "  {}: takes part", buildpack.reference);
     }
-    text.push_str(&members_of(&detected.left_out));
+    text.push_str(&members_of(&left_out(detected)));
     text.pop();
     text
+}
+
+/// Those of the group's order that do not take part.
+fn left_out(detected: &Detected<'_>) -> Vec<TriedMember> {
+    let takes_part = |member: &&TriedMember| {
+        detected.group.iter().any(|buildpack| buildpack.reference == member.reference)
+    };
+    detected.members.iter().filter(|member| !takes_part(member)).cloned().collect()
 }
 
 fn members_of(members: &[TriedMember]) -> String {
@@ -82,11 +90,11 @@ fn json_of(detected: &Detected<'_>) -> Value {
             })
             .collect()
     };
-    let group = |group: &FailedGroup| json!({ "members": members(&group.members), "plan": group.plan });
+    let group = |group: &FailedGroup| json!({ "members": members(&group.members), "plan": group.plan.as_ref().map(ToString::to_string) });
     json!({
         "event": "finished",
         "group": detected.group.iter().map(|buildpack| &buildpack.reference).collect::<Vec<_>>(),
-        "left_out": members(&detected.left_out),
+        "left_out": members(&left_out(detected)),
         "failed": detected.failed.iter().map(group).collect::<Vec<_>>(),
     })
 }

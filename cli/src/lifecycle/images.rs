@@ -1,7 +1,5 @@
 //! Opens the place where a program's images are.
 
-use std::path::PathBuf;
-
 use wapack_runtime::programs::images::{Daemon, DaemonAddress, DaemonError, Images, LayoutImages};
 
 use super::inputs::{ImagePlace, Inputs};
@@ -37,8 +35,7 @@ pub(super) fn open(
     }
     match place {
         ImagePlace::Daemon => {
-            let scratch = surroundings.variable("TMPDIR").map_or_else(|| "/tmp".into(), PathBuf::from);
-            Ok(Some(Box::new(Daemon::connect(address(surroundings)?, scratch)?)))
+            Ok(Some(Box::new(Daemon::connect(address(surroundings)?, surroundings.scratch())?)))
         }
         ImagePlace::Layout(directory) => {
             Ok(Some(Box::new(LayoutImages::new(directory.clone(), app::host_target().arch))))

@@ -100,6 +100,7 @@ pub(super) fn resolve(settings: &Settings, surroundings: &Surroundings) -> Resul
         names: &names,
         own: surroundings.user,
         exec_env: exec_env(settings, surroundings)?,
+        scratch: surroundings.scratch(),
         source_date_epoch: epoch.map(|epoch| epoch.to_string_lossy().into_owned()),
     };
     let inputs = reader.inputs()?;
@@ -250,6 +251,8 @@ struct Reader<'a> {
     exec_env: ExecEnv,
     /// `SOURCE_DATE_EPOCH` as it is set.
     source_date_epoch: Option<String>,
+    /// For what is only needed while a program runs.
+    scratch: PathBuf,
 }
 
 impl Reader<'_> {
@@ -414,6 +417,7 @@ impl Reader<'_> {
             run: self.run()?,
             owner: self.user()?.unwrap_or(self.own),
             source_date_epoch: self.source_date_epoch.clone(),
+            scratch: self.scratch.clone(),
         })
     }
 

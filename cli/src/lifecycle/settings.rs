@@ -31,6 +31,11 @@ impl Surroundings {
         }
     }
 
+    /// Where temporary files go: `TMPDIR`, or `/tmp`.
+    pub(super) fn scratch(&self) -> PathBuf {
+        self.variable("TMPDIR").map_or_else(|| "/tmp".into(), PathBuf::from)
+    }
+
     /// A variable; an empty one counts as unset (CLI-03).
     pub(super) fn variable(&self, name: &str) -> Option<&OsStr> {
         self.environment.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())

@@ -154,6 +154,12 @@ fn line(event: &Event) -> Option<Line> {
         Event::Detected { buildpack, verdict: Verdict::Error { message } } => {
             info(format!("err:  {buildpack}: {}", harmless_lines(message)))
         }
+        Event::DetectOutput { buildpack, lines, prominent } => {
+            let heading = format!("======== Output: {buildpack} ========");
+            let lines = lines.iter().map(|line| harmless(line));
+            let text = std::iter::once(heading).chain(lines).collect::<Vec<_>>().join("\n");
+            if *prominent { info(text) } else { debug(text) }
+        }
         Event::GroupChosen { buildpacks, considered } => info(participants(buildpacks, *considered)),
         Event::Compiling { buildpack } => debug(format!("{buildpack} is compiled for this machine, once")),
         Event::LayerRestored { buildpack, layer } => {
@@ -244,6 +250,17 @@ mod tests {
         assert_eq!(detected(Verdict::Fail { reason: String::new() }), (Level::Debug, "fail: a@1".to_owned()));
         let error = Verdict::Error { message: "exit status 3".to_owned() };
         assert_eq!(detected(error), (Level::Info, "err:  a@1: exit status 3".to_owned()));
+    }
+
+    #[test]
+    fn det_11_output_of_detect_has_a_heading_and_is_shown_when_it_matters() {
+        let output = |prominent| {
+            let lines = vec!["one".to_owned(), "two".to_owned()];
+            said(Event::DetectOutput { buildpack: buildpack("a", "1"), lines, prominent })
+        };
+        let text = "======== Output: a@1 ========\none\ntwo".to_owned();
+        assert_eq!(output(true), (Level::Info, text.clone()));
+        assert_eq!(output(false), (Level::Debug, text));
     }
 
     #[test]

@@ -29,9 +29,9 @@ mod last_cache;
 mod layers_dir;
 pub mod rebaser;
 pub mod restorer;
-mod telling;
 mod scratch;
 mod target;
+mod telling;
 
 pub use self::error::{BUILDPACK_API, GENERIC, INVALID, PLATFORM_API, ProgramError};
 pub use self::files::FileError;

@@ -16,10 +16,10 @@ use std::path::Path;
 use fs_err as fs;
 
 use super::{BuilderError, Inputs};
+use crate::cnb::build_metadata::BuildMetadata;
 use crate::cnb::group_toml::Group;
 use crate::cnb::id::{BuildpackId, LayerName};
 use crate::cnb::legacy_bom;
-use crate::cnb::build_metadata::BuildMetadata;
 use crate::cnb::sbom::Sbom;
 use crate::phase::values::Built;
 use crate::programs::files;
