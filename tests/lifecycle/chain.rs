@@ -53,7 +53,11 @@ fn five_programs_make_an_image_and_use_it_the_next_time() {
     for api in ["0.15", "0.12"] {
         let platform = platform(Lifecycle::ours(), api);
         let ended = platform.build();
-        assert!(ended[1].stdout.contains("1 of 2 buildpacks participating\nacme/one 1.0.0\n"), "{}", ended[1].said());
+        assert!(
+            ended[1].stdout.contains("1 of 2 buildpacks participating\nacme/one 1.0.0\n"),
+            "{}",
+            ended[1].said()
+        );
         assert!(!ended[1].said().contains("===>"), "headings are the creator's");
         assert!(ended[3].said().contains("kept is new"), "{}", ended[3].said());
         let image = platform.image();
@@ -61,7 +65,8 @@ fn five_programs_make_an_image_and_use_it_the_next_time() {
         assert_eq!(configuration["config"]["Labels"]["acme.label"], "labelled");
         assert_eq!(configuration["config"]["Entrypoint"], serde_json::json!(["/cnb/process/web"]));
         let files = image.files();
-        let ending = |end: &str| files.iter().find(|(name, _)| name.ends_with(end)).map(|(_, text)| text.as_str());
+        let ending =
+            |end: &str| files.iter().find(|(name, _)| name.ends_with(end)).map(|(_, text)| text.as_str());
         assert_eq!(ending("/acme_one/app/library"), Some("library\n"));
         assert_eq!(ending("/app/hello.txt"), Some("hello\n"));
         assert_eq!(ending("/acme_one/kept/made"), None, "a layer for later builds is not in the image");

@@ -121,7 +121,9 @@ impl Platform {
     pub(crate) fn new(lifecycle: Lifecycle, api: &str) -> Self {
         let root = tempfile::tempdir().expect("a temporary directory");
         let mut platform = Self { root, lifecycle, variables: BTreeMap::new() };
-        for name in ["app", "buildpacks", "layers", "cache", "platform/env", "build-config/env", "layout", "sbom"] {
+        for name in
+            ["app", "buildpacks", "layers", "cache", "platform/env", "build-config/env", "layout", "sbom"]
+        {
             std::fs::create_dir_all(platform.path(name)).expect("a directory");
         }
         platform.file("app/hello.txt", "hello\n", 0o644);
@@ -264,7 +266,8 @@ impl Platform {
 
     pub(crate) fn toml(&self, name: &str) -> toml::Table {
         let path = self.path(name);
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("`{}`: {error}", path.display()));
+        let text =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("`{}`: {error}", path.display()));
         text.parse().expect("TOML")
     }
 }
@@ -296,7 +299,8 @@ impl Layout {
     /// A label that is JSON.
     pub(crate) fn label(&self, name: &str) -> Value {
         let configuration = self.configuration();
-        let text = configuration["config"]["Labels"][name].as_str().unwrap_or_else(|| panic!("no label `{name}`"));
+        let text =
+            configuration["config"]["Labels"][name].as_str().unwrap_or_else(|| panic!("no label `{name}`"));
         serde_json::from_str(text).expect("JSON")
     }
 

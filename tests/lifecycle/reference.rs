@@ -10,16 +10,15 @@ use super::chain::example;
 use super::fixture::{Lifecycle, Platform};
 
 /// Labels that are JSON.
-const DOCUMENTS: [&str; 3] = [
-    "io.buildpacks.build.metadata",
-    "io.buildpacks.lifecycle.metadata",
-    "io.buildpacks.project.metadata",
-];
+const DOCUMENTS: [&str; 3] =
+    ["io.buildpacks.build.metadata", "io.buildpacks.lifecycle.metadata", "io.buildpacks.project.metadata"];
 
 fn reference() -> Option<Lifecycle> {
     let reference = Lifecycle::reference();
     if reference.is_none() {
-        println!("COMPARED NOTHING: set WAPACK_REFERENCE_LIFECYCLE to a directory with the reference's `lifecycle`");
+        println!(
+            "COMPARED NOTHING: set WAPACK_REFERENCE_LIFECYCLE to a directory with the reference's `lifecycle`"
+        );
     }
     reference
 }
@@ -30,7 +29,8 @@ fn differences(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>
         (Value::Object(ours), Value::Object(theirs)) => {
             let keys: std::collections::BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
             for key in keys {
-                let of = |values: &serde_json::Map<String, Value>| values.get(key).cloned().unwrap_or_default();
+                let of =
+                    |values: &serde_json::Map<String, Value>| values.get(key).cloned().unwrap_or_default();
                 differences(&format!("{path}.{key}"), &of(ours), &of(theirs), found);
             }
         }
