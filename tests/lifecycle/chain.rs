@@ -126,8 +126,7 @@ fn cli_11_root_becomes_the_user_of_the_build() {
         std::os::unix::fs::chown(platform.path(name), Some(0), Some(0)).unwrap();
     }
     std::fs::write(platform.path("layers/left"), "").unwrap();
-    let layout = platform.path("layout");
-    std::os::unix::fs::chown(&layout, Some(1000), Some(1000)).unwrap();
+    super::fixture::give(&platform.path("layout"));
     platform.run_as_we_are("analyzer", &[IMAGE]).succeeded();
     for name in ["layers", "layers/left", "layers/analyzed.toml"] {
         let found = std::fs::symlink_metadata(platform.path(name)).unwrap();

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -34,7 +35,7 @@ impl Lifecycle {
     pub(crate) fn ours() -> Self {
         static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
         let directory = DIRECTORY.get_or_init(|| {
-            let program = target_directory().join("wapack");
+            let program = Path::new(env!("CARGO_BIN_EXE_acceptance-worker")).with_file_name("wapack");
             assert!(program.is_file(), "`{}` is missing: run `cargo build` first", program.display());
             // For all tests of this process; the next run makes it anew.
             let directory = std::env::temp_dir().join("wapack-acceptance-lifecycle");
@@ -119,7 +120,11 @@ pub(crate) struct Platform {
 impl Platform {
     /// An app, a run image in a layout, and no buildpack yet.
     pub(crate) fn new(lifecycle: Lifecycle, api: &str) -> Self {
-        let root = tempfile::tempdir().expect("a temporary directory");
+        // The reference implementation reads paths as names of images, which have no capitals.
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("wapack-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let root = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir();
+        let root = root.expect("a temporary directory");
         let mut platform = Self { root, lifecycle, variables: BTreeMap::new() };
         for name in
             ["app", "buildpacks", "layers", "cache", "platform/env", "build-config/env", "layout", "sbom"]
@@ -129,6 +134,9 @@ impl Platform {
         platform.file("app/hello.txt", "hello\n", 0o644);
         platform.file("order.toml", "", 0o644);
         platform.file("run.toml", &format!("[[images]]\nimage = \"{RUN_IMAGE}\"\n"), 0o644);
+        for kind in ["cdx", "spdx", "syft"] {
+            platform.file(&format!("sbom/launcher.sbom.{kind}.json"), "{}", 0o644);
+        }
         let launcher = target_directory().join("embed/launcher/linux-amd64");
         std::fs::copy(&launcher, platform.path("launcher")).expect("run `cargo xtask embed` first");
         write_run_image(&platform.path("layout").join(RUN_IMAGE.replace(':', "/")));
@@ -326,7 +334,8 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn give(path: &Path) {
+/// Gives all of a directory to the user of the build.
+pub(crate) fn give(path: &Path) {
     std::os::unix::fs::lchown(path, Some(USER), Some(USER)).expect("root gives");
     if path.is_dir() && !path.is_symlink() {
         for entry in std::fs::read_dir(path).expect("a directory") {

@@ -42,6 +42,7 @@ fn det_16_detector_and_builder_refuse_root() {
 fn cli_11_a_user_cannot_become_another() {
     let mut platform = platform();
     platform.set("CNB_USER_ID", "4321");
+    platform.variables.remove("CNB_CACHE_DIR");
     let ended = platform.run("analyzer", &["-layers", "/nonexistent", super::fixture::IMAGE]);
     assert_eq!(ended.code, 1, "{}", ended.said());
     assert!(ended.stderr.contains("ERROR: failed to exec as user 4321:"), "{}", ended.stderr);

@@ -19,7 +19,7 @@ use crate::cnb::order::OrderToml;
 use crate::cnb::run_toml::RunToml;
 use crate::cnb::system_toml::SystemToml;
 use crate::cnb::target::{Distro, Target};
-use crate::event::{Event, EventSink, Phase, Verdict};
+use crate::event::{Event, EventSink, Verdict};
 use crate::executor::by_kind::ByKind;
 use crate::executor::process::ProcessExecutor;
 use crate::executor::process::variables::VariablesError;
@@ -129,7 +129,6 @@ impl DetectorError {
 /// `platform.md` 0.15 "Phase: Detection"; ORD-01 to ORD-15, DET-01 to DET-15. That it
 /// refuses to run as root (DET-16) is the embedder's.
 pub fn run(inputs: &Inputs, services: &mut Services<'_>) -> Result<(), DetectorError> {
-    services.events.event(Event::PhaseStarted { phase: Phase::Detect });
     let analyzed = files::read_if_there(&inputs.analyzed, Analyzed::parse)?;
     if analyzed.is_none() {
         // ANA-10

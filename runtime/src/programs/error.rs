@@ -6,7 +6,6 @@ use super::detector::DetectorError;
 use super::exporter::ExporterError;
 use super::extender::ExtendError;
 use super::files::FileError;
-use super::images::ImagesError;
 use super::rebaser::RebaserError;
 use super::restorer::RestoreError;
 
@@ -59,10 +58,5 @@ impl ProgramError {
 
 /// Files of the platform that cannot be used are generic trouble in every phase.
 pub(super) fn of_file(_: &FileError) -> u8 {
-    GENERIC
-}
-
-/// Images that cannot be reached are generic trouble, where a phase does not say more.
-pub(super) fn of_images(_: &ImagesError) -> u8 {
     GENERIC
 }

@@ -325,7 +325,8 @@ fn previous_layers(analyzed: &Analyzed, images: &dyn Images, events: &mut dyn Ev
     let why = match images.find(name) {
         // A platform may leave out the blobs of a layout.
         Ok(Some(FoundImage { image, .. })) => {
-            return image.layers.into_iter().filter(|layer| layer.blob.is_file()).collect();
+            let is_there = |layer: &Layer| images.is_daemon() || layer.blob.is_file();
+            return image.layers.into_iter().filter(is_there).collect();
         }
         Ok(None) => "it is gone".to_owned(),
         Err(error) => error.to_string(),
