@@ -135,7 +135,7 @@ impl Platform {
         platform.file("order.toml", "", 0o644);
         platform.file("run.toml", &format!("[[images]]\nimage = \"{RUN_IMAGE}\"\n"), 0o644);
         for kind in ["cdx", "spdx", "syft"] {
-            platform.file(&format!("sbom/launcher.sbom.{kind}.json"), "{}", 0o644);
+            platform.file(&format!("sbom/sbom.{kind}.json"), "{}", 0o644);
         }
         let launcher = target_directory().join("embed/launcher/linux-amd64");
         std::fs::copy(&launcher, platform.path("launcher")).expect("run `cargo xtask embed` first");
