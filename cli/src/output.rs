@@ -123,6 +123,13 @@ impl Output {
                 self.detail(&format!("{:.1} ms", elapsed.as_secs_f64() * 1e3));
             }
             Event::Detected { buildpack, verdict } => self.detail(&verdict_line(buildpack, verdict)),
+            Event::DetectOutput { buildpack, lines, prominent } => {
+                let mut text = format!("======== Output: {buildpack} ========");
+                lines.iter().for_each(|line| {
+                    let _ = write!(text, "\n{}", harmless(line));
+                });
+                if *prominent { self.say(&text) } else { self.detail(&text) }
+            }
             Event::GroupChosen { buildpacks, considered } => {
                 self.say(&participants(buildpacks, *considered));
             }

@@ -65,7 +65,15 @@ pub enum Event {
         #[serde(flatten)]
         verdict: Verdict,
     },
-    /// The group that builds.
+    /// Everything one member of a group printed, told by the programs of the
+    /// lifecycle once detection is over; its verdict follows.
+    DetectOutput {
+        buildpack: BuildpackRef,
+        lines: Vec<String>,
+        /// Whether it is for everybody; else for those who look for a mistake.
+        prominent: bool,
+    },
+    /// The group that builds: image extensions, then buildpacks.
     GroupChosen {
         buildpacks: Vec<BuildpackRef>,
         considered: usize,

@@ -17,6 +17,7 @@
 //! and what components make is below `<work>`.
 
 mod environment;
+mod extensions;
 
 use std::collections::BTreeMap;
 use std::io;

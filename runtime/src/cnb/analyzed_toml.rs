@@ -18,6 +18,8 @@ pub struct Analyzed {
     pub previous_image: Option<String>,
     /// Reference of the build image, where extensions change it.
     pub build_image: Option<String>,
+    /// Whether an extension changes the build image (EXT-10).
+    pub extend_build_image: bool,
     /// The previous image's `io.buildpacks.lifecycle.metadata`.
     pub metadata: LifecycleMetadata,
     pub run_image: Option<AnalyzedRunImage>,
@@ -86,7 +88,7 @@ struct AnalyzedFile {
     #[serde(default, skip_serializing_if = "Option::is_none", alias = "previous-image")]
     image: Option<ImageRecord>,
     #[serde(default, rename = "build-image", skip_serializing_if = "Option::is_none")]
-    build_image: Option<ImageRecord>,
+    build_image: Option<BuildImageTable>,
     #[serde(default)]
     metadata: toml::Table,
     #[serde(default, rename = "run-image", skip_serializing_if = "Option::is_none")]
@@ -100,6 +102,14 @@ struct AnalyzedFile {
 struct ImageRecord {
     #[serde(default)]
     reference: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BuildImageTable {
+    #[serde(default)]
+    reference: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    extend: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -130,7 +140,11 @@ impl Analyzed {
         let top_level_target = file.target;
         Ok(Self {
             previous_image: file.image.map(|image| image.reference),
-            build_image: file.build_image.map(|image| image.reference),
+            extend_build_image: file.build_image.as_ref().is_some_and(|image| image.extend),
+            build_image: file
+                .build_image
+                .map(|image| image.reference)
+                .filter(|reference| !reference.is_empty()),
             metadata: metadata.unwrap_or_default(),
             run_image: file.run_image.map(|table| AnalyzedRunImage {
                 reference: table.reference,
@@ -152,9 +166,13 @@ impl Analyzed {
             rename(&mut json, way, in_label, in_file);
         }
         let image = |reference: &String| ImageRecord { reference: reference.clone() };
+        let build_image = BuildImageTable {
+            reference: self.build_image.clone().unwrap_or_default(),
+            extend: self.extend_build_image,
+        };
         let file = AnalyzedFile {
             image: self.previous_image.as_ref().map(image),
-            build_image: self.build_image.as_ref().map(image),
+            build_image: (build_image.extend || !build_image.reference.is_empty()).then_some(build_image),
             metadata: toml::from_str(&toml_of_json(&json)?).map_err(|error| not_toml(&error))?,
             run_image: self.run_image.as_ref().map(|run_image| RunImageTable {
                 reference: run_image.reference.clone(),
@@ -290,6 +308,19 @@ mod tests {
         let run_image = AnalyzedRunImage { target: Some((&target).into()), ..AnalyzedRunImage::default() };
         let text = Analyzed { run_image: Some(run_image), ..Analyzed::default() }.to_toml().unwrap();
         assert!(text.contains("arch-variant = \"v6\"\nvariant = \"v6\"\n"), "{text}");
+    }
+
+    #[test]
+    fn ext_10_that_the_build_image_is_extended_is_recorded() {
+        let analyzed = Analyzed { extend_build_image: true, ..Analyzed::default() };
+        let text = analyzed.to_toml().unwrap();
+        assert!(text.contains("[build-image]\nreference = \"\"\nextend = true\n"), "{text}");
+        assert_eq!(Analyzed::parse(&text).unwrap(), analyzed);
+        let with_reference = Analyzed { build_image: Some("a@sha256:b".into()), ..Analyzed::default() };
+        let text = with_reference.to_toml().unwrap();
+        assert!(text.contains("[build-image]\nreference = \"a@sha256:b\"\n"), "{text}");
+        assert!(!text.contains("extend"), "{text}");
+        assert_eq!(Analyzed::parse(&text).unwrap(), with_reference);
     }
 
     #[test]

@@ -10,15 +10,18 @@ use std::io;
 use crate::catalog::{Builder, Buildpack, CatalogError, Extension, GroupMember, Module};
 use crate::cnb::api::PlatformApi;
 use crate::cnb::build_plan::{BuildPlan, PlanContribution};
+use crate::cnb::detect_plan;
 use crate::cnb::id::{BuildpackRef, ExecEnv};
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink, Verdict};
 use crate::executor::{CallInputs, DetectInputs, DetectOutputs, Executor, GuestFailure, LogSink, Program};
 use crate::fault::{Diagnose, Fault};
-use crate::grant::GrantRefused;
+use crate::grant::{GrantRefused, Grants};
 use crate::limits::Limits;
 use crate::plan::{self, PlanMember, Unresolved};
 use crate::policy::Policy;
+use crate::text::{harmless, harmless_lines};
+use crate::toml_text::{self, TomlFileError};
 use crate::workspace::Workspace;
 
 /// What detection depends on.
@@ -268,7 +271,7 @@ fn ask<'a>(
     for (module, result) in called.into_iter().zip(results) {
         let answer = match result {
             Ok(DetectOutputs::Pass(alternatives)) => passed(module, alternatives),
-            Ok(DetectOutputs::Fail { reason }) => Answer::Fail(crate::text::harmless(&reason)),
+            Ok(DetectOutputs::Fail { reason }) => Answer::Fail(harmless(&reason)),
             Err(GuestFailure::Cancelled { .. }) => return Err(DetectError::Cancelled),
             Err(failure) => Answer::Error(describe(&failure)),
         };
@@ -304,7 +307,7 @@ fn passed(module: Module<'_>, alternatives: Vec<PlanContribution>) -> Answer {
     match requires {
         Some(requirement) if module.is_extension() => Answer::Error(format!(
             "its plan requires `{}`, and an image extension can only provide",
-            crate::text::harmless(&requirement.name)
+            harmless(&requirement.name)
         )),
         _ => Answer::Pass(alternatives),
     }
@@ -324,7 +327,7 @@ fn describe(failure: &GuestFailure) -> String {
         failure => failure.to_string(),
     };
     let hint = failure.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    format!("[{}] {}{hint}", failure.id(), crate::text::harmless_lines(&text))
+    format!("[{}] {}{hint}", failure.id(), harmless_lines(&text))
 }
 
 /// How a module is asked.
@@ -341,9 +344,7 @@ fn prepare(
 ) -> Result<Prepared, DetectError> {
     let buildpack = match module {
         Module::Buildpack(buildpack) => buildpack,
-        Module::Extension(extension) => {
-            return Err(DetectError::NotRunnable { buildpack: extension.reference.clone() });
-        }
+        Module::Extension(extension) => return prepare_extension(request, workspace, extension),
     };
     let program = workspace
         .program(buildpack)
@@ -373,6 +374,51 @@ fn prepare(
             program,
         },
     })))
+}
+
+fn prepare_extension(
+    request: &DetectRequest<'_>,
+    workspace: &Workspace,
+    extension: &Extension,
+) -> Result<Prepared, DetectError> {
+    if extension.directory.join("bin/detect").symlink_metadata().is_err() {
+        return Ok(Prepared::Answer(written(extension)));
+    }
+    let program = workspace
+        .extension_program(extension)
+        .ok_or_else(|| DetectError::NotRunnable { buildpack: extension.reference.clone() })?;
+    let environment = workspace.extension_environment(extension, request.target, Some(request.exec_env));
+    Ok(Prepared::Call(Box::new(DetectInputs {
+        call: CallInputs {
+            buildpack: extension.reference.clone(),
+            program,
+            mounts: Vec::new(),
+            environment,
+            target: request.target.clone(),
+            exec_env: request.exec_env.clone(),
+            user_env: request.user_env.clone(),
+            metadata: String::new(),
+            grants: Grants::default(),
+            limits: request.limits.for_detect(),
+        },
+    })))
+}
+
+/// What an extension without `bin/detect` says: it passes, with the plan that lies
+/// in its `detect` directory.
+fn written(extension: &Extension) -> Answer {
+    let path = extension.directory.join("detect/plan.toml");
+    let parse = |text: &str| detect_plan::parse(text, extension.descriptor.api);
+    match toml_text::read_with(&path, parse) {
+        Ok(plan) => passed(Module::Extension(extension), plan.alternatives),
+        Err(TomlFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Answer::Pass(vec![PlanContribution::default()])
+        }
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            Answer::Error(harmless_lines(&format!("{error}{}", cause.unwrap_or_default())))
+        }
+    }
 }
 
 /// A group that passes.

@@ -8,6 +8,7 @@
 pub mod build;
 pub mod detect;
 pub mod export;
+pub mod generate;
 pub mod keep;
 pub mod rebase;
 pub mod restore;

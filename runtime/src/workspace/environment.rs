@@ -9,6 +9,7 @@
 //!
 //! Steps 3 to 5 are taken anew for each call and never carried on (ENV-02).
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -118,16 +119,7 @@ impl Workspace {
     ) -> Environment {
         let is_classic = buildpack.kind == BuildpackKind::Classic;
         let mut environment = if is_classic { &carried.executables } else { &carried.components }.clone();
-        if !buildpack.descriptor.clear_env {
-            for (name, value) in &self.surroundings.user {
-                if PATH_VARIABLES.contains(&name.as_str()) {
-                    put_in_front(&mut environment, name, value);
-                } else {
-                    environment.insert(name.clone(), value.clone());
-                }
-            }
-        }
-        apply_changes(&mut environment, &self.surroundings.operator);
+        self.surround(&mut environment, buildpack.descriptor.clear_env);
         let api = buildpack.descriptor.api;
         let since = |minor: u64| !is_classic || api >= ApiVersion::zero(minor);
         let mut set = |name: &str, value: OsString| environment.insert(name.to_owned(), value);
@@ -152,6 +144,26 @@ impl Workspace {
         environment
     }
 
+    /// What the user set, as records; values that are not text are in the environment only.
+    pub fn user_environment(&self) -> BTreeMap<String, String> {
+        let text = |(name, value): (&String, &OsString)| Some((name.clone(), value.to_str()?.to_owned()));
+        self.surroundings.user.iter().filter_map(text).collect()
+    }
+
+    /// Adds what the user and the operator set.
+    pub(super) fn surround(&self, environment: &mut Environment, clear_env: bool) {
+        if !clear_env {
+            for (name, value) in &self.surroundings.user {
+                if PATH_VARIABLES.contains(&name.as_str()) {
+                    put_in_front(environment, name, value);
+                } else {
+                    environment.insert(name.clone(), value.clone());
+                }
+            }
+        }
+        apply_changes(environment, &self.surroundings.operator);
+    }
+
     /// Adds what only `build` is told in its environment.
     pub fn add_build_variables(&self, buildpack: &Buildpack, environment: &mut Environment) {
         if buildpack.kind != BuildpackKind::Classic || buildpack.descriptor.api >= ApiVersion::zero(8) {
@@ -162,7 +174,7 @@ impl Workspace {
 }
 
 /// TGT-10: what is not known is not set.
-fn target_variables(target: &Target, leave_out_empty: bool) -> Vec<(&'static str, &str)> {
+pub(super) fn target_variables(target: &Target, leave_out_empty: bool) -> Vec<(&'static str, &str)> {
     let mut variables = vec![("CNB_TARGET_OS", target.os.as_str()), ("CNB_TARGET_ARCH", &target.arch)];
     let distro = target.distro.as_ref();
     let known = [

@@ -6,12 +6,15 @@
 
 mod build;
 mod detect;
+mod generate;
 pub mod layers;
 mod private;
 mod run;
 #[cfg(test)]
 mod tests;
 pub mod variables;
+
+pub use self::generate::{GenerateInputs, generate};
 
 use std::collections::VecDeque;
 use std::sync::Mutex;

@@ -296,3 +296,71 @@ fn det_11_what_everybody_prints_and_says_is_told() {
         ]
     );
 }
+
+/// An extension in a directory of its own, with these files.
+fn extension(site: &mut Site, id: &str, directory: &std::path::Path, files: &[(&str, &str)]) {
+    for (name, text) in files {
+        let path = directory.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let mut extension = site.catalog.extension(&reference(id)).unwrap().clone();
+    extension.directory = directory.to_owned();
+    site.catalog.add_extension(extension);
+}
+
+fn reference(id: &str) -> BuildpackRef {
+    BuildpackRef { id: id.parse().unwrap(), version: "1".parse().unwrap() }
+}
+
+const PROVIDES_CURL: (&str, &str) = ("detect/plan.toml", "[[provides]]\nname = \"curl\"\n");
+
+#[test]
+fn ext_detect_without_an_executable_is_the_plan_that_lies_there() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut site = site("A|.X", &[("A", "pass -curl|")]);
+    // No plan either: it passes and provides nothing.
+    assert_eq!(site.group(), ".X A");
+    extension(&mut site, "X", temp.path(), &[PROVIDES_CURL]);
+    site.detect(|result| {
+        let detected = result.unwrap();
+        assert_eq!(detected.extensions.len(), 1);
+        let entry = &detected.plan.entries[0];
+        assert_eq!((entry.name.as_str(), entry.providers[0].extension), ("curl", true));
+    });
+    extension(&mut site, "X", temp.path(), &[("detect/plan.toml", "provides = 1\n")]);
+    // It went wrong, and is optional.
+    assert_eq!(site.group(), "A");
+}
+
+#[test]
+fn plan_05_an_extension_that_requires_something_went_wrong() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut site = site("A|.X", &[]);
+    let requires = ("detect/plan.toml", "[[or]]\n[[or.requires]]\nname = \"curl\"\n");
+    extension(&mut site, "X", temp.path(), &[requires]);
+    site.detect(|result| {
+        let detected = result.unwrap();
+        assert!(detected.extensions.is_empty());
+        let Verdict::Error { message } = &detected.members[0].verdict else { panic!("{detected:?}") };
+        assert_eq!(message, "its plan requires `curl`, and an image extension can only provide");
+    });
+}
+
+#[test]
+fn ord_09_a_group_without_extensions_is_tried_last() {
+    let temp = tempfile::tempdir().unwrap();
+    // The plan of `A` works out only with the second group of extensions.
+    let mut site = site("A B?|.X|.Y", &[("A", "pass -curl")]);
+    extension(&mut site, "Y", temp.path(), &[PROVIDES_CURL]);
+    assert_eq!(site.group(), ".Y A B");
+    site.answers.insert("A".into(), "pass -nothing".into());
+    assert_eq!(site.group(), "20");
+    let asked: Vec<&str> = site.asked.iter().map(String::as_str).collect();
+    assert_eq!(asked, ["A@1", "B@1"]);
+}
+
+#[test]
+fn det_08_an_extension_alone_is_no_group() {
+    assert_eq!(group("A?|.X", &[("A", "fail")]), "20");
+}
