@@ -138,8 +138,12 @@ pub fn run(inputs: &Inputs, images: &dyn Images, events: &mut dyn EventSink) -> 
     {
         unpack_sboms(inputs, images, previous, &sbom.sha, events)?;
     }
-    let analyzed =
-        Analyzed { previous_image: Some(reference), build_image: None, metadata, run_image: Some(run_image) };
+    let analyzed = Analyzed {
+        previous_image: Some(reference),
+        metadata,
+        run_image: Some(run_image),
+        ..Analyzed::default()
+    };
     files::write(&inputs.analyzed, &analyzed.to_toml().map_err(AnalyzeError::Analyzed)?)?;
     if let Some(owner) = inputs.owner {
         give(inputs, owner)?;
