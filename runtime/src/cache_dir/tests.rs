@@ -25,7 +25,7 @@ fn read(cache: &CacheDir, diff_id: &DiffId) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn add(new: &mut NewCache<'_>, last: Option<&DiffId>, bytes: &[u8]) -> DiffId {
+fn add(new: &NewCache<'_>, last: Option<&DiffId>, bytes: &[u8]) -> DiffId {
     new.add(last, |writer| writer.write_all(bytes)).unwrap()
 }
 
@@ -45,8 +45,8 @@ fn with_layer(bytes: &[u8]) -> (tempfile::TempDir, CacheDir) {
 fn cac_02_names_and_places_are_those_of_the_reference() {
     let root = tempfile::tempdir().unwrap();
     let cache = CacheDir::open(root.path()).unwrap();
-    let mut new = cache.begin().unwrap();
-    let layer = add(&mut new, None, A);
+    let new = cache.begin().unwrap();
+    let layer = add(&new, None, A);
     assert_eq!(layer, diff_id(A));
     let record = LayerRecord { sha: layer.to_string(), cache: true, ..LayerRecord::default() };
     let metadata = CacheMetadata {
@@ -102,14 +102,14 @@ fn cac_03_left_overs_are_wiped_and_the_directory_has_to_be_there() {
 #[test]
 fn cac_02_without_a_swap_the_last_cache_stays() {
     let (root, cache) = with_layer(A);
-    let mut new = cache.begin().unwrap();
-    add(&mut new, None, b"new");
+    let new = cache.begin().unwrap();
+    add(&new, None, b"new");
     drop(new);
     assert_eq!(read(&cache, &diff_id(A)).unwrap(), A);
 
     // The second of the two renames fails: staging is gone.
-    let mut new = cache.begin().unwrap();
-    add(&mut new, None, b"new");
+    let new = cache.begin().unwrap();
+    add(&new, None, b"new");
     fs::rename(root.path().join("staging"), root.path().join("elsewhere")).unwrap();
     new.commit(&CacheMetadata::default()).unwrap_err();
     assert_eq!(read(&cache, &diff_id(A)).unwrap(), A);
@@ -121,7 +121,7 @@ fn cac_04_layers_that_are_not_taken_over_are_gone() {
     let (root, cache) = with_layer(A);
     let kept = diff_id(b"kept");
     put(root.path(), &kept, b"kept");
-    let mut new = cache.begin().unwrap();
+    let new = cache.begin().unwrap();
     assert!(new.reuse(&kept).unwrap());
     new.commit(&CacheMetadata::default()).unwrap();
     assert!(cache.layer(&diff_id(A)).unwrap().is_none());
@@ -134,11 +134,11 @@ fn cac_05_a_layer_is_linked_over_and_a_damaged_one_is_written_anew() {
     let damaged = diff_id(b"damaged");
     put(root.path(), &damaged, b"damagee");
     let before = inode(root.path(), &diff_id(A));
-    let mut new = cache.begin().unwrap();
+    let new = cache.begin().unwrap();
     assert!(new.reuse(&diff_id(A)).unwrap());
     assert!(!new.reuse(&damaged).unwrap());
     assert!(!new.reuse(&diff_id(b"never was")).unwrap());
-    assert_eq!(add(&mut new, Some(&damaged), b"damaged"), damaged);
+    assert_eq!(add(&new, Some(&damaged), b"damaged"), damaged);
     new.commit(&CacheMetadata::default()).unwrap();
     assert_eq!(inode(root.path(), &diff_id(A)), before);
     assert_eq!(read(&cache, &damaged).unwrap(), b"damaged");
@@ -161,8 +161,8 @@ fn cac_05_what_is_written_is_compared_with_the_last_layer() {
         if let Some(at) = changed_at {
             now[at] ^= 1;
         }
-        let mut new = cache.begin().unwrap();
-        assert_eq!(add(&mut new, Some(&last), &now), diff_id(&now), "{verified} {changed_at:?}");
+        let new = cache.begin().unwrap();
+        assert_eq!(add(&new, Some(&last), &now), diff_id(&now), "{verified} {changed_at:?}");
         new.commit(&CacheMetadata::default()).unwrap();
         assert_eq!(inode(root.path(), &diff_id(&now)) == before, changed_at.is_none());
         assert!(read(&cache, &diff_id(&now)).unwrap() == now);
@@ -170,8 +170,8 @@ fn cac_05_what_is_written_is_compared_with_the_last_layer() {
     // Shorter and longer than the last one.
     for now in [&large[..1_000_000], &[&large[..], b"more"].concat()] {
         let (_root, cache) = with_layer(&large);
-        let mut new = cache.begin().unwrap();
-        assert_eq!(add(&mut new, Some(&diff_id(&large)), now), diff_id(now));
+        let new = cache.begin().unwrap();
+        assert_eq!(add(&new, Some(&diff_id(&large)), now), diff_id(now));
         new.commit(&CacheMetadata::default()).unwrap();
         assert!(read(&cache, &diff_id(now)).unwrap() == now);
     }
@@ -182,8 +182,8 @@ fn cac_05_a_file_that_lies_about_its_digest_gets_its_own_name() {
     let (root, cache) = with_layer(A);
     let claimed = diff_id(b"something else");
     put(root.path(), &claimed, A);
-    let mut new = cache.begin().unwrap();
-    assert_eq!(add(&mut new, Some(&claimed), A), diff_id(A));
+    let new = cache.begin().unwrap();
+    assert_eq!(add(&new, Some(&claimed), A), diff_id(A));
     new.commit(&CacheMetadata::default()).unwrap();
     assert!(cache.layer(&claimed).unwrap().is_none());
     assert_eq!(read(&cache, &diff_id(A)).unwrap(), A);
@@ -216,7 +216,7 @@ fn a_file_that_changed_after_it_was_verified_is_verified_again() {
     file.set_modified(modified).unwrap();
     assert!(!cache.layer(&layer).unwrap().unwrap().is_verified);
     read(&cache, &layer).unwrap_err();
-    let mut new = cache.begin().unwrap();
+    let new = cache.begin().unwrap();
     assert!(!new.reuse(&layer).unwrap());
 }
 
@@ -249,7 +249,7 @@ fn links_lead_nowhere() {
     cache.layer(&diff_id(A)).unwrap_err();
     symlink(outside.path().join(CACHE_METADATA), committed.join(CACHE_METADATA)).unwrap();
     assert_eq!(cache.metadata(), CacheMetadata::default());
-    let mut new = cache.begin().unwrap();
+    let new = cache.begin().unwrap();
     assert!(!new.reuse(&diff_id(A)).unwrap());
     drop(new);
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -20,7 +21,8 @@ pub struct NewCache<'c> {
     staging: OwnedFd,
     /// `None` when there is no last one.
     committed: Option<OwnedFd>,
-    written: u64,
+    /// Layers that were added; several may be on their way at a time.
+    added: AtomicU64,
 }
 
 impl CacheDir {
@@ -34,7 +36,7 @@ impl CacheDir {
         rustix::fs::mkdirat(&self.root, STAGING, Mode::from_raw_mode(0o777))
             .map_err(|error| failed(error.into()))?;
         let staging = self.part(STAGING).map_err(failed)?;
-        Ok(NewCache { cache: self, staging, committed: self.part(COMMITTED).ok(), written: 0 })
+        Ok(NewCache { cache: self, staging, committed: self.part(COMMITTED).ok(), added: AtomicU64::new(0) })
     }
 }
 
@@ -47,7 +49,7 @@ impl NewCache<'_> {
     ///
     /// # Spec
     /// CAC-05.
-    pub fn reuse(&mut self, diff_id: &DiffId) -> Result<bool, CacheError> {
+    pub fn reuse(&self, diff_id: &DiffId) -> Result<bool, CacheError> {
         let Ok(Some(layer)) = self.cache.layer(diff_id) else { return Ok(false) };
         let is_whole = layer.is_verified || read_to_end(layer.read()).is_ok();
         if is_whole { self.link(diff_id, diff_id) } else { Ok(false) }
@@ -63,12 +65,11 @@ impl NewCache<'_> {
     /// # Errors
     /// [`CacheError::Layer`] when `fill` or writing fails.
     pub fn add(
-        &mut self,
+        &self,
         last: Option<&DiffId>,
         fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<DiffId, CacheError> {
-        self.written += 1;
-        let name = format!("incoming-{}", self.written);
+        let name = format!("incoming-{}", self.added.fetch_add(1, Ordering::Relaxed));
         let failed = |source| CacheError::Layer { path: self.cache.path.clone(), source };
         let state = match last.and_then(|diff_id| self.last(diff_id)) {
             Some(last) => {

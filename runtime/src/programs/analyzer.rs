@@ -140,10 +140,9 @@ pub fn run(inputs: &Inputs, images: &dyn Images, events: &mut dyn EventSink) -> 
     }
     let analyzed = Analyzed {
         previous_image: Some(reference),
-        build_image: None,
-        extend_build_image: false,
         metadata,
         run_image: Some(run_image),
+        ..Analyzed::default()
     };
     files::write(&inputs.analyzed, &analyzed.to_toml().map_err(AnalyzeError::Analyzed)?)?;
     if let Some(owner) = inputs.owner {

@@ -27,6 +27,7 @@ mod files;
 pub mod images;
 mod last_cache;
 mod layers_dir;
+mod new_cache;
 pub mod rebaser;
 pub mod restorer;
 mod scratch;

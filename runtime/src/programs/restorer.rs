@@ -157,7 +157,7 @@ struct Restoring<'a> {
 struct Restored<'g> {
     buildpack: &'g GroupElement,
     layer: String,
-    data: Value,
+    record: LayerRecord,
 }
 
 impl Restoring<'_> {
@@ -170,11 +170,12 @@ impl Restoring<'_> {
         for buildpack in group {
             for (layer, decision) in self.decide(buildpack, &metadata, skips, events)? {
                 match decision {
-                    Decision::Metadata { data } => restored.push(Restored { buildpack, layer, data }),
-                    Decision::Contents { data, sha } => {
+                    Decision::Metadata(record) => restored.push(Restored { buildpack, layer, record }),
+                    Decision::Contents(record) => {
+                        let sha = record.sha.clone();
                         wanted.push((
                             Wanted { buildpack: buildpack.id.clone(), layer: layer.clone(), sha },
-                            Restored { buildpack, layer, data },
+                            Restored { buildpack, layer, record },
                         ));
                     }
                     Decision::Remove => {
@@ -190,9 +191,9 @@ impl Restoring<'_> {
                 |restored: &Restored<'_>| group.iter().position(|element| element == restored.buildpack);
             place(left).cmp(&place(right)).then_with(|| left.layer.cmp(&right.layer))
         });
-        for Restored { buildpack, layer, data } in &restored {
+        for Restored { buildpack, layer, record } in &restored {
             let name = format!("{layer}.toml");
-            match toml_of_json(&json!({ "metadata": data })) {
+            match toml_of_json(&layer_file(record, buildpack.api)) {
                 Ok(text) => self.layers.write(&buildpack.id, &name, &text)?,
                 Err(error) => {
                     warn(
@@ -327,6 +328,17 @@ impl Restoring<'_> {
             }
         }
         Ok(self.layers.remove_sboms(None)?)
+    }
+}
+
+/// What is restored of `<layer>.toml`: from Buildpack API 0.6 on a buildpack has to say
+/// anew what a layer is for (LYR-09, LYR-10).
+fn layer_file(record: &LayerRecord, api: ApiVersion) -> Value {
+    let LayerRecord { data, build, launch, cache, .. } = record;
+    if api >= ApiVersion::zero(6) {
+        json!({ "metadata": data })
+    } else {
+        json!({ "build": build, "launch": launch, "cache": cache, "metadata": data })
     }
 }
 

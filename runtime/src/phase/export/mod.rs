@@ -7,6 +7,7 @@
 mod assembly;
 mod contents;
 mod directories;
+mod directory_tar;
 mod error;
 mod labels;
 mod needs;
@@ -18,6 +19,7 @@ mod work;
 pub use self::directories::{
     DirectoryBuildpack, DirectoryExport, DirectoryLayer, KnownDiffIds, MadeImage, PreviousImage, make_image,
 };
+pub use self::directory_tar::write_directory;
 pub use self::error::ExportError;
 pub use self::needs::{MissingLibrary, Origin, Problem, Unmet};
 

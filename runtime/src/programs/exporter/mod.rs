@@ -17,6 +17,7 @@ use self::scratch::ScratchBlobs;
 use super::error::{BUILDPACK_API, GENERIC, INVALID, of_file};
 use super::files::{self, FileError};
 use super::images::{FoundImage, Images, ImagesError, SavedImage, recorded_names};
+use super::new_cache::{self, Cached};
 use crate::cancel::Cancel;
 use crate::cnb::analyzed_toml::{Analyzed, AnalyzedRunImage};
 use crate::cnb::api::{ApiVersion, PlatformApi};
@@ -160,8 +161,15 @@ pub fn run(
     let saved = images.save(&made.image, &inputs.images, &blobs, cancel).map_err(ExporterError::Save)?;
     tell(&made, &saved, events);
     given.report(inputs, saved)?;
-    // The cache is written here, from `inputs.layers` and `made.diff_ids`: whatever
-    // goes wrong with it is a warning (CAC-09).
+    let group = read_group(&inputs.group)?;
+    let cached = Cached {
+        api: inputs.api,
+        layers: &inputs.layers,
+        buildpacks: &group.buildpacks,
+        owner: Owner { uid: inputs.owner.0.into(), gid: inputs.owner.1.into() },
+        launch_layers: &made.diff_ids,
+    };
+    new_cache::write(&cached, inputs.cache_dir.as_deref(), inputs.cache_image.as_deref(), cancel, events);
     Ok(())
 }
 

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-
 use crate::cnb::api::PlatformApi;
 use crate::cnb::labels::LayerRecord;
 
@@ -22,9 +20,9 @@ pub(super) struct Known<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Decision {
     /// Write its `[metadata]`; the contents stay in the image.
-    Metadata { data: Value },
+    Metadata(LayerRecord),
     /// Unpack its contents from the cache, and write its `[metadata]`.
-    Contents { data: Value, sha: String },
+    Contents(LayerRecord),
     /// Remove what is on disk.
     Remove,
 }
@@ -50,10 +48,9 @@ pub(super) fn decide(api: PlatformApi, skip_layers: bool, known: Known<'_>) -> B
     }
     let mut decisions = BTreeMap::new();
     for (name, layer) in &remembered {
-        let data = layer.data.clone();
         let decision = match cache.get(*name).filter(|cached| cached.cache) {
-            None => Decision::Metadata { data },
-            Some(cached) if cached.sha == layer.sha => Decision::Contents { data, sha: cached.sha.clone() },
+            None => Decision::Metadata((*layer).clone()),
+            Some(cached) if cached.sha == layer.sha => Decision::Contents((*layer).clone()),
             Some(_) => Decision::Remove,
         };
         decisions.insert((*name).to_owned(), decision);
@@ -102,12 +99,12 @@ mod tests {
         let on_disk: BTreeSet<String> = on_disk.then(|| "x".to_owned()).into_iter().collect();
         let known = Known { app: &app, cache: &cache, on_disk: &on_disk };
         let mut decisions = decide(api(minor), skip, known);
-        let from = |data: &Value| data["from"].as_str().unwrap().to_owned();
+        let from = |layer: &LayerRecord| layer.data["from"].as_str().unwrap().to_owned();
         let text = match decisions.remove("x") {
             None => "nothing".to_owned(),
             Some(Decision::Remove) => "remove".to_owned(),
-            Some(Decision::Metadata { data }) => format!("metadata of {}", from(&data)),
-            Some(Decision::Contents { data, sha }) => format!("contents {sha} of {}", from(&data)),
+            Some(Decision::Metadata(layer)) => format!("metadata of {}", from(&layer)),
+            Some(Decision::Contents(layer)) => format!("contents {} of {}", layer.sha, from(&layer)),
         };
         assert!(decisions.is_empty());
         text

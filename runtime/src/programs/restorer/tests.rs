@@ -209,6 +209,21 @@ fn lyr_13_and_rst_14_every_combination_of_types() {
 }
 
 #[test]
+fn lyr_09_and_lyr_10_only_old_buildpacks_get_their_flags_back() {
+    for (api, expected) in [
+        ("0.5", json!({"launch": true, "build": false, "cache": true, "metadata": {"name": "x", "n": 1}})),
+        ("0.6", json!({"metadata": {"name": "x", "n": 1}})),
+    ] {
+        let mut platform = Platform::new();
+        fs::write(&platform.inputs.group, GROUP.replace("0.10", api)).unwrap();
+        platform.last_build("x", "lc");
+        platform.restore().unwrap();
+        let text = fs::read_to_string(platform.node("x.toml")).unwrap();
+        assert_eq!(toml::from_str::<Value>(&text).unwrap(), expected, "{api}");
+    }
+}
+
+#[test]
 fn rst_01_and_sto_01_to_03_the_store_of_the_same_id_comes_first_and_always() {
     let store = json!({"deep": {"n": 9_007_199_254_740_993_i64}});
     let with_store = |key: &str| BuildpackLayers {
@@ -626,7 +641,7 @@ fn a_restored_layer_is_verified_for_the_rest_of_the_process() {
     let sha: DiffId = platform.cache.buildpacks[0].layers["cached"].sha.parse().unwrap();
     let tar = platform.tar("cached", "cached");
     let cache = CacheDir::open(&platform.path("cache")).unwrap();
-    let mut new = cache.begin().unwrap();
+    let new = cache.begin().unwrap();
     assert_eq!(new.add(Some(&sha), |writer| writer.write_all(&tar)).unwrap(), sha);
     new.commit(&platform.cache).unwrap();
 }

@@ -1,0 +1,260 @@
+//! The cache of this build, for the next one.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::num::NonZero;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::Value;
+
+use super::layers_dir::{LayersDir, LayersDirError};
+use super::telling::{note, warn, with_causes};
+use crate::cache_dir::{CacheDir, CacheError, NewCache};
+use crate::cancel::Cancel;
+use crate::cnb::api::PlatformApi;
+use crate::cnb::cache_metadata::CacheMetadata;
+use crate::cnb::group_toml::GroupElement;
+use crate::cnb::id::LayerName;
+use crate::cnb::labels::{BuildpackLayers, LayerRecord, LayerSha, json_of_toml};
+use crate::cnb::layer_toml::LayerToml;
+use crate::event::EventSink;
+use crate::oci::digest::DiffId;
+use crate::oci::layer::Owner;
+use crate::phase::export::{KnownDiffIds, write_directory};
+use crate::text::harmless;
+use crate::toml_text;
+use crate::tree::TreeLimits;
+
+/// What there is to cache.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cached<'a> {
+    pub api: PlatformApi,
+    /// The layers directory.
+    pub layers: &'a Path,
+    /// In group order.
+    pub buildpacks: &'a [GroupElement],
+    /// Of layers and everything in them, as in the image.
+    pub owner: Owner,
+    /// Digests of layers that were made for the image: those need not be made again.
+    pub launch_layers: &'a KnownDiffIds,
+}
+
+/// Writes the cache. Whatever goes wrong is a warning, for the image is made.
+///
+/// # Spec
+/// CAC-01 to CAC-05, CAC-09, CAC-10, SBOM-09, LYR-17, QRK-25.
+pub(super) fn write(
+    cached: &Cached<'_>,
+    directory: Option<&Path>,
+    image: Option<&str>,
+    cancel: &Cancel,
+    events: &mut dyn EventSink,
+) {
+    if let Some(name) = image {
+        warn(events, format!("nothing is cached: the cache image `{}` is not written", harmless(name)));
+        return;
+    }
+    let Some(directory) = directory else {
+        warn(events, "no cache is given: nothing is cached".to_owned());
+        return;
+    };
+    if let Err(error) = cached.write(directory, cancel, events) {
+        warn(events, format!("nothing is cached: {}", with_causes(&error)));
+    }
+}
+
+/// Why there is no cache.
+#[derive(Debug, thiserror::Error)]
+enum NotCached {
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error(transparent)]
+    Layers(#[from] LayersDirError),
+}
+
+/// A layer that is to be cached.
+struct Layer<'a> {
+    buildpack: &'a GroupElement,
+    name: LayerName,
+    /// Everything but its digest.
+    record: LayerRecord,
+    path: String,
+    /// Of the same layer in the last cache.
+    last: Option<DiffId>,
+    /// Where it is known already.
+    diff_id: Option<DiffId>,
+}
+
+impl Cached<'_> {
+    fn write(&self, directory: &Path, cancel: &Cancel, events: &mut dyn EventSink) -> Result<(), NotCached> {
+        let cache = CacheDir::open(directory)?;
+        let last = cache.metadata();
+        let layers = self.layers(&last, events)?;
+        let new = cache.begin()?;
+        let mut metadata = CacheMetadata::default();
+        for buildpack in self.buildpacks {
+            metadata.buildpacks.push(BuildpackLayers {
+                key: buildpack.id.to_string(),
+                version: buildpack.version.to_string(),
+                ..BuildpackLayers::default()
+            });
+        }
+        let digests = self.add_all(&new, &layers, cancel);
+        for (layer, digest) in layers.into_iter().zip(digests) {
+            let name = format!("{}:{}", layer.buildpack.id, layer.name);
+            match digest {
+                Ok(diff_id) => {
+                    let record = LayerRecord { sha: diff_id.to_string(), ..layer.record };
+                    let mut entries = metadata.buildpacks.iter_mut();
+                    if let Some(entry) = entries.find(|entry| entry.key == layer.buildpack.id.as_str()) {
+                        entry.layers.insert(layer.name.to_string(), record);
+                    }
+                    note(events, format!("layer `{name}` is cached"));
+                }
+                Err(error) => warn(events, format!("layer `{name}` is not cached: {}", with_causes(&error))),
+            }
+        }
+        let sbom = self.layers.join("sbom/cache");
+        let has_sbom = is_directory(&self.layers.join("sbom")) && is_directory(&sbom);
+        if let (true, true, Some(path)) = (self.api.at_least(8), has_sbom, sbom.to_str()) {
+            match self.add(&new, path, last.sbom.sha.parse().ok().as_ref(), cancel) {
+                Ok(diff_id) => metadata.sbom = LayerSha { sha: diff_id.to_string() },
+                Err(error) => {
+                    warn(events, format!("bills of materials are not cached: {}", with_causes(&error)));
+                }
+            }
+        }
+        Ok(new.commit(&metadata)?)
+    }
+
+    /// The layers with `cache = true` and contents.
+    fn layers(&self, last: &CacheMetadata, events: &mut dyn EventSink) -> Result<Vec<Layer<'_>>, NotCached> {
+        let directory = LayersDir::open(self.layers)?;
+        let none = BTreeMap::new();
+        let mut layers = Vec::new();
+        for buildpack in self.buildpacks {
+            let last = last.layers_of(buildpack.id.as_str()).unwrap_or(&none);
+            for name in directory.layers_of(&buildpack.id)? {
+                let not_cached = |reason: &dyn std::fmt::Display| {
+                    let name = harmless(&name.to_string_lossy());
+                    format!("layer `{}:{name}` is not cached: {reason}", buildpack.id)
+                };
+                let path = self.layers.join(buildpack.id.directory_name()).join(&name);
+                let mut toml_path = path.clone().into_os_string();
+                toml_path.push(".toml");
+                let parse = |text: &str| LayerToml::parse(text, buildpack.api);
+                let file = match toml_text::read_with(Path::new(&toml_path), parse) {
+                    Ok(file) if file.types.cache => file,
+                    Ok(_) => continue,
+                    Err(toml_text::TomlFileError::Io { source, .. })
+                        if source.kind() == io::ErrorKind::NotFound =>
+                    {
+                        continue;
+                    }
+                    Err(error) => {
+                        warn(events, not_cached(&with_causes(&error)));
+                        continue;
+                    }
+                };
+                if !is_directory(&path) {
+                    warn(events, not_cached(&"it has no contents"));
+                    continue;
+                }
+                let Some((path, name)) = path.to_str().zip(name.to_str()) else {
+                    warn(events, not_cached(&"its name is not UTF-8"));
+                    continue;
+                };
+                let name: LayerName = match name.parse() {
+                    Ok(name) => name,
+                    Err(error) => {
+                        warn(events, not_cached(&error));
+                        continue;
+                    }
+                };
+                let data = match json_of_toml(&file.metadata) {
+                    Ok(data) => data,
+                    Err(error) => {
+                        warn(events, not_cached(&error));
+                        continue;
+                    }
+                };
+                layers.push(Layer {
+                    buildpack,
+                    record: record(&file, data),
+                    path: path.to_owned(),
+                    last: last.get(name.as_str()).and_then(|record| record.sha.parse().ok()),
+                    diff_id: self.launch_layers.get(&(buildpack.id.clone(), name.clone())).cloned(),
+                    name,
+                });
+            }
+        }
+        Ok(layers)
+    }
+
+    /// Adds all layers, several at a time; one result for each, in order.
+    fn add_all(
+        &self,
+        new: &NewCache<'_>,
+        layers: &[Layer<'_>],
+        cancel: &Cancel,
+    ) -> Vec<Result<DiffId, CacheError>> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(layer) = layers.get(number) else { return done };
+                done.push((number, self.reuse_or_add(new, layer, cancel)));
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(layers.len());
+        let mut results = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut results = work();
+            for other in others {
+                results.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            results
+        });
+        results.sort_by_key(|(number, _)| *number);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+
+    fn reuse_or_add(
+        &self,
+        new: &NewCache<'_>,
+        layer: &Layer<'_>,
+        cancel: &Cancel,
+    ) -> Result<DiffId, CacheError> {
+        match &layer.diff_id {
+            Some(diff_id) if new.reuse(diff_id)? => Ok(diff_id.clone()),
+            _ => self.add(new, &layer.path, layer.last.as_ref(), cancel),
+        }
+    }
+
+    fn add(
+        &self,
+        new: &NewCache<'_>,
+        path: &str,
+        last: Option<&DiffId>,
+        cancel: &Cancel,
+    ) -> Result<DiffId, CacheError> {
+        new.add(last, |out| {
+            write_directory(path, self.owner, TreeLimits::default(), cancel, out).map_err(io::Error::other)
+        })
+    }
+}
+
+fn record(file: &LayerToml, data: Value) -> LayerRecord {
+    let types = file.types;
+    LayerRecord { sha: String::new(), data, build: types.build, launch: types.launch, cache: types.cache }
+}
+
+/// Whether it is a directory itself, not a link to one.
+fn is_directory(path: &Path) -> bool {
+    fs_err::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}
