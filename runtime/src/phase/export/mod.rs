@@ -17,6 +17,7 @@ mod work;
 
 pub use self::directories::{
     DirectoryBuildpack, DirectoryExport, DirectoryLayer, KnownDiffIds, MadeImage, PreviousImage, make_image,
+    write_layer,
 };
 pub use self::error::ExportError;
 pub use self::needs::{MissingLibrary, Origin, Problem, Unmet};

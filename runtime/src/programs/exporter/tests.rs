@@ -13,12 +13,13 @@ use crate::oci::digest::{DiffId, Digest, HashingWriter};
 use crate::oci::gzip::GzipWriter;
 use crate::oci::image::{History, Image, ImageConfiguration, MediaFamily, RootFs, RunConfiguration};
 use crate::oci::layer::LayerWriter;
+use crate::phase::export::write_layer;
 use crate::programs::ProgramError;
 use crate::programs::images::LayoutImages;
 
 /// Writes the layer of a directory by the rules of section 7.2, knowing nothing of our code:
 /// digest of the tar, then the digests of the layers of the app's slices.
-const TAR_RULES: &str = r#"
+const TAR_RULES: &str = r"
 import hashlib, os, stat, struct, sys
 root, order, uid, gid = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 chosen = sys.argv[5:]
@@ -58,7 +59,7 @@ if chosen != ['-']:
     for path in paths: add(path, uid, gid)
 out.update(b'\0' * 1024)
 print('sha256:' + out.hexdigest())
-"#;
+";
 
 const UID: u32 = 1234;
 const GID: u32 = 4321;
@@ -948,6 +949,47 @@ fn exp_01_an_extended_run_image_is_the_base() {
     // What a rebase replaces ends below.
     assert_eq!(lifecycle(&image)["runImage"]["topLayer"], json!(diff_ids(&image)[0]));
     assert_eq!(lifecycle(&image)["runImage"]["reference"], found.reference);
+}
+
+#[test]
+fn a_layer_whose_digest_is_known_is_not_read() {
+    let site = Site::new();
+    for name in ["x", "new"] {
+        site.layer(name, LAUNCH);
+        site.write(&format!("layers/acme_node/{name}/f"), "before");
+    }
+    let first = site.export();
+    site.becomes_previous(&first);
+    for name in ["x", "new"] {
+        site.write(&format!("layers/acme_node/{name}/f"), "after");
+    }
+    let known = [("x", first.layers[2].diff_id.clone()), ("new", DiffId(Digest::of(b"nowhere")))]
+        .map(|(name, diff_id)| (("acme/node".parse().unwrap(), name.parse().unwrap()), diff_id));
+    let known = KnownDiffIds::from(known);
+    run_knowing(&known, &site.inputs, &site.images, &Cancel::default(), &mut |_| ()).unwrap();
+    let second = site.images.find("registry.example/app:1").unwrap().unwrap().image;
+    assert_eq!(second.layers[2], first.layers[2]);
+    // One that the previous image does not have is made.
+    assert_eq!(diff_ids(&second)[1], site.expected("layers/acme_node/new", "walk", &[]));
+}
+
+/// TAR-08, CAC-01: what a cache keeps of a layer is what an image has of it.
+#[test]
+fn tar_08_a_directory_alone_is_written_like_a_layer() {
+    let site = Site::new();
+    site.layer("x", LAUNCH);
+    site.file("layers/acme_node/x/a/b", "ab", 0o755);
+    site.file("layers/acme_node/x/a-b", "a-b", 0o600);
+    let path = site.path("layers/acme_node/x");
+    let write = |path: &Path| {
+        let (owner, cancel) = (Owner { uid: UID.into(), gid: GID.into() }, Cancel::default());
+        write_layer(path.to_str().unwrap(), owner, TreeLimits::default(), &cancel, Vec::new()).unwrap()
+    };
+    let (diff_id, tar) = write(&path).unwrap();
+    assert_eq!(diff_id.to_string(), site.expected("layers/acme_node/x", "walk", &[]));
+    assert_eq!(Digest::of(&tar), diff_id.0);
+    assert_eq!(diff_ids(&site.export())[1], diff_id.to_string());
+    assert_eq!(write(&path.join("missing")), None);
 }
 
 #[test]
