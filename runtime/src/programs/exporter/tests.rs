@@ -739,7 +739,8 @@ fn lyr_15_a_layer_without_contents_stays_as_it_was() {
     assert_eq!(lines(&second)[1], "Layer: 'kept', Created by buildpack: acme/node@1.2");
     let record = &lifecycle(&second)["buildpacks"][0]["layers"]["kept"];
     assert_eq!((&record["data"]["v"], &record["sha"]), (&json!(2), &json!(diff_ids(&first)[1])));
-    // Its bytes are gone with the previous image.
+    // A platform may leave out blobs; then the layer cannot stay.
+    site.becomes_previous(&second);
     let images = site.path("images/registry.example/app/1/blobs/sha256");
     fs::remove_file(images.join(first.layers[1].digest.hex())).unwrap();
     let (code, text) = site.failure();
@@ -786,7 +787,8 @@ fn links_in_the_place_of_directories_are_not_followed() {
     site.write("secret/x.toml", LAUNCH);
     site.write("secret/x/f", "secret");
     symlink(site.path("secret"), site.path("layers/acme_node")).unwrap();
-    assert_eq!(site.failure().0, 62);
+    let (code, text) = site.failure();
+    assert!(code == 62 && text.contains("acme_node` is not a directory"), "{code} {text}");
     fs::remove_file(site.path("layers/acme_node")).unwrap();
     site.layer("x", LAUNCH);
     symlink("../../secret", site.path("layers/acme_node/x")).unwrap();
