@@ -60,7 +60,7 @@ impl Report {
     /// The text of the file.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("texts and sizes of files fit into TOML")
+        text(self)
     }
 
     /// The text of the file for a platform that wants to find the bill of materials
@@ -71,9 +71,12 @@ impl Report {
     #[must_use]
     pub fn to_toml_with_bom(&self, bom: Vec<toml::Value>) -> String {
         let build = BuildReport { bom };
-        let report = ReportWithBom { build, image: &self.image };
-        toml::to_string(&report).expect("what was TOML and texts and sizes of files fit into TOML")
+        text(&ReportWithBom { build, image: &self.image })
     }
+}
+
+fn text(report: &impl Serialize) -> String {
+    toml::to_string(report).expect("texts, sizes of files and what was TOML can be written")
 }
 
 #[derive(Serialize)]

@@ -13,6 +13,8 @@ use tar::{EntryType, Header, UstarHeader};
 use crate::tree::SpecialFile;
 
 const BLOCK: usize = 512;
+/// Of the name field of a header.
+const NAME_BYTES: usize = 100;
 /// 1980-01-01T00:00:01Z.
 pub const MODIFIED_SECONDS: u64 = 315_532_801;
 const COPY_BUFFER_BYTES: usize = 128 << 10;
@@ -210,6 +212,11 @@ impl<W: Write> LayerWriter<W> {
         let mut header_name = name[..=last_slash].to_vec();
         header_name.extend_from_slice(b"PaxHeaders.0/");
         header_name.extend_from_slice(&name[last_slash + 1..]);
+        header_name.retain(u8::is_ascii);
+        header_name.truncate(NAME_BYTES);
+        while header_name.ends_with(b"/") {
+            header_name.pop();
+        }
 
         let mut header = Header::new_ustar();
         let fields = header.as_ustar_mut().expect("made as a USTAR header");
@@ -454,6 +461,52 @@ mod tests {
         let expected: String = expected.into_iter().map(|name| name + "\n").collect();
         // The name with a line break is printed as one.
         assert_eq!(read.replace("/big-owner/\n", "/big-owner\n"), expected);
+    }
+
+    /// TAR-01, TAR-02, TAR-09, TAR-10: size and digest of the same entries written by
+    /// Go's `archive/tar`, which the reference lifecycle uses.
+    #[test]
+    fn tar_01_awkward_entries_have_the_bytes_of_the_reference() {
+        let text = |text: &str| text.as_bytes().to_vec();
+        let names = [
+            text(&format!("/{}", "a".repeat(99))),
+            text(&format!("/{}", "b".repeat(100))),
+            text(&format!("/{}/{}", "c".repeat(154), "d".repeat(100))),
+            text(&format!("/{}/{}", "c".repeat(155), "d".repeat(100))),
+            text(&format!("/{}/{}", "e".repeat(60), "f".repeat(101))),
+            text(&format!("/{}", "g/".repeat(600) + "end")),
+            text("/größe/名前"),
+            text(&format!("/{}/ü", "h".repeat(98))),
+            text("/with = and\nnewline"),
+            b"/bad\xff\xfename".to_vec(),
+            text(&format!("/{}/ü/{}", "k".repeat(98), "l".repeat(10))),
+            text(&format!("/{}/{}", "m".repeat(98), "n".repeat(120))),
+        ];
+        let targets = [
+            text(&format!("../{}", "t".repeat(200))),
+            text("ü"),
+            text("dir/"),
+            text("/abs/ü"),
+            text(&format!("/ü/{}//{}", "x".repeat(98), "y".repeat(9))),
+            b"a\xffb".to_vec(),
+        ];
+        let owner = Owner { uid: 1000, gid: 1001 };
+        let bytes = layer(|writer| {
+            for (size, name) in names.iter().enumerate() {
+                writer.file(name, 0o4755, owner, size as u64, vec![b'.'; size].as_slice()).unwrap();
+            }
+            for (number, target) in targets.iter().enumerate() {
+                writer.symlink(format!("/link{number}").as_bytes(), target, 0o777, owner).unwrap();
+            }
+            let big = Owner { uid: 5_000_000, gid: 4_294_967_294 };
+            writer.directory(b"/big-owner", 0o1777, big).unwrap();
+            writer.special(b"/fifo", SpecialFile::Fifo, 0o640, Owner::ROOT).unwrap();
+            let null = SpecialFile::CharacterDevice { major: 1, minor: 3 };
+            writer.special(b"/null", null, 0o666, Owner::ROOT).unwrap();
+            let block = SpecialFile::BlockDevice { major: 259, minor: 65537 };
+            writer.special(b"/block", block, 0o660, Owner::ROOT).unwrap();
+        });
+        assert_vector(&bytes, 34304, "e90aee837c22bc538d0a3605d3e98b89ce6f4af522effad82a97d882aafd070a");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use serde_json::Value;
 
@@ -15,7 +16,7 @@ use super::labels::{LabelSet, json_text};
 use super::on_disk::{Place, is_real_directory, look_at};
 use super::plans::{self, Part, Plans};
 use super::start::configure_launcher;
-use super::work::{Before, Entries, Files, Source, Tools};
+use super::work::{Before, Entries, Files, Source, Tools, write_tree};
 use super::{ExportError, Launcher, warn_of_sockets};
 use crate::cancel::Cancel;
 use crate::cnb::api::PlatformApi;
@@ -212,6 +213,27 @@ pub fn make_image(
         request.extension_layers.iter().map(|(layer, line)| plans::extension(layer, line)).collect();
     finished.extend(made.into_layers());
     Ok(MadeImage { image: assemble(base, finished, request.created, lines), diff_ids })
+}
+
+/// Writes the tar of one directory as a layer of an image has it, not compressed: what
+/// a cache keeps. `None` when there is nothing at `path`, an absolute path.
+///
+/// # Errors
+/// [`ExportError`]
+///
+/// # Spec
+/// TAR-01 to TAR-15.
+pub fn write_layer<W: Write>(
+    path: &str,
+    owner: Owner,
+    limits: TreeLimits,
+    cancel: &Cancel,
+    writer: W,
+) -> Result<Option<(DiffId, W)>, ExportError> {
+    let Some(place) = look_at(path, owner)? else { return Ok(None) };
+    let tree = if place.is_directory { Tree::of(path) } else { Tree::default() };
+    let listing = tree.list(limits, cancel)?;
+    write_tree(&place.ground, &tree, &listing, cancel, writer).map(Some)
 }
 
 /// The process asked for, or the default one (IMG-05).

@@ -18,6 +18,7 @@ mod work;
 
 pub use self::directories::{
     DirectoryBuildpack, DirectoryExport, DirectoryLayer, KnownDiffIds, MadeImage, PreviousImage, make_image,
+    write_layer,
 };
 pub use self::directory_tar::write_directory;
 pub use self::error::ExportError;

@@ -269,26 +269,7 @@ impl Work<'_> {
     }
 
     fn write_tar<W: Write>(&mut self, tar: &Tar<'_>, writer: W) -> Result<W, ExportError> {
-        let failed = |cause| tar.failed(cause);
-        let mut writer = LayerWriter::new(writer);
-        for LayerEntry { name, mode, owner, content } in tar.entries {
-            self.check()?;
-            match content {
-                Content::Directory => writer.directory(name, *mode, *owner).map_err(failed)?,
-                Content::Symlink(target) => writer.symlink(name, target, *mode, *owner).map_err(failed)?,
-                Content::Special(special) => writer.special(name, *special, *mode, *owner).map_err(failed)?,
-                Content::Bytes(bytes) => {
-                    writer.file(name, *mode, *owner, bytes.len() as u64, *bytes).map_err(failed)?;
-                }
-                Content::File { entry, size } => {
-                    let reader = tar.reader.expect("layers with files have a tree");
-                    let mut file = Watched { file: reader.open(entry)?, work: self, failure: None };
-                    let result = writer.file(name, *mode, *owner, *size, &mut file);
-                    file.finish(result, failed)?;
-                }
-            }
-        }
-        writer.finish().map_err(failed)
+        write_entries(tar, writer, &mut |bytes| self.count(bytes))
     }
 
     /// To be called for everything that is read.
@@ -306,6 +287,48 @@ impl Work<'_> {
     fn check(&self) -> Result<(), Cancelled> {
         if self.queue.is_vain(self.index) { Err(Cancelled) } else { self.tools.cancel.check() }
     }
+}
+
+/// Whether to go on, after so many bytes more were read.
+type Count<'a> = &'a mut dyn FnMut(u64) -> Result<(), Cancelled>;
+
+/// Writes the tar of one layer.
+fn write_entries<W: Write>(tar: &Tar<'_>, writer: W, count: Count<'_>) -> Result<W, ExportError> {
+    let failed = |cause| tar.failed(cause);
+    let mut writer = LayerWriter::new(writer);
+    for LayerEntry { name, mode, owner, content } in tar.entries {
+        count(0)?;
+        match content {
+            Content::Directory => writer.directory(name, *mode, *owner).map_err(failed)?,
+            Content::Symlink(target) => writer.symlink(name, target, *mode, *owner).map_err(failed)?,
+            Content::Special(special) => writer.special(name, *special, *mode, *owner).map_err(failed)?,
+            Content::Bytes(bytes) => {
+                writer.file(name, *mode, *owner, bytes.len() as u64, *bytes).map_err(failed)?;
+            }
+            Content::File { entry, size } => {
+                let reader = tar.reader.expect("layers with files have a tree");
+                let mut file = Watched { file: reader.open(entry)?, count: &mut *count, failure: None };
+                let result = writer.file(name, *mode, *owner, *size, &mut file);
+                file.finish(result, failed)?;
+            }
+        }
+    }
+    writer.finish().map_err(failed)
+}
+
+/// Writes the tar of one tree; its digest.
+pub(super) fn write_tree<W: Write>(
+    ground: &Ground<'_>,
+    tree: &Tree,
+    listing: &Listing,
+    cancel: &Cancel,
+    writer: W,
+) -> Result<(DiffId, W), ExportError> {
+    let entries = tree_layer(ground, listing);
+    let tar = Tar { name: &ground.root, entries: &entries, reader: Some(&tree.reader()?) };
+    let (digest, _, writer) =
+        write_entries(&tar, HashingWriter::new(writer), &mut |_| cancel.check())?.finish();
+    Ok((DiffId(digest), writer))
 }
 
 /// A blob of the store as a layer of an image.
@@ -333,14 +356,14 @@ impl Tar<'_> {
 }
 
 /// A file that is read with an eye on cancelling and progress.
-struct Watched<'w, 'a> {
+struct Watched<'a> {
     file: TreeFile,
-    work: &'w mut Work<'a>,
+    count: Count<'a>,
     /// Why reading failed: what the tar writer then returns is only an echo.
     failure: Option<ExportError>,
 }
 
-impl Watched<'_, '_> {
+impl Watched<'_> {
     /// Tells failures of reading from those of writing.
     fn finish(
         self,
@@ -362,7 +385,7 @@ impl Watched<'_, '_> {
     }
 }
 
-impl Read for Watched<'_, '_> {
+impl Read for Watched<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = match (&self.file).read(buffer) {
             Ok(read) => read,
@@ -373,7 +396,7 @@ impl Read for Watched<'_, '_> {
                 return Err(kind.into());
             }
         };
-        if let Err(cancelled) = self.work.count(read as u64) {
+        if let Err(cancelled) = (self.count)(read as u64) {
             self.failure = Some(cancelled.into());
             return Err(io::Error::other(cancelled));
         }

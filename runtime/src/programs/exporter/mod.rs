@@ -153,11 +153,27 @@ pub fn run(
     cancel: &Cancel,
     events: &mut dyn EventSink,
 ) -> Result<(), ExporterError> {
+    run_knowing(&KnownDiffIds::new(), inputs, images, cancel, events)
+}
+
+/// Runs it where the digests of some layers are known already: nothing has touched
+/// them since the same process took them apart. They are not read at all where the
+/// previous image has them.
+///
+/// # Errors
+/// [`ExporterError`].
+pub fn run_knowing(
+    known_diff_ids: &KnownDiffIds,
+    inputs: &Inputs,
+    images: &dyn Images,
+    cancel: &Cancel,
+    events: &mut dyn EventSink,
+) -> Result<(), ExporterError> {
     let scratch = &inputs.scratch;
     let failed = |source| ExporterError::Scratch { path: scratch.clone(), source };
     let given = Given::read(inputs, images, events)?;
     let blobs = ScratchBlobs::new(scratch).map_err(failed)?;
-    let made = given.make(inputs, &blobs, cancel, events)?;
+    let made = given.make(inputs, known_diff_ids, &blobs, cancel, events)?;
     let saved = images.save(&made.image, &inputs.images, &blobs, cancel).map_err(ExporterError::Save)?;
     tell(&made, &saved, events);
     given.report(inputs, saved)?;
@@ -237,6 +253,7 @@ impl Given {
     fn make(
         &self,
         inputs: &Inputs,
+        known_diff_ids: &KnownDiffIds,
         blobs: &ScratchBlobs,
         cancel: &Cancel,
         events: &mut dyn EventSink,
@@ -259,7 +276,7 @@ impl Given {
             project: &self.project,
             created: created(inputs, events),
             previous: Some(PreviousImage { metadata: &self.analyzed.metadata, layers: &self.previous }),
-            known_diff_ids: &KnownDiffIds::new(),
+            known_diff_ids,
             limits: TreeLimits { special_files: true, ..TreeLimits::default() },
         };
         make_image(&request, blobs, cancel, events)
