@@ -29,11 +29,19 @@ struct LaunchFile {
     #[serde(default)]
     processes: Vec<ProcessTable>,
     #[serde(default)]
-    labels: Vec<Label>,
+    labels: Vec<LabelTable>,
     #[serde(default)]
     slices: Vec<SliceTable>,
     #[serde(default)]
     bom: Vec<BomEntry>,
+}
+
+#[derive(Deserialize)]
+struct LabelTable {
+    #[serde(default)]
+    key: String,
+    #[serde(default)]
+    value: String,
 }
 
 #[derive(Deserialize)]
@@ -90,7 +98,11 @@ impl LaunchToml {
         }
         Ok(Self {
             processes,
-            labels: file.labels,
+            labels: file
+                .labels
+                .into_iter()
+                .map(|label| Label { key: label.key, value: label.value })
+                .collect(),
             slices: file.slices.into_iter().map(|slice| Slice { paths: slice.paths }).collect(),
             bom: file.bom.into_iter().map(BomEntry::checked).collect::<Result<_, _>>()?,
             warnings,
