@@ -81,7 +81,8 @@ fn process(buildpack: &BuildpackId, process: &Process, api: PlatformApi) -> Fiel
         fields.value("command", json_text(first));
         args.splice(0..0, others);
     }
-    if !args.is_empty() {
+    // The reference leaves the key out where a buildpack did; what it moves it always writes.
+    if !args.is_empty() || !api.at_least(10) {
         fields.texts("args", &args);
     }
     fields.value("direct", process.direct.to_string());
@@ -266,5 +267,6 @@ mod tests {
         let web = "  type = \"web\"\n  command = \"run \\u003cit\\u003e\"\n  \
                    args = [\"arg & 'x' ü\", \"nl\\n\", \"a b\", \"<&>\", \"tab\\there\", \"esc\\u001b\"]\n";
         assert!(text.contains(web), "{text}");
+        assert!(text.contains("  type = \"t12\"\n  command = \"x\"\n  args = []\n"), "{text}");
     }
 }

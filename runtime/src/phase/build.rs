@@ -424,13 +424,15 @@ fn take_outputs(
         }
         if let Some(directory) = settled.filter(|_| layer.contents == LayerContents::Kept) {
             // Whether the last image has it is the exporter's to see.
-            in_place::settle_layer(directory, &layer, None).map_err(failed)?;
+            in_place::settle_layer(directory, &layer).map_err(failed)?;
             continue;
         }
         let (mut contents, mut kept) = layer_contents(request, reference, inputs, &layer, cached)?;
         if let Some(directory) = settled {
-            in_place::settle_layer(directory, &layer, Some(&mut contents)).map_err(failed)?;
-            kept = KeptContents::Fresh(directory.join(layer.name.as_str()));
+            let place = directory.join(layer.name.as_str());
+            in_place::settle_contents(&place, &mut contents).map_err(failed)?;
+            in_place::settle_layer(directory, &layer).map_err(failed)?;
+            kept = KeptContents::Fresh(place);
         }
         if layer.types.build
             && let Some(directory) = host_directory(&contents, &layer, cached)
