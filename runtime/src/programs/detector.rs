@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::Services;
 use super::error::{BUILDPACK_API, GENERIC, of_file};
 use super::files::{self, FileError};
+use super::work::WorkDirectory;
 use crate::catalog::{Builder, BuildpackKind, CatalogError, Installed};
 use crate::cnb::analyzed_toml::Analyzed;
 use crate::cnb::api::PlatformApi;
@@ -88,6 +89,9 @@ pub enum DetectorError {
     /// No group passed, or it could not be found out.
     #[error(transparent)]
     Detect(#[from] DetectError),
+    /// Image extensions take part where they are not run.
+    #[error("image extension `{extension}` takes part, and the creator runs no extensions")]
+    HasExtensions { extension: BuildpackRef },
     /// An image extension.
     #[error(transparent)]
     Generate(#[from] GenerateError),
@@ -114,6 +118,7 @@ impl DetectorError {
                 DetectError::Order(error) if error.is_api_unsupported() => BUILDPACK_API,
                 _ => DETECT,
             },
+            Self::HasExtensions { .. } => DETECT,
             Self::Generate(GenerateError::Failed { .. }) => GENERATE_FAILED,
             Self::Generate(_) => GENERATE,
         }
@@ -129,6 +134,29 @@ impl DetectorError {
 /// `platform.md` 0.15 "Phase: Detection"; ORD-01 to ORD-15, DET-01 to DET-15. That it
 /// refuses to run as root (DET-16) is the embedder's.
 pub fn run(inputs: &Inputs, services: &mut Services<'_>) -> Result<(), DetectorError> {
+    run_with(inputs, services, Extensions::Generate)
+}
+
+/// Runs it as a part of the creator, which does not run image extensions.
+///
+/// # Errors
+/// [`DetectorError`]; [`DetectorError::HasExtensions`] when the group that builds has some (CRE-02).
+pub fn run_in_creator(inputs: &Inputs, services: &mut Services<'_>) -> Result<(), DetectorError> {
+    run_with(inputs, services, Extensions::Refuse)
+}
+
+/// What becomes of image extensions that take part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extensions {
+    Generate,
+    Refuse,
+}
+
+fn run_with(
+    inputs: &Inputs,
+    services: &mut Services<'_>,
+    extensions: Extensions,
+) -> Result<(), DetectorError> {
     services.events.event(Event::PhaseStarted { phase: Phase::Detect });
     let analyzed = files::read_if_there(&inputs.analyzed, Analyzed::parse)?;
     if analyzed.is_none() {
@@ -159,8 +187,9 @@ pub fn run(inputs: &Inputs, services: &mut Services<'_>) -> Result<(), DetectorE
     let detected = ask(inputs, &builder, &target, &user_env, &mut workspace, services)?;
     files::write(&inputs.group, &group_of(&detected).to_toml())?;
     files::write(&inputs.plan, &detected.plan.to_toml())?;
-    if detected.extensions.is_empty() {
-        return Ok(());
+    let Some(first) = detected.extensions.first() else { return Ok(()) };
+    if extensions == Extensions::Refuse {
+        return Err(DetectorError::HasExtensions { extension: first.reference.clone() });
     }
     let run_images = match inputs.api.at_least(12) {
         true => files::read_if_there(&inputs.run, RunToml::parse)?.unwrap_or_default(),
@@ -277,13 +306,10 @@ fn digest_of_file(path: &Path) -> io::Result<String> {
 }
 
 /// A directory for plan files and the like, removed at the end.
-fn work_directory(services: &Services<'_>) -> Result<tempfile::TempDir, DetectorError> {
+fn work_directory(services: &Services<'_>) -> Result<WorkDirectory, DetectorError> {
     let of_environment = services.environment.iter().find(|(name, _)| name == "TMPDIR");
     let parent = of_environment.map_or("/tmp".as_ref(), |(_, value)| Path::new(value)).to_owned();
-    tempfile::Builder::new()
-        .prefix("wapack-detect-")
-        .tempdir_in(&parent)
-        .map_err(|source| DetectorError::Work { parent, source })
+    WorkDirectory::create(&parent).map_err(|source| DetectorError::Work { parent, source })
 }
 
 /// Runs detection, and tells what everybody printed once it is over.

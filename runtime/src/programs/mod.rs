@@ -27,6 +27,7 @@ mod files;
 pub mod images;
 pub mod rebaser;
 pub mod restorer;
+mod work;
 
 pub use self::error::{BUILDPACK_API, GENERIC, INVALID, PLATFORM_API, ProgramError};
 pub use self::files::FileError;

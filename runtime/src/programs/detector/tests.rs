@@ -127,9 +127,13 @@ impl Platform {
     }
 
     fn run(&mut self) -> Result<(), DetectorError> {
+        self.run_with(Extensions::Generate)
+    }
+
+    fn run_with(&mut self, extensions: Extensions) -> Result<(), DetectorError> {
         let events = &mut self.events;
         events.clear();
-        run(
+        run_with(
             &self.inputs,
             &mut Services {
                 worker: &WorkerCommand { program: PathBuf::new(), arguments: Vec::new() },
@@ -140,6 +144,7 @@ impl Platform {
                 cancel: &Cancel::default(),
                 events: &mut |event| events.push(event),
             },
+            extensions,
         )
     }
 
@@ -193,7 +198,7 @@ fn grp_01_and_plan_12_group_and_plan_are_written() {
     let left: Vec<_> = std::fs::read_dir(platform.temp.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with("wapack-detect"))
+        .filter(|name| name.starts_with("wapack-"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }
@@ -585,4 +590,16 @@ fn a_dockerfile_behind_a_link_is_not_read() {
     let link = "#!/bin/bash\nln -s ../../../secret $1/run.Dockerfile\n";
     platform.extension("x", &[("bin/generate", link)]);
     assert_eq!(platform.code(), 92);
+}
+
+/// EXT-11, CRE-02
+#[test]
+fn ext_11_and_cre_02_the_creator_fails_when_an_extension_takes_part() {
+    let mut platform = with_run_files(["", "", ""]);
+    let error = platform.run_with(Extensions::Refuse).unwrap_err();
+    assert_eq!(error.to_string(), "image extension `x@1` takes part, and the creator runs no extensions");
+    assert_eq!(ProgramError::from(error).code(), 22);
+    assert!(!platform.exists("layers/generated"));
+    platform.order(&["a"]);
+    platform.run_with(Extensions::Refuse).unwrap();
 }
