@@ -1,17 +1,12 @@
 //! The plan file that `bin/build` is given: the entries one buildpack is to satisfy.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::api::ApiVersion;
 use super::build_plan::{Requirement, RequirementTable};
+use super::reference_toml::Fields;
 use crate::toml_text::{self, TomlError};
-
-#[derive(Serialize)]
-struct PlanFile {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    entries: Vec<Entry>,
-}
 
 #[derive(Default, Deserialize)]
 struct AnswerFile {
@@ -19,13 +14,12 @@ struct AnswerFile {
     entries: Vec<Entry>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Entry {
     #[serde(default)]
     name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     version: Option<String>,
-    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    #[serde(default)]
     metadata: Table,
 }
 
@@ -38,11 +32,21 @@ struct Entry {
 pub fn to_toml(entries: &[Requirement], api: ApiVersion) -> String {
     let entry = |requirement: &Requirement| {
         let RequirementTable { name, metadata } = requirement.into();
-        let version = metadata.get("version").and_then(Value::as_str).map(str::to_owned);
-        Entry { name, version: version.filter(|_| api < ApiVersion::zero(3)), metadata }
+        let mut fields = Fields::default();
+        fields.text("name", &name);
+        let version = metadata.get("version").and_then(Value::as_str);
+        if let Some(version) = version.filter(|_| api < ApiVersion::zero(3)) {
+            fields.text("version", version);
+        }
+        if !metadata.is_empty() {
+            fields.table("metadata", (&metadata).into());
+        }
+        fields
     };
-    let file = PlanFile { entries: entries.iter().map(entry).collect() };
-    toml::to_string(&file).expect("what was parsed can be written")
+    // Scripts read this line by line, so it looks as it always did.
+    let mut file = Fields::default();
+    file.tables("entries", entries.iter().map(entry).collect());
+    file.document()
 }
 
 /// The entries that a buildpack of an API before 0.5 left in the file: those it met.
@@ -73,7 +77,8 @@ mod tests {
         let entries = [requirement("node", "version = \"20\"\n"), requirement("node", "")];
         assert_eq!(
             to_toml(&entries, ApiVersion::zero(12)),
-            "[[entries]]\nname = \"node\"\n\n[entries.metadata]\nversion = \"20\"\n\n[[entries]]\nname = \"node\"\n"
+            "[[entries]]\n  name = \"node\"\n  [entries.metadata]\n    version = \"20\"\n\n\
+             [[entries]]\n  name = \"node\"\n"
         );
         assert_eq!(to_toml(&[], ApiVersion::zero(12)), "");
         let old: Table = to_toml(&entries, ApiVersion::zero(2)).parse().unwrap();

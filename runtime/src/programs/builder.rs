@@ -1,14 +1,38 @@
 //! `builder`: runs the buildpacks of the group.
 
-use std::path::PathBuf;
+mod outputs;
+#[cfg(test)]
+mod tests;
 
-use super::Services;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
 use super::error::of_file;
-use super::files::FileError;
+use super::files::{self, FileError};
+use super::scratch::Scratch;
+use super::target::{OS_RELEASE, target_of};
+use super::{BUILDPACK_API, Services};
+use crate::catalog::{Buildpack, CatalogError};
+use crate::cnb::analyzed_toml::Analyzed;
 use crate::cnb::api::PlatformApi;
-use crate::cnb::id::ExecEnv;
+use crate::cnb::build_plan::BuildPlan;
+use crate::cnb::group_toml::{Group, GroupElement};
+use crate::cnb::id::{BuildpackRef, ExecEnv};
+use crate::event::Event;
+use crate::executor::GuestFailure;
+use crate::executor::by_kind::ByKind;
+use crate::executor::process::ProcessExecutor;
+use crate::executor::process::variables::VariablesError;
+use crate::executor::worker::{Root, WorkerExecutor, WorkerSettings};
+use crate::oci::digest::Digest;
+use crate::phase::build::{BuildError, BuildPhaseRequest, build};
+use crate::phase::values::Restored;
+use crate::policy::Isolation;
+use crate::walk;
+use crate::workspace::{Places, Surroundings, Workspace};
 
-/// What it is told.
+/// What it is told. All paths are absolute.
 #[derive(Debug, Clone)]
 pub struct Inputs {
     pub api: PlatformApi,
@@ -29,12 +53,51 @@ pub enum BuilderError {
     /// A file of the platform.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A buildpack of the group is too old or too new.
+    #[error("buildpack `{buildpack}` cannot be run: its Buildpack API {api} is not supported")]
+    Api { buildpack: BuildpackRef, api: crate::cnb::api::ApiVersion },
+    /// A buildpack of the group is not there or damaged.
+    #[error("cannot load buildpack `{buildpack}`")]
+    Buildpack { buildpack: BuildpackRef, source: CatalogError },
+    /// A path that cannot be told to buildpacks.
+    #[error("`{}` is not UTF-8", path.display())]
+    Path { path: PathBuf },
+    /// The user's or the operator's variables.
+    #[error("cannot use the files of variables")]
+    Variables(#[from] VariablesError),
+    /// A directory.
+    #[error("cannot prepare the build")]
+    Prepare(#[source] io::Error),
+    /// A buildpack.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// What was built.
+    #[error("cannot write what was built")]
+    Write(#[source] io::Error),
 }
+
+/// A buildpack's own program did not end well.
+const BUILDPACK_FAILED: u8 = 51;
+/// Everything else that can go wrong in a build.
+const FAILED: u8 = 52;
 
 impl BuilderError {
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::File(error) => of_file(error),
+            Self::Api { .. } => BUILDPACK_API,
+            Self::Build(BuildError::Guest(failure)) => match failure {
+                GuestFailure::BadOutput { .. }
+                | GuestFailure::WorkerUnavailable { .. }
+                | GuestFailure::Cancelled { .. } => FAILED,
+                GuestFailure::Returned { .. }
+                | GuestFailure::Limit { .. }
+                | GuestFailure::Trapped { .. }
+                | GuestFailure::Refused { .. }
+                | GuestFailure::Unloadable { .. }
+                | GuestFailure::WorkerCrashed { .. } => BUILDPACK_FAILED,
+            },
+            _ => FAILED,
         }
     }
 }
@@ -45,7 +108,116 @@ impl BuilderError {
 /// [`BuilderError`].
 ///
 /// # Spec
-/// `platform.md` 0.15 "Phase: Build"; BLD-01 to BLD-10.
-pub fn run(_: &Inputs, _: &mut Services<'_>) -> Result<(), BuilderError> {
-    unimplemented!()
+/// `platform.md` 0.15 "Phase: Build"; BLD-01 to BLD-10, API-07, GRP-02, GRP-03.
+pub fn run(inputs: &Inputs, services: &mut Services<'_>) -> Result<(), BuilderError> {
+    let group = files::read(&inputs.group, Group::parse)?;
+    let plan = files::read(&inputs.plan, BuildPlan::parse)?;
+    // API-07: before anything runs.
+    if let Some(element) =
+        group.buildpacks.iter().chain(&group.extensions).find(|one| !one.api.is_supported())
+    {
+        return Err(BuilderError::Api { buildpack: element.reference(), api: element.api });
+    }
+    let analyzed = files::read_if_there(&inputs.analyzed, Analyzed::parse)?.unwrap_or_else(|| {
+        let message =
+            format!("there is no `{}`; nothing is known of the run image", inputs.analyzed.display());
+        services.events.event(Event::Warning { message });
+        Analyzed::default()
+    });
+    let buildpacks = load(inputs, &group, services.policy.limits.component_bytes)?;
+
+    let build_config = inputs.api.at_least(11).then_some(inputs.build_config.as_path());
+    let surroundings = Surroundings::of_program(services.environment, &inputs.platform, build_config)?;
+    let user_env: BTreeMap<String, String> = surroundings
+        .user
+        .iter()
+        .filter_map(|(name, value)| Some((name.clone(), value.to_str()?.to_owned())))
+        .collect();
+    // BLD-04
+    walk::remove(&inputs.layers.join("sbom")).map_err(BuilderError::Prepare)?;
+    let scratch = Scratch::create(&inputs.layers).map_err(BuilderError::Prepare)?;
+    let mut workspace =
+        Workspace::in_place(scratch.path(), places(inputs)?, surroundings).map_err(BuilderError::Prepare)?;
+
+    let mut executables = ProcessExecutor::new(services.cancel.clone());
+    let settings = settings(inputs, services, scratch.path(), &buildpacks);
+    let mut components = WorkerExecutor::new(settings, services.code);
+    let mut executor = ByKind { components: &mut components, executables: &mut executables };
+    let request = BuildPhaseRequest {
+        policy: services.policy,
+        limits: &services.policy.limits,
+        target: &target_of(&analyzed, Path::new(OS_RELEASE)),
+        exec_env: &inputs.exec_env,
+        user_env: &user_env,
+        sources: services.sources,
+        cancel: services.cancel,
+    };
+    let members: Vec<&Buildpack> = buildpacks.iter().collect();
+    let restored = Restored::default();
+    let outcome = build(&request, &members, &plan, restored, &mut workspace, &mut executor, services.events)?;
+    outputs::write(inputs, &group, &outcome.built)
+}
+
+/// The buildpacks of the group, under the names they have there.
+fn load(inputs: &Inputs, group: &Group, component_bytes: u64) -> Result<Vec<Buildpack>, BuilderError> {
+    let digest_of_file = |path: &Path| digest(path, component_bytes);
+    let load = |element: &GroupElement| {
+        let reference = element.reference();
+        let directory =
+            inputs.buildpacks.join(reference.id.directory_name()).join(reference.version.as_str());
+        match Buildpack::load_any(&directory, &digest_of_file) {
+            Ok(buildpack) => Ok(Buildpack { reference, ..buildpack }),
+            Err(CatalogError::ApiUnsupported { api, .. }) => {
+                Err(BuilderError::Api { buildpack: reference, api })
+            }
+            Err(source) => Err(BuilderError::Buildpack { buildpack: reference, source }),
+        }
+    };
+    group.buildpacks.iter().map(load).collect()
+}
+
+fn digest(path: &Path, limit: u64) -> io::Result<String> {
+    let file = fs_err::File::open(path)?;
+    if file.metadata()?.len() > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large for a component"));
+    }
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, limit), &mut bytes)?;
+    Ok(Digest::of(&bytes).to_string())
+}
+
+fn places(inputs: &Inputs) -> Result<Places, BuilderError> {
+    let text = |path: &Path| {
+        path.to_str().map(str::to_owned).ok_or_else(|| BuilderError::Path { path: path.to_owned() })
+    };
+    Ok(Places {
+        app: text(&inputs.app)?,
+        layers: text(&inputs.layers)?,
+        platform: text(&inputs.platform)?,
+        buildpacks: text(&inputs.buildpacks)?,
+    })
+}
+
+fn settings(
+    inputs: &Inputs,
+    services: &Services<'_>,
+    scratch: &Path,
+    buildpacks: &[Buildpack],
+) -> WorkerSettings {
+    let root = |path: &Path, writable: bool| Root { path: path.to_owned(), writable };
+    let mut roots = vec![
+        root(&inputs.app, true),
+        root(&inputs.layers, false),
+        root(&inputs.platform, false),
+        root(scratch, true),
+    ];
+    roots.extend(buildpacks.iter().map(|buildpack| root(&buildpack.directory, false)));
+    WorkerSettings {
+        command: services.worker.clone(),
+        limits: services.policy.limits.clone(),
+        roots,
+        user: None,
+        isolation_required: services.policy.isolation == Isolation::Required,
+        cancel: services.cancel.clone(),
+    }
 }

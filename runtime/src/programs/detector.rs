@@ -9,7 +9,8 @@ use sha2::{Digest as _, Sha256};
 use super::Services;
 use super::error::{BUILDPACK_API, GENERIC, of_file};
 use super::files::{self, FileError};
-use super::work::WorkDirectory;
+use super::scratch::Scratch;
+use super::target::{OS_RELEASE, disagreements, target_of};
 use crate::catalog::{Builder, BuildpackKind, CatalogError, Installed};
 use crate::cnb::analyzed_toml::Analyzed;
 use crate::cnb::api::PlatformApi;
@@ -19,7 +20,7 @@ use crate::cnb::labels::MetadataError;
 use crate::cnb::order::OrderToml;
 use crate::cnb::run_toml::RunToml;
 use crate::cnb::system_toml::SystemToml;
-use crate::cnb::target::{Distro, Target};
+use crate::cnb::target::Target;
 use crate::event::{Event, EventSink, Phase, Verdict};
 use crate::executor::by_kind::ByKind;
 use crate::executor::process::ProcessExecutor;
@@ -32,9 +33,6 @@ use crate::workspace::{Places, Surroundings, Workspace};
 
 /// The order of a builder image, where nothing else says one.
 const ORDER_OF_IMAGE: &str = "/cnb/order.toml";
-
-/// What the build environment says of itself.
-const OS_RELEASE: &str = "/etc/os-release";
 
 /// No group passed, and nobody went wrong.
 const NOBODY: u8 = 20;
@@ -167,9 +165,13 @@ fn run_with(
     }
     let analyzed = analyzed.unwrap_or_default();
     let builder = builder(inputs, services)?;
-    let target = target(&analyzed, Path::new(OS_RELEASE), services.events);
-
-    let work = work_directory(services)?;
+    let os_release = Path::new(OS_RELEASE);
+    let target = target_of(&analyzed, os_release);
+    for message in disagreements(&analyzed, os_release) {
+        services.events.event(Event::Warning { message });
+    }
+    let failed = |source| DetectorError::Work { parent: inputs.layers.clone(), source };
+    let work = Scratch::create(&inputs.layers).map_err(failed)?;
     let surroundings = Surroundings::of_program(
         services.environment,
         &inputs.platform,
@@ -244,54 +246,6 @@ fn agrees_to_experiments(services: &Services<'_>) -> bool {
         .any(|(_, value)| !value.is_empty() && value != "error")
 }
 
-/// What is built for: the run image, and what the build environment knows where
-/// that says nothing.
-///
-/// # Spec
-/// TGT-05, TGT-13.
-fn target(analyzed: &Analyzed, os_release: &Path, events: &mut dyn EventSink) -> Target {
-    let record = analyzed.run_image.as_ref().and_then(|run_image| run_image.target.as_ref());
-    let mut target = record.map(Target::from).unwrap_or_else(|| Target {
-        os: String::new(),
-        arch: String::new(),
-        variant: None,
-        distro: None,
-    });
-    target.distro = target.distro.filter(|distro| *distro != Distro::default());
-    let here = crate::toml_text::read(os_release).ok().and_then(|text| Distro::of_os_release(&text));
-    if let (Some(run), Some(build)) = (&target.distro, &here) {
-        if run.contradicts(build) {
-            let message = format!(
-                "the run image is {} {}, and this build environment is {} {}",
-                run.name, run.version, build.name, build.version
-            );
-            events.event(Event::Warning { message });
-        }
-    }
-    if !target.arch.is_empty() && target.arch != host_architecture() {
-        let (run, build) = (&target.arch, host_architecture());
-        let message = format!("the run image is for {run}, and this build environment is for {build}");
-        events.event(Event::Warning { message });
-    }
-    if target.os.is_empty() {
-        "linux".clone_into(&mut target.os);
-    }
-    if target.arch.is_empty() {
-        host_architecture().clone_into(&mut target.arch);
-    }
-    target.distro = target.distro.or(here);
-    target
-}
-
-/// The architecture of this program, as images name it.
-fn host_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
 fn digest_of_file(path: &Path) -> io::Result<String> {
     let mut file = fs_err::File::open(path)?;
     let mut hasher = Sha256::new();
@@ -303,13 +257,6 @@ fn digest_of_file(path: &Path) -> io::Result<String> {
         }
     }
     Ok(format!("sha256:{}", crate::walk::hex(&hasher.finalize())))
-}
-
-/// A directory for plan files and the like, removed at the end.
-fn work_directory(services: &Services<'_>) -> Result<WorkDirectory, DetectorError> {
-    let of_environment = services.environment.iter().find(|(name, _)| name == "TMPDIR");
-    let parent = of_environment.map_or("/tmp".as_ref(), |(_, value)| Path::new(value)).to_owned();
-    WorkDirectory::create(&parent).map_err(|source| DetectorError::Work { parent, source })
 }
 
 /// Runs detection, and tells what everybody printed once it is over.

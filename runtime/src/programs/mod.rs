@@ -27,7 +27,8 @@ mod files;
 pub mod images;
 pub mod rebaser;
 pub mod restorer;
-mod work;
+mod scratch;
+mod target;
 
 pub use self::error::{BUILDPACK_API, GENERIC, INVALID, PLATFORM_API, ProgramError};
 pub use self::files::FileError;

@@ -172,3 +172,6 @@ pub(super) fn link(app: &Path, path: &str, target: &Path) -> io::Result<()> {
     }
     Ok(symlinkat(target, &directory, OsStr::new(name))?)
 }
+
+#[cfg(test)]
+mod tests;
