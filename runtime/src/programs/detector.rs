@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
 use super::Services;
+use super::builder::digest;
 use super::error::{BUILDPACK_API, GENERIC, of_file};
 use super::files::{self, FileError};
 use super::scratch::Scratch;
@@ -81,6 +80,9 @@ pub enum DetectorError {
     /// The user's or the operator's variables.
     #[error("the variables of the platform cannot be read")]
     Variables(#[from] VariablesError),
+    /// A path that cannot be told to buildpacks.
+    #[error("`{}` is not UTF-8", path.display())]
+    Path { path: PathBuf },
     /// The directory for what is not kept.
     #[error("cannot make a temporary directory in `{}`", parent.display())]
     Work { parent: PathBuf, source: io::Error },
@@ -109,7 +111,11 @@ impl DetectorError {
                 CatalogError::Member { .. } => DETECT,
                 _ => GENERIC,
             },
-            Self::Experimental { .. } | Self::Variables(_) | Self::Work { .. } | Self::Analyzed(_) => GENERIC,
+            Self::Experimental { .. }
+            | Self::Path { .. }
+            | Self::Variables(_)
+            | Self::Work { .. }
+            | Self::Analyzed(_) => GENERIC,
             Self::Detect(error) => match error {
                 DetectError::NobodyTakesPart { with_errors: false, .. } => NOBODY,
                 DetectError::NobodyTakesPart { with_errors: true, .. } => NOBODY_WITH_ERRORS,
@@ -177,13 +183,7 @@ fn run_with(
         &inputs.platform,
         inputs.api.at_least(11).then_some(inputs.build_config.as_path()),
     )?;
-    let places = Places {
-        app: inputs.app.display().to_string(),
-        layers: inputs.layers.display().to_string(),
-        platform: inputs.platform.display().to_string(),
-        buildpacks: inputs.buildpacks.display().to_string(),
-    };
-    let mut workspace = Workspace::in_place(work.path(), places, surroundings)
+    let mut workspace = Workspace::in_place(work.path(), places(inputs)?, surroundings)
         .map_err(|source| DetectorError::Work { parent: work.path().to_owned(), source })?;
     let user_env = workspace.user_environment();
     let detected = ask(inputs, &builder, &target, &user_env, &mut workspace, services)?;
@@ -225,6 +225,8 @@ fn builder(inputs: &Inputs, services: &Services<'_>) -> Result<Builder, Detector
         return Err(DetectorError::Experimental { path });
     }
     let installed = Installed { buildpacks: &inputs.buildpacks, extensions: &inputs.extensions };
+    let component_bytes = services.policy.limits.component_bytes;
+    let digest_of_file = |path: &Path| digest(path, component_bytes);
     installed.builder(order, &digest_of_file).map_err(|source| DetectorError::Order { path, source })
 }
 
@@ -246,17 +248,16 @@ fn agrees_to_experiments(services: &Services<'_>) -> bool {
         .any(|(_, value)| !value.is_empty() && value != "error")
 }
 
-fn digest_of_file(path: &Path) -> io::Result<String> {
-    let mut file = fs_err::File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match io::Read::read(&mut file, &mut buffer)? {
-            0 => break,
-            length => hasher.update(&buffer[..length]),
-        }
-    }
-    Ok(format!("sha256:{}", crate::walk::hex(&hasher.finalize())))
+fn places(inputs: &Inputs) -> Result<Places, DetectorError> {
+    let text = |path: &Path| {
+        path.to_str().map(str::to_owned).ok_or_else(|| DetectorError::Path { path: path.to_owned() })
+    };
+    Ok(Places {
+        app: text(&inputs.app)?,
+        layers: text(&inputs.layers)?,
+        platform: text(&inputs.platform)?,
+        buildpacks: text(&inputs.buildpacks)?,
+    })
 }
 
 /// Runs detection, and tells what everybody printed once it is over.
