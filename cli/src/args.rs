@@ -49,6 +49,7 @@ Examples:
   wapack detect
   wapack detect --path samples/website
   wapack detect --buildpack ./my-buildpack
+  wapack detect --explain                   why this group, and no other
 
 Exit codes: 0 somebody takes part, 20 nobody does, 21 nobody does and at least one went wrong.";
 
@@ -191,6 +192,10 @@ pub(crate) enum LauncherChoice {
 #[derive(Debug, Args)]
 #[command(after_help = DETECT_EXAMPLES)]
 pub(crate) struct DetectArguments {
+    /// Show every group in order: what each member says and wants, and why the group builds or does not
+    #[arg(long)]
+    pub(crate) explain: bool,
+
     #[command(flatten)]
     pub(crate) app: AppArguments,
 }

@@ -1,13 +1,17 @@
 //! `wapack detect`
 
+mod explain;
+
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use wapack_runtime::cancel::Cancel;
+use wapack_runtime::error::Error;
 use wapack_runtime::event::Verdict;
 use wapack_runtime::lifecycle;
-use wapack_runtime::phase::detect::{Detected, FailedGroup, TriedMember};
+use wapack_runtime::phase::detect::{DetectError, Detected, FailedGroup, TriedMember};
 use wapack_runtime::text::harmless_lines;
 
+use self::explain::Explanation;
 use crate::app::{self, App};
 use crate::args::DetectArguments;
 use crate::failure::Failure;
@@ -17,9 +21,28 @@ pub(crate) fn run(arguments: &DetectArguments, cancel: &Cancel, output: &mut Out
     let target =
         arguments.app.target.as_deref().map(app::target).transpose()?.unwrap_or_else(app::host_target);
     let app = App::prepare(&arguments.app, &[], output)?;
-    // When nobody takes part the error says all of this.
     let request = app.request(&target, cancel);
-    let detected = lifecycle::detect(&request, output)?;
+    let result = lifecycle::detect(&request, output);
+    if arguments.explain {
+        let explanation = match &result {
+            Ok(detected) => Some(Explanation::of_success(detected)),
+            Err(Error::Detect(DetectError::NobodyTakesPart { groups, .. })) => {
+                Some(Explanation::of_failure(groups))
+            }
+            Err(_) => None,
+        };
+        if let Some(explanation) = explanation {
+            if output.is_json() {
+                output.object(&explanation.json());
+            } else {
+                output.say(&explanation.text());
+            }
+        }
+        result?;
+        return Ok(0);
+    }
+    // When nobody takes part the error says all of this.
+    let detected = result?;
     if output.is_json() {
         output.object(&json_of(&detected));
     } else {
@@ -40,34 +63,28 @@ fn text_of(detected: &Detected<'_>) -> String {
     let mut text = String::new();
     for (number, group) in (1..).zip(&detected.failed) {
         let _ = writeln!(text, "\ngroup {number} does not build:");
-        text.push_str(&members_of(&group.members));
+        group.members.iter().for_each(|member| text.push_str(&line_of(member)));
         if let Some(reason) = &group.plan {
             let _ = writeln!(text, "  as a whole: {}", harmless_lines(&reason.to_string()));
         }
     }
     let _ = writeln!(text, "\ngroup {} builds:", detected.failed.len() + 1);
-    for buildpack in &detected.group {
-        let _ = writeln!(text, "  {}: takes part", buildpack.reference);
+    for member in &detected.members {
+        if member.takes_part() {
+            let _ = writeln!(text, "  {}: takes part", member.reference);
+        } else {
+            text.push_str(&line_of(member));
+        }
     }
-    text.push_str(&members_of(&left_out(detected)));
     text.pop();
     text
 }
 
-/// Those of the group's order that do not take part.
-fn left_out(detected: &Detected<'_>) -> Vec<TriedMember> {
-    let takes_part = |member: &&TriedMember| {
-        detected.group.iter().any(|buildpack| buildpack.reference == member.reference)
-    };
-    detected.members.iter().filter(|member| !takes_part(member)).cloned().collect()
+fn line_of(member: &TriedMember) -> String {
+    format!("  {}: {}\n", member.reference, said(member))
 }
 
-fn members_of(members: &[TriedMember]) -> String {
-    members
-        .iter()
-        .fold(String::new(), |text, member| text + &format!("  {}: {}\n", member.reference, said(member)))
-}
-
+/// What a member of a group says that does not take part.
 fn said(member: &TriedMember) -> String {
     let optional = if member.optional { " (optional)" } else { "" };
     match &member.verdict {
@@ -78,23 +95,26 @@ fn said(member: &TriedMember) -> String {
 }
 
 fn json_of(detected: &Detected<'_>) -> Value {
-    let members = |members: &[TriedMember]| -> Vec<Value> {
-        members
-            .iter()
-            .map(|member| {
-                json!({
-                    "buildpack": member.reference,
-                    "optional": member.optional,
-                    "verdict": member.verdict,
-                })
-            })
-            .collect()
+    let member = |member: &TriedMember| {
+        json!({
+            "buildpack": member.reference,
+            "optional": member.optional,
+            "verdict": member.verdict,
+        })
     };
-    let group = |group: &FailedGroup| json!({ "members": members(&group.members), "plan": group.plan.as_ref().map(ToString::to_string) });
+    let members = |members: &[TriedMember]| members.iter().map(member).collect::<Vec<Value>>();
+    let group = |group: &FailedGroup| {
+        json!({
+            "members": members(&group.members),
+            "plan": group.plan.as_ref().map(ToString::to_string),
+        })
+    };
+    let left_out: Vec<TriedMember> =
+        detected.members.iter().filter(|member| !member.takes_part()).cloned().collect();
     json!({
         "event": "finished",
         "group": detected.group.iter().map(|buildpack| &buildpack.reference).collect::<Vec<_>>(),
-        "left_out": members(&left_out(detected)),
+        "left_out": members(&left_out),
         "failed": detected.failed.iter().map(group).collect::<Vec<_>>(),
     })
 }

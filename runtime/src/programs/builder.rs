@@ -176,7 +176,8 @@ fn load(inputs: &Inputs, group: &Group, component_bytes: u64) -> Result<Vec<Buil
     group.buildpacks.iter().map(load).collect()
 }
 
-fn digest(path: &Path, limit: u64) -> io::Result<String> {
+/// `sha256:<hex>` of a component file.
+pub(super) fn digest(path: &Path, limit: u64) -> io::Result<String> {
     let file = fs_err::File::open(path)?;
     if file.metadata()?.len() > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large for a component"));

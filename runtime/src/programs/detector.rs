@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
 use super::Services;
+use super::builder::digest;
 use super::error::{BUILDPACK_API, GENERIC, of_file};
 use super::files::{self, FileError};
+use super::scratch::Scratch;
+use super::target::{OS_RELEASE, disagreements, target_of};
 use crate::catalog::{Builder, BuildpackKind, CatalogError, Installed};
 use crate::cnb::analyzed_toml::Analyzed;
 use crate::cnb::api::PlatformApi;
@@ -18,7 +19,7 @@ use crate::cnb::labels::MetadataError;
 use crate::cnb::order::OrderToml;
 use crate::cnb::run_toml::RunToml;
 use crate::cnb::system_toml::SystemToml;
-use crate::cnb::target::{Distro, Target};
+use crate::cnb::target::Target;
 use crate::event::{Event, EventSink, Verdict};
 use crate::executor::by_kind::ByKind;
 use crate::executor::process::ProcessExecutor;
@@ -31,9 +32,6 @@ use crate::workspace::{Places, Surroundings, Workspace};
 
 /// The order of a builder image, where nothing else says one.
 const ORDER_OF_IMAGE: &str = "/cnb/order.toml";
-
-/// What the build environment says of itself.
-const OS_RELEASE: &str = "/etc/os-release";
 
 /// No group passed, and nobody went wrong.
 const NOBODY: u8 = 20;
@@ -82,12 +80,18 @@ pub enum DetectorError {
     /// The user's or the operator's variables.
     #[error("the variables of the platform cannot be read")]
     Variables(#[from] VariablesError),
+    /// A path that cannot be told to buildpacks.
+    #[error("`{}` is not UTF-8", path.display())]
+    Path { path: PathBuf },
     /// The directory for what is not kept.
     #[error("cannot make a temporary directory in `{}`", parent.display())]
     Work { parent: PathBuf, source: io::Error },
     /// No group passed, or it could not be found out.
     #[error(transparent)]
     Detect(#[from] DetectError),
+    /// Image extensions take part where they are not run.
+    #[error("image extension `{extension}` takes part, and the creator runs no extensions")]
+    HasExtensions { extension: BuildpackRef },
     /// An image extension.
     #[error(transparent)]
     Generate(#[from] GenerateError),
@@ -107,13 +111,18 @@ impl DetectorError {
                 CatalogError::Member { .. } => DETECT,
                 _ => GENERIC,
             },
-            Self::Experimental { .. } | Self::Variables(_) | Self::Work { .. } | Self::Analyzed(_) => GENERIC,
+            Self::Experimental { .. }
+            | Self::Path { .. }
+            | Self::Variables(_)
+            | Self::Work { .. }
+            | Self::Analyzed(_) => GENERIC,
             Self::Detect(error) => match error {
                 DetectError::NobodyTakesPart { with_errors: false, .. } => NOBODY,
                 DetectError::NobodyTakesPart { with_errors: true, .. } => NOBODY_WITH_ERRORS,
                 DetectError::Order(error) if error.is_api_unsupported() => BUILDPACK_API,
                 _ => DETECT,
             },
+            Self::HasExtensions { .. } => DETECT,
             Self::Generate(GenerateError::Failed { .. }) => GENERATE_FAILED,
             Self::Generate(_) => GENERATE,
         }
@@ -129,6 +138,29 @@ impl DetectorError {
 /// `platform.md` 0.15 "Phase: Detection"; ORD-01 to ORD-15, DET-01 to DET-15. That it
 /// refuses to run as root (DET-16) is the embedder's.
 pub fn run(inputs: &Inputs, services: &mut Services<'_>) -> Result<(), DetectorError> {
+    run_with(inputs, services, Extensions::Generate)
+}
+
+/// Runs it as a part of the creator, which does not run image extensions.
+///
+/// # Errors
+/// [`DetectorError`]; [`DetectorError::HasExtensions`] when the group that builds has some (CRE-02).
+pub fn run_in_creator(inputs: &Inputs, services: &mut Services<'_>) -> Result<(), DetectorError> {
+    run_with(inputs, services, Extensions::Refuse)
+}
+
+/// What becomes of image extensions that take part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extensions {
+    Generate,
+    Refuse,
+}
+
+fn run_with(
+    inputs: &Inputs,
+    services: &mut Services<'_>,
+    extensions: Extensions,
+) -> Result<(), DetectorError> {
     let analyzed = files::read_if_there(&inputs.analyzed, Analyzed::parse)?;
     if analyzed.is_none() {
         // ANA-10
@@ -138,28 +170,27 @@ pub fn run(inputs: &Inputs, services: &mut Services<'_>) -> Result<(), DetectorE
     }
     let analyzed = analyzed.unwrap_or_default();
     let builder = builder(inputs, services)?;
-    let target = target(&analyzed, Path::new(OS_RELEASE), services.events);
-
-    let work = work_directory(services)?;
+    let os_release = Path::new(OS_RELEASE);
+    let target = target_of(&analyzed, os_release);
+    for message in disagreements(&analyzed, os_release) {
+        services.events.event(Event::Warning { message });
+    }
+    let failed = |source| DetectorError::Work { parent: inputs.layers.clone(), source };
+    let work = Scratch::create(&inputs.layers).map_err(failed)?;
     let surroundings = Surroundings::of_program(
         services.environment,
         &inputs.platform,
         inputs.api.at_least(11).then_some(inputs.build_config.as_path()),
     )?;
-    let places = Places {
-        app: inputs.app.display().to_string(),
-        layers: inputs.layers.display().to_string(),
-        platform: inputs.platform.display().to_string(),
-        buildpacks: inputs.buildpacks.display().to_string(),
-    };
-    let mut workspace = Workspace::in_place(work.path(), places, surroundings)
+    let mut workspace = Workspace::in_place(work.path(), places(inputs)?, surroundings)
         .map_err(|source| DetectorError::Work { parent: work.path().to_owned(), source })?;
     let user_env = workspace.user_environment();
     let detected = ask(inputs, &builder, &target, &user_env, &mut workspace, services)?;
     files::write(&inputs.group, &group_of(&detected).to_toml())?;
     files::write(&inputs.plan, &detected.plan.to_toml())?;
-    if detected.extensions.is_empty() {
-        return Ok(());
+    let Some(first) = detected.extensions.first() else { return Ok(()) };
+    if extensions == Extensions::Refuse {
+        return Err(DetectorError::HasExtensions { extension: first.reference.clone() });
     }
     let run_images = match inputs.api.at_least(12) {
         true => files::read_if_there(&inputs.run, RunToml::parse)?.unwrap_or_default(),
@@ -193,6 +224,8 @@ fn builder(inputs: &Inputs, services: &Services<'_>) -> Result<Builder, Detector
         return Err(DetectorError::Experimental { path });
     }
     let installed = Installed { buildpacks: &inputs.buildpacks, extensions: &inputs.extensions };
+    let component_bytes = services.policy.limits.component_bytes;
+    let digest_of_file = |path: &Path| digest(path, component_bytes);
     installed.builder(order, &digest_of_file).map_err(|source| DetectorError::Order { path, source })
 }
 
@@ -214,75 +247,16 @@ fn agrees_to_experiments(services: &Services<'_>) -> bool {
         .any(|(_, value)| !value.is_empty() && value != "error")
 }
 
-/// What is built for: the run image, and what the build environment knows where
-/// that says nothing.
-///
-/// # Spec
-/// TGT-05, TGT-13.
-fn target(analyzed: &Analyzed, os_release: &Path, events: &mut dyn EventSink) -> Target {
-    let record = analyzed.run_image.as_ref().and_then(|run_image| run_image.target.as_ref());
-    let mut target = record.map(Target::from).unwrap_or_else(|| Target {
-        os: String::new(),
-        arch: String::new(),
-        variant: None,
-        distro: None,
-    });
-    target.distro = target.distro.filter(|distro| *distro != Distro::default());
-    let here = crate::toml_text::read(os_release).ok().and_then(|text| Distro::of_os_release(&text));
-    if let (Some(run), Some(build)) = (&target.distro, &here) {
-        if run.contradicts(build) {
-            let message = format!(
-                "the run image is {} {}, and this build environment is {} {}",
-                run.name, run.version, build.name, build.version
-            );
-            events.event(Event::Warning { message });
-        }
-    }
-    if !target.arch.is_empty() && target.arch != host_architecture() {
-        let (run, build) = (&target.arch, host_architecture());
-        let message = format!("the run image is for {run}, and this build environment is for {build}");
-        events.event(Event::Warning { message });
-    }
-    if target.os.is_empty() {
-        "linux".clone_into(&mut target.os);
-    }
-    if target.arch.is_empty() {
-        host_architecture().clone_into(&mut target.arch);
-    }
-    target.distro = target.distro.or(here);
-    target
-}
-
-/// The architecture of this program, as images name it.
-fn host_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
-fn digest_of_file(path: &Path) -> io::Result<String> {
-    let mut file = fs_err::File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match io::Read::read(&mut file, &mut buffer)? {
-            0 => break,
-            length => hasher.update(&buffer[..length]),
-        }
-    }
-    Ok(format!("sha256:{}", crate::walk::hex(&hasher.finalize())))
-}
-
-/// A directory for plan files and the like, removed at the end.
-fn work_directory(services: &Services<'_>) -> Result<tempfile::TempDir, DetectorError> {
-    let of_environment = services.environment.iter().find(|(name, _)| name == "TMPDIR");
-    let parent = of_environment.map_or("/tmp".as_ref(), |(_, value)| Path::new(value)).to_owned();
-    tempfile::Builder::new()
-        .prefix("wapack-detect-")
-        .tempdir_in(&parent)
-        .map_err(|source| DetectorError::Work { parent, source })
+fn places(inputs: &Inputs) -> Result<Places, DetectorError> {
+    let text = |path: &Path| {
+        path.to_str().map(str::to_owned).ok_or_else(|| DetectorError::Path { path: path.to_owned() })
+    };
+    Ok(Places {
+        app: text(&inputs.app)?,
+        layers: text(&inputs.layers)?,
+        platform: text(&inputs.platform)?,
+        buildpacks: text(&inputs.buildpacks)?,
+    })
 }
 
 /// Runs detection, and tells what everybody printed once it is over.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::cnb::analyzed_toml::Analyzed;
 use crate::cnb::target::{Distro, Target};
+use crate::text::harmless;
 use crate::toml_text;
 
 /// Says which distribution a system is.
@@ -17,31 +18,54 @@ pub(super) fn target_of(analyzed: &Analyzed, os_release: &Path) -> Target {
     let known = analyzed.run_image.as_ref().and_then(|image| image.target.as_ref());
     let mut target = known
         .map_or(Target { os: String::new(), arch: String::new(), variant: None, distro: None }, Target::from);
-    if target.distro.is_none() {
-        if target.os.is_empty() {
-            "linux".clone_into(&mut target.os);
-        }
-        if target.arch.is_empty() {
-            match std::env::consts::ARCH {
-                "x86_64" => "amd64",
-                "aarch64" => "arm64",
-                other => other,
-            }
-            .clone_into(&mut target.arch);
-        }
-        target.distro = toml_text::read(os_release).ok().and_then(|text| distro_of(&text));
+    if target.os.is_empty() {
+        "linux".clone_into(&mut target.os);
     }
+    if target.arch.is_empty() {
+        host_architecture().clone_into(&mut target.arch);
+    }
+    target.distro = target
+        .distro
+        .filter(|distro| *distro != Distro::default())
+        .or_else(|| Distro::of_os_release(&toml_text::read(os_release).ok()?));
     target
 }
 
-/// `ID` and `VERSION_ID` of an `os-release` file, without quotes and blanks.
-fn distro_of(text: &str) -> Option<Distro> {
-    let value = |name: &str| {
-        let line = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
-        line.map(|value| value.trim_matches(['"', '\'', ' ', '\t']).to_owned()).unwrap_or_default()
-    };
-    let distro = Distro { name: value("ID"), version: value("VERSION_ID") };
-    (distro != Distro::default()).then_some(distro)
+/// The architecture of this program, as images name it.
+pub(super) fn host_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Where the run image and the build environment are of different systems.
+///
+/// # Spec
+/// TGT-13: what one of them does not say is no difference.
+pub(super) fn disagreements(analyzed: &Analyzed, os_release: &Path) -> Vec<String> {
+    let known = analyzed.run_image.as_ref().and_then(|image| image.target.as_ref());
+    let Some(run) = known.map(Target::from) else { return Vec::new() };
+    let mut found = Vec::new();
+    let here = toml_text::read(os_release).ok().and_then(|text| Distro::of_os_release(&text));
+    if let (Some(run), Some(here)) = (&run.distro, &here) {
+        if run.contradicts(here) {
+            found.push(format!(
+                "the run image is {} {}, and this build environment is {} {}",
+                harmless(&run.name),
+                harmless(&run.version),
+                harmless(&here.name),
+                harmless(&here.version)
+            ));
+        }
+    }
+    let here = host_architecture();
+    if !run.arch.is_empty() && run.arch != here {
+        let run = harmless(&run.arch);
+        found.push(format!("the run image is for {run}, and this build environment is for {here}"));
+    }
+    found
 }
 
 #[cfg(test)]
@@ -64,5 +88,31 @@ mod tests {
         let target = target_of(&Analyzed::parse(text).unwrap(), &file);
         assert_eq!(target.arch, "arm64");
         assert_eq!(target.distro, Some(Distro { name: "debian".into(), version: "12".into() }));
+    }
+
+    /// TGT-05, TGT-13
+    #[test]
+    fn tgt_13_different_systems_of_run_image_and_build_environment_are_told() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("os-release");
+        std::fs::write(&file, "ID=acme\nVERSION_ID=\"7\"\n").unwrap();
+        let told = |more: &str, os_release: &Path| {
+            let text = format!("[run-image]\n[run-image.target]\nos = \"plan9\"\n{more}");
+            disagreements(&Analyzed::parse(&text).unwrap(), os_release)
+        };
+        let distro = "[run-image.target.distro]\nname = \"acme\"\nversion = ";
+        assert_eq!(
+            told(&format!("{distro}\"8\"\n"), &file),
+            ["the run image is acme 8, and this build environment is acme 7"]
+        );
+        let nothing: [String; 0] = [];
+        assert_eq!(told(&format!("{distro}\"7\"\n"), &file), nothing);
+        assert_eq!(told(&format!("{distro}\"\"\n"), &file), nothing);
+        assert_eq!(told(&format!("{distro}\"8\"\n"), Path::new("/missing")), nothing);
+        assert_eq!(told("arch = \"s390x\"\n", &file).len(), 1);
+        assert_eq!(told("", &file), nothing);
+        assert_eq!(disagreements(&Analyzed::default(), &file), nothing);
+        let target = target_of(&Analyzed::parse("[run-image.target]\nos = \"plan9\"\n").unwrap(), &file);
+        assert_eq!((target.os.as_str(), target.arch.as_str()), ("plan9", host_architecture()));
     }
 }

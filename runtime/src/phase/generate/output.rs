@@ -96,10 +96,12 @@ impl<'a> GeneratedFiles<'a> {
     }
 }
 
-/// The text of a regular file below `root`, no part of whose path is a link.
+/// The text of a regular file below `root`. Neither `root` nor a part of the path is a link:
+/// whoever made them may be another user than we are.
 pub(super) fn read_beneath(root: &Path, relative: &Path) -> io::Result<Option<String>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let directory = match rustix::fs::open(root, flags | OFlags::DIRECTORY, Mode::empty()) {
+    let directory = match rustix::fs::open(root, flags | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
+    {
         Err(Errno::NOENT) => return Ok(None),
         directory => directory?,
     };

@@ -61,11 +61,7 @@ impl Platform {
             system: path("system.toml"),
         };
         let variable = |name: &str, value: &str| (OsString::from(name), OsString::from(value));
-        let environment = vec![
-            variable("PATH", "/usr/bin:/bin"),
-            variable("TMPDIR", temp.path().to_str().unwrap()),
-            variable("CNB_REGISTRY_AUTH", "CANARY"),
-        ];
+        let environment = vec![variable("PATH", "/usr/bin:/bin"), variable("CNB_REGISTRY_AUTH", "CANARY")];
         Self { temp, inputs, environment, events: Vec::new() }
     }
 
@@ -127,9 +123,13 @@ impl Platform {
     }
 
     fn run(&mut self) -> Result<(), DetectorError> {
+        self.run_with(Extensions::Generate)
+    }
+
+    fn run_with(&mut self, extensions: Extensions) -> Result<(), DetectorError> {
         let events = &mut self.events;
         events.clear();
-        run(
+        run_with(
             &self.inputs,
             &mut Services {
                 worker: &WorkerCommand { program: PathBuf::new(), arguments: Vec::new() },
@@ -140,6 +140,7 @@ impl Platform {
                 cancel: &Cancel::default(),
                 events: &mut |event| events.push(event),
             },
+            extensions,
         )
     }
 
@@ -190,10 +191,10 @@ fn grp_01_and_plan_12_group_and_plan_are_written() {
     assert_eq!(entry.providers[0].buildpack.to_string(), "acme/a@1");
     assert_eq!((entry.requires[0].name.as_str(), entry.requires[0].metadata.as_str()), ("x", "n = 1\n"));
     // Nothing else is left behind.
-    let left: Vec<_> = std::fs::read_dir(platform.temp.path())
+    let left: Vec<_> = std::fs::read_dir(&platform.inputs.layers)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with("wapack-detect"))
+        .filter(|name| !name.ends_with(".toml"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }
@@ -365,32 +366,6 @@ fn ana_10_without_analyzed_toml_there_is_a_warning_and_a_malformed_one_is_an_err
     platform.write("layers/analyzed.toml", "");
     platform.run().unwrap();
     assert!(platform.warnings().is_empty());
-}
-
-#[test]
-fn tgt_05_what_the_run_image_does_not_say_the_build_environment_does() {
-    let temp = tempfile::tempdir().unwrap();
-    let os_release = temp.path().join("os-release");
-    std::fs::write(&os_release, "ID=acme\nVERSION_ID=\"7\"\n").unwrap();
-    let target_of = |toml: &str, os_release: &Path| {
-        let mut warnings = Vec::new();
-        let analyzed = Analyzed::parse(toml).unwrap();
-        let found = target(&analyzed, os_release, &mut |event| warnings.push(event));
-        let distro = found.distro.map(|distro| format!(" {} {}", distro.name, distro.version));
-        (format!("{}/{}{}", found.os, found.arch, distro.unwrap_or_default()), warnings.len())
-    };
-    let host = host_architecture();
-    assert_eq!(target_of("", &os_release), (format!("linux/{host} acme 7"), 0));
-    assert_eq!(target_of("", Path::new("/nowhere")), (format!("linux/{host}"), 0));
-    let run_image = |distro: &str| {
-        format!("[run-image]\n[run-image.target]\nos = \"plan9\"\narch = \"{host}\"\n{distro}")
-    };
-    assert_eq!(target_of(&run_image(""), &os_release), (format!("plan9/{host} acme 7"), 0));
-    let distro = "[run-image.target.distro]\nname = \"acme\"\nversion = \"8\"\n";
-    // TGT-13: told before anything runs.
-    assert_eq!(target_of(&run_image(distro), &os_release), (format!("plan9/{host} acme 8"), 1));
-    let same = distro.replace('8', "7");
-    assert_eq!(target_of(&run_image(&same), &os_release).1, 0);
 }
 
 #[test]
@@ -585,4 +560,16 @@ fn a_dockerfile_behind_a_link_is_not_read() {
     let link = "#!/bin/bash\nln -s ../../../secret $1/run.Dockerfile\n";
     platform.extension("x", &[("bin/generate", link)]);
     assert_eq!(platform.code(), 92);
+}
+
+/// EXT-11, CRE-02
+#[test]
+fn ext_11_and_cre_02_the_creator_fails_when_an_extension_takes_part() {
+    let mut platform = with_run_files(["", "", ""]);
+    let error = platform.run_with(Extensions::Refuse).unwrap_err();
+    assert_eq!(error.to_string(), "image extension `x@1` takes part, and the creator runs no extensions");
+    assert_eq!(ProgramError::from(error).code(), 22);
+    assert!(!platform.exists("layers/generated"));
+    platform.order(&["a"]);
+    platform.run_with(Extensions::Refuse).unwrap();
 }
