@@ -80,4 +80,22 @@ mod tests {
         assert_eq!(mode(&temp.path().join("order.toml")), 0o644);
         assert_eq!(mode(&temp.path().join("buildpacks")), 0o755);
     }
+
+    /// It is in every image, and the run image need not hold anything for it.
+    #[test]
+    fn launchers_are_small_and_static() {
+        const LOAD: usize = 1;
+        const INTERPRETER: usize = 3;
+        for arch in ["amd64", "arm64"] {
+            let bytes = launcher(arch).unwrap();
+            assert!(bytes.len() < 1_000_000, "{arch}: {} bytes", bytes.len());
+            // Of a 64-bit ELF: where the program headers are, how long one is and how many there are.
+            let number = |at: usize, length: usize| {
+                bytes[at..at + length].iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
+            };
+            let (start, length, count) = (number(32, 8), number(54, 2), number(56, 2));
+            let kinds: Vec<usize> = (0..count).map(|index| number(start + index * length, 4)).collect();
+            assert!(kinds.contains(&LOAD) && !kinds.contains(&INTERPRETER), "{arch}: {kinds:?}");
+        }
+    }
 }

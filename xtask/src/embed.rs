@@ -192,7 +192,7 @@ fn asset_inputs(asset: &Asset, architecture: &Architecture) -> Result<Option<Str
 }
 
 /// The launcher, for every architecture.
-fn build_launchers() -> Result<()> {
+pub(crate) fn build_launchers() -> Result<()> {
     for architecture in &ARCHITECTURES {
         step(&format!("building launcher for {}", architecture.target));
         run_command(static_build(architecture, "launcher").args(["--package", "wapack-launcher"]))?;

@@ -35,7 +35,7 @@ cargo xtask COMMAND [ARGUMENTS]
   embed      build the buildpacks, web server and launcher that become part of `wapack`
   lifecycle  build the static `wapack`, and pack it as the lifecycle of a builder, in `target/lifecycle`
   guests     build the test guests of `tests/guests` as components
-  bench      run the benchmarks; `bench node` only those beside npm, other arguments go to `cargo bench`
+  bench      run the benchmarks; `bench node` only those beside npm, `bench launcher` only those of the launcher, other arguments go to `cargo bench`
   base       make a small Debian to build upon, in `target/base`
   bless      rewrite the snapshots and golden files that tests compare with
   inventory  rewrite the list of Node.js releases; arguments are files like `SHASUMS256.txt` to take hashes from

@@ -6,7 +6,7 @@
 //!     a/ b/             its layers, by name
 //! ```
 
-use std::fs;
+use std::fs::{self, FileType};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -32,15 +32,31 @@ pub(crate) fn find(
         .iter()
         .map(|buildpack| {
             let directory = layers_directory.join(buildpack.id.replace('/', "_"));
-            let layers = entries(&directory)?.into_iter().filter(|path| is_directory(path)).collect();
+            // A link to a directory is no layer.
+            let layers = entries(&directory)?.into_iter().filter(|entry| entry.kind.is_dir());
+            let layers = layers.map(|entry| entry.path).collect();
             Ok(BuildpackLayers { api: buildpack.api, layers })
         })
         .collect()
 }
 
+/// What is in a directory.
+struct Entry {
+    path: PathBuf,
+    /// Of the entry itself; the directory says it without another call.
+    kind: FileType,
+}
+
+impl Entry {
+    /// Whether it is a regular file, or a link to one.
+    fn is_file(&self) -> bool {
+        self.kind.is_file() || self.kind.is_symlink() && self.path.is_file()
+    }
+}
+
 /// The entries of a directory, sorted by the bytes of their names; none where
 /// there is no such directory.
-pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn entries(directory: &Path) -> Result<Vec<Entry>, Failure> {
     let cannot = |error: io::Error| {
         Failure::launch(format!("cannot read the directory `{}`: {error}", directory.display()))
     };
@@ -51,33 +67,25 @@ pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
         }
         Err(error) => return Err(cannot(error)),
     };
-    let mut paths =
-        reader.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(cannot)?;
-    paths.sort_unstable_by(|left, right| left.file_name().cmp(&right.file_name()));
-    Ok(paths)
+    let mut entries = reader
+        .map(|entry| entry.and_then(|entry| Ok(Entry { path: entry.path(), kind: entry.file_type()? })))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(cannot)?;
+    entries.sort_unstable_by(|left, right| left.path.file_name().cmp(&right.path.file_name()));
+    Ok(entries)
 }
 
 /// The regular files of a directory, and links to such, sorted.
 pub(crate) fn files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
-    Ok(entries(directory)?.into_iter().filter(|path| path.is_file()).collect())
+    Ok(entries(directory)?.into_iter().filter(Entry::is_file).map(|entry| entry.path).collect())
 }
 
 /// As [`files`], but a link that leads nowhere is an error: what it should say is missing (ENV-12).
 pub(crate) fn files_without_dangling_links(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let mut files = Vec::new();
-    for path in entries(directory)? {
-        match path.metadata() {
-            Ok(metadata) if metadata.is_file() => files.push(path),
-            Ok(_) => {}
-            Err(error) => {
-                return Err(Failure::launch(format!("cannot read `{}`: {error}", path.display())));
-            }
-        }
+    let entries = entries(directory)?;
+    for Entry { path, .. } in entries.iter().filter(|entry| entry.kind.is_symlink()) {
+        path.metadata()
+            .map_err(|error| Failure::launch(format!("cannot read `{}`: {error}", path.display())))?;
     }
-    Ok(files)
-}
-
-/// A directory itself; a link to one is not a layer.
-fn is_directory(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
+    Ok(entries.into_iter().filter(Entry::is_file).map(|entry| entry.path).collect())
 }

@@ -266,8 +266,9 @@ mod tests {
         assert_eq!(process.working_directory, Path::new("/workspace"));
     }
 
+    /// LAU-27, LAU-28, LAU-29
     #[test]
-    fn lau_27_to_29_shell_processes() {
+    fn a_shell_process_is_a_script_or_words() {
         let shell = |args: &[&str]| metadata::Process {
             command: vec!["echo $A".into()],
             args: args.iter().map(ToString::to_string).collect(),

@@ -58,6 +58,9 @@ impl Report {
     }
 
     /// The text of the file.
+    ///
+    /// # Panics
+    /// Never: texts and sizes of files fit into TOML.
     #[must_use]
     pub fn to_toml(&self) -> String {
         text(self)

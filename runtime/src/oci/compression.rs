@@ -22,9 +22,8 @@ pub fn decompress<R: Read + 'static>(blob: R) -> io::Result<Box<dyn Read>> {
     let start = blob.fill_buf()?;
     Ok(match start {
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(blob)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(Zstd::new(blob)),
-        // A blob may start with a frame that is to be skipped.
-        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Box::new(Zstd::new(blob)),
+        // The second is a frame that is to be skipped, which may come first.
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Box::new(Zstd::new(blob)),
         _ => Box::new(blob),
     })
 }

@@ -100,17 +100,16 @@ pub fn run(
     let name = inputs.previous_image.as_ref().unwrap_or(output);
     let app = images.find(name)?.ok_or_else(|| RebaserError::NoSuchImage { name: name.clone() })?.image;
 
-    let (run_image_name, run_image) = match &inputs.run_image {
-        Some(name) => (name.clone(), run_image(images, name)?),
-        None => {
-            let names = recorded_run_image(&app, inputs.api)?.ok_or(RebaserError::NoRunImage)?;
-            let Some(best) = best_mirror(images, name, &names) else {
-                let names = std::iter::once(names.image).chain(names.mirrors).collect();
-                return Err(RebaserError::NoMirror { names });
-            };
-            (best.to_owned(), run_image(images, best)?)
-        }
+    let run_image_name = if let Some(name) = &inputs.run_image {
+        name.clone()
+    } else {
+        let names = recorded_run_image(&app, inputs.api)?.ok_or(RebaserError::NoRunImage)?;
+        let best = best_mirror(images, name, &names).map(str::to_owned);
+        best.ok_or_else(|| RebaserError::NoMirror {
+            names: std::iter::once(names.image).chain(names.mirrors).collect(),
+        })?
     };
+    let run_image = run_image(images, &run_image_name)?;
     let request = RebaseRequest {
         app: &app,
         run_image: NewRunImage {

@@ -4,6 +4,7 @@
 //! their ratio are printed. The peer is Buildah, which also makes an OCI image
 //! from a directory without a daemon; it runs no buildpacks, it copies.
 
+mod launcher;
 mod node;
 
 use std::collections::BTreeMap;
@@ -27,8 +28,13 @@ const BIG_BYTES: u32 = 1024 * 1024;
 const SAMPLE: Duration = Duration::from_millis(2);
 
 /// The library's benchmarks, then whole commands; with the argument `node` only
-/// the one beside npm.
+/// the one beside npm, with `launcher` only the start of a process in an image.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    if arguments == ["launcher"] {
+        setup::for_builds()?;
+        embed::build_launchers()?;
+        return launcher::run();
+    }
     embed::run()?;
     if arguments == ["node"] {
         build_wapack()?;
@@ -42,6 +48,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let bench = Bench::new()?;
     bench.sample()?;
     bench.big_layers()?;
+    launcher::run()?;
     node::run(&bench.wapack, &bench.directory)
 }
 

@@ -299,9 +299,7 @@ fn rbs_08_targets_fit() {
         } else {
             let text = |[os, architecture, variant, name, version]: Target| {
                 let system = [os, architecture, variant].join("/");
-                TargetText(
-                    [&system.trim_end_matches('/').to_owned(), name, version].join(" ").trim_end().to_owned(),
-                )
+                TargetText([system.trim_end_matches('/'), name, version].join(" ").trim_end().to_owned())
             };
             case.needs_force(&Refusal::Target { app: text(of_app), run_image: text(of_run_image) });
         }

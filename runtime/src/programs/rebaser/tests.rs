@@ -102,6 +102,7 @@ impl Fixture {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "short for fields that may be left out")]
 fn text(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
@@ -188,7 +189,7 @@ fn rbs_04_no_layer_of_the_app_is_read() {
     let blob = fixture.find(APP).image.layers[1].blob.clone();
     let size = fs::metadata(&blob).unwrap().len();
     fs::write(&blob, "x".repeat(usize::try_from(size).unwrap())).unwrap();
-    fs::set_permissions(&blob, std::fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&blob, std::fs::Permissions::from_mode(0o000)).unwrap();
     fixture.run(&fixture.inputs(&[APP])).unwrap();
     let rebased = fixture.find(APP).image;
     assert_eq!(rebased.layers.len(), 2);
