@@ -15,6 +15,7 @@ pub mod labels;
 pub mod launch;
 pub mod layer;
 pub mod order;
+pub mod project_toml;
 pub mod run_toml;
 pub mod sbom;
 pub mod slice;
