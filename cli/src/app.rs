@@ -17,6 +17,7 @@ use wapack_runtime::grant::{Grant, is_source_name};
 use wapack_runtime::lifecycle::AppRequest;
 use wapack_runtime::network::{SourcePlace, parse_base};
 use wapack_runtime::policy::{Origins, Policy};
+use wapack_runtime::source::Selection;
 use wapack_runtime::store::{Store, StoreError};
 
 use crate::args::{AppArguments, PolicyArguments};
@@ -43,7 +44,7 @@ pub(crate) struct App {
     environment: BTreeMap<String, String>,
     exec_env: ExecEnv,
     worker: WorkerCommand,
-    excluded: Vec<PathBuf>,
+    selection: Selection,
     keep_work_dir: bool,
 }
 
@@ -76,7 +77,7 @@ impl App {
             environment,
             exec_env: ExecEnv::default(),
             worker: worker()?,
-            excluded,
+            selection: Selection { excluded, ..Selection::default() },
             keep_work_dir: arguments.keep_work_dir,
         })
     }
@@ -106,7 +107,7 @@ impl App {
     pub(crate) fn request<'a>(&'a self, target: &'a Target, cancel: &'a Cancel) -> AppRequest<'a> {
         AppRequest {
             source: &self.source,
-            excluded: &self.excluded,
+            selection: &self.selection,
             builder: &self.builder,
             store: &self.store,
             policy: &self.policy,

@@ -30,7 +30,7 @@ use crate::phase::export::{ExportRequest, Exported, Launcher, LauncherMode, RunI
 use crate::phase::keep::keep;
 use crate::phase::restore::restore;
 use crate::policy::{Isolation, Policy};
-use crate::source::Source;
+use crate::source::{Selection, Source};
 use crate::sources::Sources;
 use crate::store::{CompiledKey, ImageCache, Store, WorkDir};
 use crate::tree::{Tree, TreeLimits};
@@ -51,9 +51,8 @@ pub fn worker_user() -> Option<u32> {
 pub struct AppRequest<'a> {
     /// The app's directory; never written.
     pub source: &'a Path,
-    /// Absolute paths, without links, that take no part where they lie in the
-    /// app's directory: the output, the store.
-    pub excluded: &'a [PathBuf],
+    /// What of it takes part. Absolute paths in it are without links.
+    pub selection: &'a Selection,
     pub builder: &'a Builder,
     pub store: &'a Store,
     pub policy: &'a Policy,
@@ -222,7 +221,7 @@ struct Site {
 
 impl Site {
     fn prepare(request: &AppRequest<'_>, events: &mut dyn EventSink) -> Result<Self, Error> {
-        let source = Source::scan_without(request.source, request.excluded, request.cancel)?;
+        let source = Source::scan(request.source, request.selection, request.cancel)?;
         for message in &source.warnings {
             events.event(Event::Warning { message: message.clone() });
         }

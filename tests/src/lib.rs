@@ -19,6 +19,7 @@ use wapack_runtime::lifecycle::{self, AppRequest, BuildRequest};
 use wapack_runtime::network::{NetworkSettings, SourcePlace, SourceSettings, SourceTrust};
 use wapack_runtime::phase::export::{Exported, Launcher, LauncherMode, RunImage};
 use wapack_runtime::policy::Policy;
+use wapack_runtime::source::Selection;
 use wapack_runtime::sources::Sources;
 use wapack_runtime::store::Store;
 
@@ -92,7 +93,7 @@ pub fn build(
     let request = BuildRequest {
         app: AppRequest {
             source: &job.app,
-            excluded: &[],
+            selection: &Selection::default(),
             builder: &builder,
             store: &store,
             policy: surroundings.policy,

@@ -70,10 +70,11 @@ impl Ignore {
         let mut include_prefixes = Vec::new();
         for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             let line_number = index + 1;
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
+            // Only in the first column a `#` begins a comment; `.` says nothing, for historical reasons.
+            if line.starts_with('#') || matches!(line.trim(), "" | "." | "./") {
                 continue;
             }
+            let line = line.trim();
             let (is_include, pattern) = match line.strip_prefix('!') {
                 Some(pattern) => (true, pattern.trim()),
                 None => (false, line),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::dockerignore::IGNORE_FILE;
 use crate::cancel::Cancelled;
+use crate::cnb::project_toml::PROJECT_FILE;
 use crate::fault::{Diagnose, Fault};
 use crate::walk::{self, WalkError};
 
@@ -34,6 +35,9 @@ pub enum SourceError {
     /// The ignore file cannot be used.
     #[error("`{IGNORE_FILE}` is not valid{}: {message}", line.map(|line| format!(" in line {line}")).unwrap_or_default())]
     Ignore { line: Option<usize>, message: String },
+    /// A pattern of `project.toml` cannot be used.
+    #[error("the pattern `{pattern}` is not valid: {message}")]
+    Pattern { pattern: String, message: &'static str },
     /// Something changed while the build ran.
     #[error("`{path}` changed while it was built")]
     Changed { path: String },
@@ -50,6 +54,7 @@ impl Diagnose for SourceError {
             Self::BadNames { .. } => "source.bad_names",
             Self::TooDeep { .. } => "source.too_deep",
             Self::Ignore { .. } => "source.bad_ignore_file",
+            Self::Pattern { .. } => "source.bad_pattern",
             Self::Changed { .. } => "source.changed",
             Self::Cancelled(_) => "build.cancelled",
         }
@@ -74,6 +79,9 @@ impl Diagnose for SourceError {
             )),
             Self::TooDeep { .. } => Some(format!("leave it out with `{IGNORE_FILE}`")),
             Self::Changed { .. } => Some("build again when nothing writes to the directory".into()),
+            Self::Pattern { .. } => Some(format!(
+                "patterns of `include` and `exclude` in `{PROJECT_FILE}` are those of `.gitignore`"
+            )),
             Self::Io { .. } | Self::Ignore { .. } | Self::Cancelled(_) => None,
         }
     }

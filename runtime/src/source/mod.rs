@@ -4,12 +4,15 @@
 //! never followed, patterns cost linear time, and what cannot become part of
 //! an image is one clear error before anything runs.
 
+mod credentials;
 mod dockerignore;
 mod error;
+mod gitignore;
 mod recheck;
 mod scan;
 
 pub use self::error::SourceError;
+pub use self::scan::Selection;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -38,8 +41,7 @@ pub struct Source {
     pub warnings: Vec<String>,
     /// Whether a process of another user could read everything that takes part.
     pub world_readable: bool,
-    /// Absolute paths that take no part.
-    excluded: Vec<PathBuf>,
+    selection: Selection,
     prints: Vec<Print>,
     directories: Directories,
 }

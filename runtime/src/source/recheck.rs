@@ -72,7 +72,7 @@ impl Source {
         if self.is_untouched(cancel)? {
             return Ok(());
         }
-        let now = Self::scan_without(&self.root, &self.excluded, cancel)?;
+        let now = Self::scan(&self.root, &self.selection, cancel)?;
         let changed = |print: &Print| Err(SourceError::Changed { path: shown(&print.path) });
         for (before, after) in self.prints.iter().zip(&now.prints) {
             if before != after {

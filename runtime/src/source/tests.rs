@@ -1,6 +1,7 @@
 use super::dockerignore::{IGNORE_FILE, Ignore, MAX_IGNORE_PATTERNS};
 use super::recheck::Directories;
 use super::*;
+use crate::cnb::project_toml::FileChoice;
 use crate::fault::Diagnose as _;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -18,6 +19,10 @@ fn app(files: &[&str]) -> tempfile::TempDir {
     temp
 }
 
+fn scan(path: &Path) -> Result<Source, SourceError> {
+    Source::scan(path, &Selection::default(), &Cancel::default())
+}
+
 fn hidden(source: &Source) -> Vec<&str> {
     source.hidden.iter().map(|path| path.to_str().unwrap()).collect()
 }
@@ -29,8 +34,9 @@ fn what_a_build_writes_into_the_app_takes_no_part() {
     std::fs::create_dir(root.join("out")).unwrap();
     std::fs::write(root.join("out/index.json"), "{}").unwrap();
     std::fs::write(root.join(".dockerignore"), "!out\n").unwrap();
+    let excluded = vec![root.join("out"), "/elsewhere".into()];
     let source =
-        Source::scan_without(&root, &[root.join("out"), "/elsewhere".into()], &Cancel::default()).unwrap();
+        Source::scan(&root, &Selection { excluded, ..Selection::default() }, &Cancel::default()).unwrap();
     assert!(source.hidden.contains(Path::new("out")));
     std::fs::write(root.join("out/more"), "x").unwrap();
     source.recheck(&Cancel::default()).unwrap();
@@ -39,12 +45,12 @@ fn what_a_build_writes_into_the_app_takes_no_part() {
 #[test]
 fn git_is_hidden_wherever_it_stands() {
     let temp = app(&["index.html", ".git/config", "sub/.git/config", "sub/.gitignore"]);
-    let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
+    let source = scan(temp.path()).unwrap();
     assert_eq!(hidden(&source), [".git", "sub/.git"]);
     assert_eq!((source.entries, source.bytes), (3, 10 + 14));
     let included = app(&[".git/config"]);
     std::fs::write(included.path().join(IGNORE_FILE), "!.git\n!.git/config\n").unwrap();
-    assert_eq!(hidden(&Source::scan(included.path(), &Cancel::default()).unwrap()), [".git"]);
+    assert_eq!(hidden(&scan(included.path()).unwrap()), [".git"]);
 }
 
 #[test]
@@ -86,6 +92,8 @@ fn patterns_of_the_ignore_file() {
         ("a+(b)", "a+(b)", true),
         ("{a,b}", "a", false),
         ("# a\n\na ", "a", true),
+        (" # a", "# a", true),
+        (".\n./", "a", false),
         ("a\n!a", "a", false),
         ("!a\na", "a", true),
         ("*\n!a", "a", false),
@@ -110,7 +118,7 @@ fn patterns_of_the_ignore_file() {
 fn a_file_wanted_below_an_excluded_directory_is_there() {
     let temp = app(&["a/keep/x", "a/drop", "b/y", "c"]);
     std::fs::write(temp.path().join(IGNORE_FILE), "*\n!a/keep\n!c\n").unwrap();
-    let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
+    let source = scan(temp.path()).unwrap();
     assert_eq!(hidden(&source), [IGNORE_FILE, "a/drop", "b"]);
 }
 
@@ -122,7 +130,7 @@ fn bad_ignore_files_are_errors_with_their_line() {
     }
     let temp = app(&["x"]);
     symlink("/etc/passwd", temp.path().join(IGNORE_FILE)).unwrap();
-    assert_eq!(Source::scan(temp.path(), &Cancel::default()).unwrap_err().id(), "source.bad_ignore_file");
+    assert_eq!(scan(temp.path()).unwrap_err().id(), "source.bad_ignore_file");
 }
 
 /// I4: a pattern that takes backtracking matchers forever.
@@ -151,7 +159,7 @@ fn i1_links_are_kept_and_never_followed() {
     ] {
         symlink(target, temp.path().join(name)).unwrap();
     }
-    let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
+    let source = scan(temp.path()).unwrap();
     assert_eq!((source.entries, source.bytes), (7, 4));
     let copy = tempfile::tempdir().unwrap();
     source.copy_to(copy.path(), &Cancel::default()).unwrap();
@@ -166,26 +174,26 @@ fn i2_bad_names_are_one_error_that_lists_ten() {
         std::fs::write(temp.path().join(format!("new\nline{n:02}")), "").unwrap();
     }
     std::fs::write(temp.path().join(OsStr::from_bytes(b"latin\xe4")), "").unwrap();
-    let error = Source::scan(temp.path(), &Cancel::default()).unwrap_err();
+    let error = scan(temp.path()).unwrap_err();
     let text = error.to_string();
     assert!(text.starts_with("12 names can not be used: `latin\\xe4`, `new\\nline00`"), "{text}");
     assert_eq!(text.matches('`').count(), 20);
     assert!(!text.contains('\n'));
     // Left out, they do no harm.
     std::fs::write(temp.path().join(IGNORE_FILE), "new*\nlatin*\n").unwrap();
-    Source::scan(temp.path(), &Cancel::default()).unwrap();
+    scan(temp.path()).unwrap();
 }
 
 #[test]
 fn special_files_are_refused_and_sockets_left_out() {
     let temp = app(&["file"]);
     let _listener = UnixListener::bind(temp.path().join("socket")).unwrap();
-    let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
+    let source = scan(temp.path()).unwrap();
     assert_eq!(hidden(&source), ["socket"]);
     assert_eq!(source.warnings, ["`socket` is a socket and is left out"]);
     let fifo = temp.path().join("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
-    let error = Source::scan(temp.path(), &Cancel::default()).unwrap_err();
+    let error = scan(temp.path()).unwrap_err();
     assert_eq!(error.id(), "source.special_file");
     assert_eq!(error.to_string(), "`pipe` is a FIFO, which cannot be part of an image");
 }
@@ -207,7 +215,7 @@ fn i3_every_change_is_noticed_and_named() {
     ];
     for (index, (name, change)) in changes.iter().enumerate() {
         let temp = app(&["b/file", "c"]);
-        let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
+        let source = scan(temp.path()).unwrap();
         source.recheck(&Cancel::default()).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(20));
         change(temp.path());
@@ -220,7 +228,7 @@ fn i3_every_change_is_noticed_and_named() {
 #[test]
 fn i3_a_hidden_file_may_come_and_go() {
     let temp = app(&["b/file", ".git/index"]);
-    let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
+    let source = scan(temp.path()).unwrap();
     std::fs::write(temp.path().join(".git/new"), "").unwrap();
     std::fs::write(temp.path().join("b/.git"), "").unwrap();
     source.recheck(&Cancel::default()).unwrap();
@@ -230,11 +238,11 @@ fn i3_a_hidden_file_may_come_and_go() {
 fn readable_by_others_or_not() {
     let temp = app(&["a/file"]);
     set_mode(temp.path(), 0o755).unwrap();
-    assert!(Source::scan(temp.path(), &Cancel::default()).unwrap().world_readable);
+    assert!(scan(temp.path()).unwrap().world_readable);
     for (path, mode) in [("a/file", 0o600), ("a", 0o750), ("", 0o700), ("a", 0o754)] {
         let before = std::fs::metadata(temp.path().join(path)).unwrap().mode() & 0o7777;
         set_mode(&temp.path().join(path), mode).unwrap();
-        assert!(!Source::scan(temp.path(), &Cancel::default()).unwrap().world_readable, "{path} {mode:o}");
+        assert!(!scan(temp.path()).unwrap().world_readable, "{path} {mode:o}");
         set_mode(&temp.path().join(path), before).unwrap();
     }
 }
@@ -245,7 +253,7 @@ fn a_copy_has_the_modes_of_an_image_and_no_hidden_file() {
     set_mode(&temp.path().join("bin/run"), 0o710).unwrap();
     set_mode(&temp.path().join("bin"), 0o700).unwrap();
     set_mode(&temp.path().join("secret"), 0o600).unwrap();
-    let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
+    let source = scan(temp.path()).unwrap();
     let copy = tempfile::tempdir().unwrap();
     source.copy_to(copy.path(), &Cancel::default()).unwrap();
     for (path, mode) in [("bin", 0o755), ("bin/run", 0o755), ("secret", 0o644)] {
@@ -260,7 +268,7 @@ fn a_copy_has_the_modes_of_an_image_and_no_hidden_file() {
 fn a_missing_directory_and_a_file_have_a_hint() {
     let temp = app(&["file"]);
     for name in ["missing", "file"] {
-        let error = Source::scan(&temp.path().join(name), &Cancel::default()).unwrap_err();
+        let error = scan(&temp.path().join(name)).unwrap_err();
         assert_eq!(error.id(), "source.missing");
         assert!(error.hint().unwrap().contains("--path"));
     }
@@ -292,7 +300,7 @@ fn i3_a_quick_look_says_untouched_only_of_what_is() {
     for (index, (expected, change)) in cases.into_iter().enumerate() {
         let temp = app(&["b/file", "c", ".git/index"]);
         std::fs::write(temp.path().join(IGNORE_FILE), ".git\n").unwrap();
-        let mut source = Source::scan(temp.path(), &Cancel::default()).unwrap();
+        let mut source = scan(temp.path()).unwrap();
         assert!(!source.is_untouched(&Cancel::default()).unwrap(), "directories were just made");
         settle(&mut source);
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -305,7 +313,7 @@ fn i3_a_quick_look_says_untouched_only_of_what_is() {
 fn directories_settle_when_nobody_touches_them() {
     let temp = app(&["b/file"]);
     let now = SystemTime::now();
-    let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
+    let source = scan(temp.path()).unwrap();
     let at = |seconds| {
         let later = now + std::time::Duration::from_secs(seconds);
         Directories::new(source.directories.prints.clone(), later).are_settled
@@ -316,12 +324,103 @@ fn directories_settle_when_nobody_touches_them() {
 #[test]
 fn a_cancelled_scan_and_copy_end() {
     let temp = app(&["file"]);
-    let source = Source::scan(temp.path(), &Cancel::default()).unwrap();
+    let source = scan(temp.path()).unwrap();
     let cancel = Cancel::default();
     cancel.cancel();
-    assert_eq!(Source::scan(temp.path(), &cancel).unwrap_err().id(), "build.cancelled");
+    assert_eq!(
+        Source::scan(temp.path(), &Selection::default(), &cancel).unwrap_err().id(),
+        "build.cancelled"
+    );
     assert_eq!(source.recheck(&cancel).unwrap_err().id(), "build.cancelled");
     let copy = tempfile::tempdir().unwrap();
     assert_eq!(source.copy_to(copy.path(), &cancel).unwrap_err().id(), "build.cancelled");
     assert_eq!(std::fs::read_dir(copy.path()).unwrap().count(), 0);
+}
+
+fn selected(path: &Path, files: FileChoice) -> Result<Source, SourceError> {
+    Source::scan(path, &Selection { files: Some(files), ..Selection::default() }, &Cancel::default())
+}
+
+fn list(patterns: &[&str]) -> Vec<String> {
+    patterns.iter().map(|&pattern| pattern.to_owned()).collect()
+}
+
+#[test]
+fn prj_04_include_keeps_only_what_matches_and_exclude_drops_it() {
+    let temp = app(&["src/main", "src/tmp/x", "docs/a", "docs/b/c", "README", "deep/er/keep", "deep/er/not"]);
+    for (files, expected) in [
+        (FileChoice::All, vec![]),
+        (FileChoice::Exclude(list(&["docs", "tmp/"])), vec!["docs", "src/tmp"]),
+        (FileChoice::Exclude(list(&["/*", "!/src"])), vec!["README", "deep", "docs"]),
+        // As in git: below a directory that is left out nothing comes back.
+        (FileChoice::Exclude(list(&["docs", "!docs/a"])), vec!["docs"]),
+        (FileChoice::Include(list(&["/src"])), vec!["README", "deep", "docs"]),
+        (FileChoice::Include(list(&["keep", "a"])), vec!["README", "deep/er/not", "docs/b", "src"]),
+        (FileChoice::Include(list(&["src", "!src/tmp"])), vec!["README", "deep", "docs", "src/tmp"]),
+        (FileChoice::Include(list(&["**/c"])), vec!["README", "deep", "docs/a", "src"]),
+        (FileChoice::Include(vec![]), vec!["README", "deep", "docs", "src"]),
+    ] {
+        let source = selected(temp.path(), files.clone()).unwrap();
+        assert_eq!(hidden(&source), expected, "{files:?}");
+        let copy = tempfile::tempdir().unwrap();
+        source.copy_to(copy.path(), &Cancel::default()).unwrap();
+        let copied = scan(copy.path()).unwrap();
+        assert_eq!((copied.entries, copied.bytes), (source.entries, source.bytes), "{files:?}");
+    }
+    let error = selected(temp.path(), FileChoice::Exclude(list(&["a["]))).unwrap_err();
+    assert_eq!(error.id(), "source.bad_pattern");
+}
+
+#[test]
+fn a_dockerignore_beside_a_project_file_says_nothing_and_is_warned_of() {
+    let temp = app(&["a", "b"]);
+    std::fs::write(temp.path().join(IGNORE_FILE), "a\n").unwrap();
+    let source = selected(temp.path(), FileChoice::All).unwrap();
+    assert_eq!(hidden(&source), [""; 0]);
+    assert!(source.warnings[0].starts_with("`.dockerignore` says nothing beside `project.toml`"));
+    assert_eq!(hidden(&scan(temp.path()).unwrap()), ["a"]);
+}
+
+#[test]
+fn git_takes_part_only_when_it_is_asked_for_by_name() {
+    let temp = app(&["a", ".git/config", "sub/.git/config"]);
+    let source = |files| hidden(&selected(temp.path(), files).unwrap()).join(" ");
+    assert_eq!(source(FileChoice::Include(list(&["*"]))), ".git sub/.git");
+    assert_eq!(source(FileChoice::Exclude(list(&["!.git"]))), ".git sub/.git");
+    assert_eq!(source(FileChoice::Include(list(&["/a", "/.git"]))), "sub");
+    assert_eq!(source(FileChoice::Include(list(&["a", ".git/**"]))), "sub");
+    let all = Selection { with_git: true, ..Selection::default() };
+    assert_eq!(hidden(&Source::scan(temp.path(), &all, &Cancel::default()).unwrap()), [""; 0]);
+}
+
+#[test]
+fn files_that_look_like_keys_are_one_warning() {
+    let temp = app(&["a", "deploy/.env", "left/.env", ".git/id_rsa"]);
+    let warnings = |source: Source| source.warnings;
+    let left = selected(temp.path(), FileChoice::Exclude(list(&["left"]))).unwrap();
+    assert_eq!(
+        warnings(left),
+        ["`deploy/.env` looks like a key or a credential and would get into the image; leave out what \
+          has to stay private, by `exclude` in `project.toml` or by `.dockerignore`"]
+    );
+    for number in 0..12 {
+        std::fs::create_dir(temp.path().join(format!("k{number:02}"))).unwrap();
+        std::fs::write(temp.path().join(format!("k{number:02}/id_rsa")), "x").unwrap();
+    }
+    let all = warnings(scan(temp.path()).unwrap());
+    assert_eq!(all.len(), 1);
+    assert!(all[0].starts_with("`deploy/.env`, `k00/id_rsa`, "), "{all:?}");
+    assert!(all[0].contains("`k08/id_rsa` and 4 more look like keys or credentials"), "{all:?}");
+}
+
+/// I3: what a list of what to keep would keep comes in late, into a directory that had nothing of it.
+#[test]
+fn i3_a_late_file_that_is_wanted_is_noticed() {
+    let temp = app(&["keep", "other/x"]);
+    let source = selected(temp.path(), FileChoice::Include(list(&["keep"]))).unwrap();
+    std::fs::write(temp.path().join("other/y"), "").unwrap();
+    source.recheck(&Cancel::default()).unwrap();
+    std::fs::write(temp.path().join("other/keep"), "").unwrap();
+    let error = source.recheck(&Cancel::default()).unwrap_err();
+    assert_eq!(error.to_string(), "`other` changed while it was built");
 }
