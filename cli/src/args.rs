@@ -184,18 +184,31 @@ pub(crate) struct AppArguments {
     #[arg(short, long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) path: PathBuf,
 
-    /// The buildpacks at hand and their order: `builtin`, or a directory with `order.toml`
-    #[arg(short = 'B', long, value_name = "DIR", default_value = "builtin", value_hint = ValueHint::DirPath)]
-    pub(crate) builder: PathBuf,
+    /// What the app says of itself [default: `project.toml` in its directory, if it is there]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) descriptor: Option<PathBuf>,
 
-    /// A buildpack's directory, or `ID[@VERSION]` of one in the builder; given more than once, they
-    /// build in this order, instead of the builder's own
+    /// Let `.git` take part, which is left out otherwise
+    #[arg(long)]
+    pub(crate) include_git: bool,
+
+    /// The buildpacks at hand and their order: `builtin`, or a directory with `order.toml`
+    /// [default: what `project.toml` says, or `builtin`]
+    #[arg(short = 'B', long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) builder: Option<PathBuf>,
+
+    /// A buildpack's directory, `ID[@VERSION]` of one in the builder, or `from=builder` for its order;
+    /// given more than once, they build in this order, instead of the builder's own
     #[arg(short, long = "buildpack", value_name = "BUILDPACK")]
     pub(crate) buildpacks: Vec<OsString>,
 
     /// A variable for the buildpacks; without `=VALUE` it has the value it has here
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
     pub(crate) environment: Vec<OsString>,
+
+    /// A file of variables, one `NAME=VALUE` a line, as for docker; `--env` wins over it
+    #[arg(long = "env-file", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) env_files: Vec<PathBuf>,
 
     /// The system the image is for, such as `linux/arm64` [default: that of the run image, or this machine's]
     #[arg(long, value_name = "OS/ARCH")]

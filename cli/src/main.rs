@@ -5,16 +5,19 @@
 
 mod app;
 mod args;
+mod buildpacks;
 mod commands;
 mod directories;
 mod discovery;
 mod embedded;
+mod environment;
 mod exit;
 mod failure;
 mod image_name;
 mod output;
 mod place;
 mod progress;
+mod project;
 mod report;
 mod signals;
 mod style;

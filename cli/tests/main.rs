@@ -8,5 +8,6 @@ mod config;
 mod errors;
 mod help;
 mod inspect;
+mod project;
 mod signals;
 mod site;

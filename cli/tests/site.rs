@@ -99,6 +99,40 @@ impl Site {
         Some(directory)
     }
 
+    fn blob(&self, layout: &str, digest: &serde_json::Value) -> Vec<u8> {
+        let name = digest.as_str().unwrap().replace("sha256:", "blobs/sha256/");
+        std::fs::read(self.path().join(layout).join(name)).unwrap()
+    }
+
+    /// The manifest of the first image of a layout.
+    pub(crate) fn manifest(&self, layout: &str) -> serde_json::Value {
+        let index = std::fs::read(self.path().join(layout).join("index.json")).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+        serde_json::from_slice(&self.blob(layout, &index["manifests"][0]["digest"])).unwrap()
+    }
+
+    /// The configuration of the first image of a layout.
+    pub(crate) fn configuration(&self, layout: &str) -> serde_json::Value {
+        serde_json::from_slice(&self.blob(layout, &self.manifest(layout)["config"]["digest"])).unwrap()
+    }
+
+    /// Everything but directories in the layers of the first image of a layout, sorted.
+    pub(crate) fn layer_names(&self, layout: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        for layer in self.manifest(layout)["layers"].as_array().unwrap() {
+            let bytes = self.blob(layout, &layer["digest"]);
+            let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(bytes.as_slice()));
+            for entry in archive.entries().unwrap() {
+                let entry = entry.unwrap();
+                if !entry.header().entry_type().is_dir() {
+                    names.push(entry.path().unwrap().display().to_string());
+                }
+            }
+        }
+        names.sort();
+        names
+    }
+
     /// Directories of builds that are under way, or were left behind.
     pub(crate) fn work_directories(&self) -> usize {
         std::fs::read_dir(self.path().join(".cache/wapack/work")).map_or(0, Iterator::count)

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use serde_json::json;
 use wapack_runtime::cancel::Cancel;
-use wapack_runtime::cnb::labels::ProjectMetadata;
 use wapack_runtime::cnb::target::{Distro, Target};
 use wapack_runtime::lifecycle::{self, BuildRequest};
 use wapack_runtime::limits::show_bytes;
@@ -65,7 +64,7 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
         },
         user,
         process_type: arguments.image.process_type.as_ref(),
-        project: &ProjectMetadata::default(),
+        project: &app.project,
         output: &layout,
     };
     let exported = lifecycle::build(&request, output);

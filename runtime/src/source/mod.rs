@@ -24,7 +24,17 @@ use rustix::fs::{FileType, Mode, OFlags};
 use self::error::shown;
 use self::recheck::{Directories, Print};
 use crate::cancel::Cancel;
+use crate::cnb::project_toml::ProjectDescriptor;
+use crate::toml_text::{self, TomlFileError};
 use crate::walk::{self, Entry, Status, Step};
+
+/// Reads a `project.toml`.
+///
+/// # Errors
+/// When it cannot be read, or is not valid, with line and column.
+pub fn read_project(path: &Path) -> Result<ProjectDescriptor, TomlFileError> {
+    toml_text::read_with(path, ProjectDescriptor::parse)
+}
 
 /// A source directory as it was when it was scanned.
 #[derive(Debug, Clone)]
