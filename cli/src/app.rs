@@ -47,10 +47,12 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Reads what the arguments name. `outputs` take no part in the app, wherever they are.
+    /// Reads what the arguments name. `outputs` take no part in the app, wherever they are;
+    /// with `verify` nothing in the store is believed by its seal alone.
     pub(crate) fn prepare(
         arguments: &AppArguments,
         outputs: &[PathBuf],
+        verify: bool,
         output: &mut Output,
     ) -> Result<Self, Failure> {
         let project = Project::read(&arguments.path, arguments.descriptor.as_deref(), output)?;
@@ -58,7 +60,10 @@ impl App {
             environment::variables(&project.descriptor.env, &arguments.env_files, &arguments.environment)?;
         let (policy, origins) = policy(&arguments.policy)?;
         let cache = directories::cache(arguments.cache_dir.as_deref())?;
-        let (store, warnings) = Store::open(&cache)?;
+        let (mut store, warnings) = Store::open(&cache)?;
+        if verify {
+            store.verify_everything();
+        }
         for warning in warnings {
             output.warning(&warning);
         }

@@ -95,6 +95,8 @@ pub(crate) enum InputError {
     OutputNotADirectory { path: PathBuf },
     #[error("`{value}` is not an image to build upon")]
     RunImage { value: String },
+    #[error("`{value}` is not an image to take layers from")]
+    PreviousImage { value: String },
     #[error("cannot use the run image `{value}`")]
     RunImageUnreadable { value: String, source: LayoutError },
     #[error("the run image is for `{found}`, not for `{wanted}`")]
@@ -177,6 +179,7 @@ impl Diagnose for InputError {
                 "input.output"
             }
             Self::RunImage { .. } | Self::RunImageUnreadable { .. } => "input.run_image",
+            Self::PreviousImage { .. } => "input.previous_image",
             Self::RunImageTarget { .. } | Self::Target { .. } | Self::NoLauncher { .. } => "input.target",
             Self::User { .. } => "input.user",
             Self::Variable { .. }
@@ -225,6 +228,7 @@ impl Diagnose for InputError {
             Self::RunImage { .. } => {
                 "it is `scratch`, or an image of an OCI layout: `--run-image oci:DIR[:REF]`"
             }
+            Self::PreviousImage { .. } => "it is an image of an OCI layout: `--previous-image oci:DIR[:REF]`",
             Self::RunImageUnreadable { source, .. } => return source.hint(),
             Self::RunImageTarget { .. } => "leave out `--target`, or name a run image for it",
             Self::Target { .. } | Self::NoLauncher { .. } => "targets are `linux/amd64` and `linux/arm64`",

@@ -12,6 +12,7 @@ mod discovery;
 mod embedded;
 mod environment;
 mod exit;
+mod explain;
 mod failure;
 mod image_name;
 mod output;

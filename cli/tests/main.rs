@@ -5,7 +5,9 @@
 
 mod build;
 mod config;
+mod earlier;
 mod errors;
+mod flags;
 mod help;
 mod inspect;
 mod project;

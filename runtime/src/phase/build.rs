@@ -5,6 +5,7 @@
 //! looked at only after its call has ended, through descriptors and never
 //! through a link.
 
+mod explain;
 mod layer_files;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,13 +17,14 @@ use fs_err as fs;
 
 pub(crate) use self::layer_files::{BadLayer, merge};
 
+use self::explain::Explained;
 use self::layer_files::write_environment;
 use crate::cancel::{Cancel, Cancelled};
 use crate::catalog::Buildpack;
 use crate::cnb::build_plan::BuildPlan;
-use crate::cnb::env::{Environment, LayerEnvironment, LayerRoots, apply_build};
+use crate::cnb::env::{self, Environment, LayerEnvironment, LayerRoots, apply_build};
 use crate::cnb::id::{BuildpackRef, ExecEnv, LayerName};
-use crate::cnb::layer::LayerTypes;
+use crate::cnb::layer::{EnvironmentChange, LayerTypes};
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
 use crate::executor::{
@@ -237,7 +239,17 @@ fn build_one(
         }
         failure => failure.into(),
     })?;
-    take_outputs(request, buildpack, &inputs, outputs, &cached.layers, workspace, progress)
+    let before = progress.outcome.kept.len();
+    let made: Vec<LayerOutput> = outputs.layers.clone();
+    take_outputs(request, buildpack, &inputs, outputs, &cached.layers, workspace, progress)?;
+    let explained =
+        Explained { buildpack: reference, version_was: cached.version.as_deref(), cached: &cached.layers };
+    let claimed = made.iter().filter(|layer| layer.types != LayerTypes::default());
+    for (layer, kept) in claimed.zip(&progress.outcome.kept[before..]) {
+        events.event(explained.layer(layer, &kept.contents));
+    }
+    explained.dropped(&made).for_each(|event| events.event(event));
+    Ok(())
 }
 
 /// UNM-01 to UNM-03: the entries this buildpack provides and nobody met before.
@@ -398,12 +410,9 @@ fn take_outputs(
             }
         }
         let built = &mut progress.outcome.built;
-        built.launch_sboms.extend(
-            layer
-                .sboms
-                .iter()
-                .filter(|_| layer.types.launch)
-                .map(|sbom| (reference.id.clone(), Some(layer.name.clone()), sbom.clone())),
+        let sboms = if layer.types.launch { &mut built.launch_sboms } else { &mut built.build_sboms };
+        sboms.extend(
+            layer.sboms.iter().map(|sbom| (reference.id.clone(), Some(layer.name.clone()), sbom.clone())),
         );
         progress.outcome.kept.push(KeptLayer {
             cache_key: layer.cache_key.clone(),
@@ -441,6 +450,7 @@ fn take_outputs(
     built
         .launch_sboms
         .extend(outputs.launch_sboms.into_iter().map(|sbom| (reference.id.clone(), None, sbom)));
+    built.build_sboms.extend(outputs.build_sboms.into_iter().map(|sbom| (reference.id.clone(), None, sbom)));
     built.app_links.extend(outputs.app_links.into_iter().map(|link| (reference.id.clone(), link)));
     built.buildpacks.push(BuiltBuildpack {
         reference: reference.clone(),
@@ -466,7 +476,7 @@ fn layer_contents(
     let known = cached.iter().find(|known| known.name == layer.name);
     let directory = inputs.layers_work_directory.join(layer.name.as_str());
     let changes = inputs.layers_work_directory.join(format!("{}{CHANGES}", layer.name));
-    let same_environment = known.is_some_and(|known| known.environment == layer.environment);
+    let same_environment = known.is_some_and(|known| is_same(&known.environment, &layer.environment));
     let bad = |error: BadLayer| match error {
         BadLayer::Io(source) => BuildError::Io { buildpack: buildpack.clone(), source },
         BadLayer::Cancelled(cancelled) => BuildError::Cancelled(cancelled),
@@ -517,6 +527,11 @@ fn layer_contents(
             Ok((fresh(&directory), KeptContents::Fresh(directory)))
         }
     }
+}
+
+/// Whether two lists of changes make the same files.
+fn is_same(left: &[EnvironmentChange], right: &[EnvironmentChange]) -> bool {
+    left == right || env::files(left).is_ok_and(|left| env::files(right).is_ok_and(|right| left == right))
 }
 
 /// Space that a file system keeps back, or that one small write does not need.

@@ -10,4 +10,5 @@ pub mod detect;
 pub mod export;
 pub mod keep;
 pub mod restore;
+pub mod sboms;
 pub mod values;

@@ -29,6 +29,8 @@ pub struct RestoredBuildpack {
     pub layers: Vec<CachedLayer>,
     /// TOML text of `store.toml`.
     pub store: Option<String>,
+    /// The version that left it, as far as it is known.
+    pub version: Option<String>,
 }
 
 impl Restored {
@@ -91,6 +93,8 @@ pub struct Built {
     pub labels: Vec<Label>,
     /// Of the whole launch image of a buildpack, or of one launch layer.
     pub launch_sboms: Vec<(BuildpackId, Option<LayerName>, Sbom)>,
+    /// The same, of what is not in the image.
+    pub build_sboms: Vec<(BuildpackId, Option<LayerName>, Sbom)>,
     /// The app as the last buildpack left it.
     pub app: Tree,
     /// Links from the app into layers, made in the image only.

@@ -94,6 +94,9 @@ impl BlobStore for Store {
 
 impl Notes for Store {
     fn note(&self, name: &str) -> Option<String> {
+        if self.verifies() {
+            return None;
+        }
         let record: NoteRecord = self.read_record(&note_name(name))?;
         (record.name == name).then_some(record.text)
     }
@@ -127,7 +130,7 @@ impl Store {
         };
         if status.kind == FileType::RegularFile && status.size == expected.size {
             let seal = Seal::from_status(&status);
-            if seal == expected.seal {
+            if seal == expected.seal && !self.verifies() {
                 return found(seal);
             }
             if let Some(seal) = reseal(&path, &expected.digest) {
