@@ -308,12 +308,17 @@ mod tests {
     #[test]
     fn img_12_what_a_thread_compressed_before_leaves_no_trace() {
         let mut data = Vec::new();
-        for file in 0..4000_u32 {
-            data.extend_from_slice(format!("/layers/acme/file-{file:05}").as_bytes());
+        let mut state = 1_u64;
+        for file in 0..4100 {
+            data.extend_from_slice(format!("/layers/acme/big/file-{file:05}").as_bytes());
+            data.resize(data.len().next_multiple_of(512) - 400, 0);
+            let size = "0000644\0001750\0001750\000000000020\002263621301\0";
+            data.extend_from_slice(format!("{size}{:06o}\0 0", 5000 + file % 700).as_bytes());
             data.resize(data.len().next_multiple_of(512), 0);
-            data.extend(
-                sample(40 + file as usize % 97).iter().map(|byte| byte.wrapping_add(file.to_le_bytes()[0])),
-            );
+            for _ in 0..2 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                data.extend_from_slice(&(state ^ (state >> 32)).to_le_bytes());
+            }
             data.resize(data.len().next_multiple_of(512), 0);
         }
         let dictionary_of = |at: usize| &data[at.saturating_sub(DICTIONARY_BYTES)..at];

@@ -280,6 +280,23 @@ mod tests {
         assert!(store.take_warnings().is_empty());
     }
 
+    /// Damage that no time tells of: the seal is that of the wrong bytes.
+    #[test]
+    fn wrong_bytes_under_the_right_seal_are_a_miss_where_they_are_verified() {
+        let temp = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(temp.path()).unwrap();
+        let blob = commit(&store);
+        rewrite(&blob.path, |bytes| bytes[0] ^= 1);
+        let name = index_name(&diff_id(), ENCODER);
+        let mut record: IndexRecord = store.read_record(&name).unwrap();
+        record.blob.seal = Seal::from_status(&Status::of(&blob.path).unwrap());
+        store.write_record(&name, &record).unwrap();
+        assert_eq!(store.find(&diff_id(), ENCODER), Some(blob));
+        store.verify_everything();
+        assert_eq!(store.find(&diff_id(), ENCODER), None);
+        assert_eq!(store.take_warnings().len(), 1);
+    }
+
     #[test]
     fn a_blob_that_is_not_committed_leaves_nothing() {
         let temp = tempfile::tempdir().unwrap();

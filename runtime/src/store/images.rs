@@ -791,6 +791,76 @@ mod tests {
         std::fs::read_dir(image.join("trees")).unwrap().next().unwrap().unwrap().path()
     }
 
+    /// Damage that no time tells of: the record's digest is not that of the tree.
+    #[test]
+    fn a_tree_that_is_not_what_was_recorded_is_a_miss_only_where_it_is_verified() {
+        let temp = tempfile::tempdir().unwrap();
+        let open = |verifies: bool| {
+            let (mut store, _) = Store::open(temp.path()).unwrap();
+            if verifies {
+                store.verify_everything();
+            }
+            store
+        };
+        commit(&open(true), "one");
+        assert_eq!(contents(&open(true).image(TENANT, IMAGE)), "one");
+        let store = open(false);
+        let name = store.image(TENANT, IMAGE).record_name();
+        let mut record: ImageRecord = store.read_record(&name).unwrap();
+        let tree = |record: &mut ImageRecord| {
+            record.buildpacks.get_mut(&id()).unwrap().layers.values_mut().next().unwrap().tree.take().unwrap()
+        };
+        let mut stored = tree(&mut record);
+        let holder = store.image(TENANT, IMAGE).trees().join(&stored.name).join(TREE);
+        assert_eq!(stored.digest, Some(digest_of_tree(&holder).unwrap()));
+        stored.digest = Some("sha256:0".to_owned());
+        let layers = &mut record.buildpacks.get_mut(&id()).unwrap().layers;
+        layers.values_mut().next().unwrap().tree = Some(stored);
+        store.write_record(&name, &record).unwrap();
+        assert_eq!(store.image(TENANT, IMAGE).layers(&id()).len(), 1);
+        assert!(store.take_warnings().is_empty());
+        let verifying = open(true);
+        assert!(verifying.image(TENANT, IMAGE).layers(&id()).is_empty());
+        assert_eq!(verifying.take_warnings().len(), 1);
+    }
+
+    #[test]
+    fn a_digest_of_a_tree_covers_names_contents_modes_and_links() {
+        type Change = fn(&Path);
+        let changes: [Change; 5] = [
+            |root| std::fs::write(root.join("bin/node"), "two").unwrap(),
+            |root| std::fs::rename(root.join("bin/node"), root.join("bin/nope")).unwrap(),
+            |root| std::fs::set_permissions(root.join("bin/node"), PermissionsExt::from_mode(0o755)).unwrap(),
+            |root| std::fs::create_dir(root.join("empty")).unwrap(),
+            |root| {
+                std::fs::remove_file(root.join("link")).unwrap();
+                std::os::unix::fs::symlink("elsewhere", root.join("link")).unwrap();
+            },
+        ];
+        for (index, change) in changes.iter().enumerate() {
+            let temp = tempfile::tempdir().unwrap();
+            std::fs::create_dir(temp.path().join("bin")).unwrap();
+            std::fs::write(temp.path().join("bin/node"), "one").unwrap();
+            std::os::unix::fs::symlink("bin", temp.path().join("link")).unwrap();
+            let before = digest_of_tree(temp.path()).unwrap();
+            assert_eq!(digest_of_tree(temp.path()).unwrap(), before);
+            change(temp.path());
+            assert_ne!(digest_of_tree(temp.path()).unwrap(), before, "change {index}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_is_forgotten_leaves_no_tree() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(temp.path()).unwrap();
+        commit(&store, "one");
+        store.forget_image(TENANT, IMAGE).unwrap();
+        assert!(store.image(TENANT, IMAGE).is_empty());
+        assert_eq!(count_trees(&store), 0);
+        store.forget_image(TENANT, "never built").unwrap();
+        assert_eq!(store.take_warnings(), [""; 0]);
+    }
+
     #[test]
     fn a_changed_file_is_newer_than_its_seal() {
         let temp = tempfile::tempdir().unwrap();

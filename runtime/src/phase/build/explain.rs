@@ -54,6 +54,7 @@ impl Explained<'_> {
     }
 }
 
+/// Why the buildpack got an empty directory.
 fn why_anew(layer: &LayerOutput, known: Option<&CachedLayer>) -> LayerReason {
     let Some(known) = known else {
         let only_for_the_build = layer.types.build && !layer.types.cache;
@@ -65,5 +66,100 @@ fn why_anew(layer: &LayerOutput, known: Option<&CachedLayer>) -> LayerReason {
         LayerReason::KeyChanged { old: known.cache_key.clone(), new: layer.cache_key.clone() }
     } else {
         LayerReason::ContentsMissing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAUNCH: LayerTypes = LayerTypes { launch: true, build: false, cache: false };
+    const CACHED: LayerTypes = LayerTypes { launch: true, build: false, cache: true };
+    const BUILD: LayerTypes = LayerTypes { launch: false, build: true, cache: false };
+
+    fn layer(name: &str, types: LayerTypes, key: &str, contents: LayerContents) -> LayerOutput {
+        LayerOutput {
+            name: name.parse().unwrap(),
+            types,
+            cache_key: key.to_owned(),
+            contents,
+            metadata: String::new(),
+            environment: Vec::new(),
+            sboms: Vec::new(),
+        }
+    }
+
+    fn known(name: &str, types: LayerTypes, key: &str) -> CachedLayer {
+        CachedLayer {
+            name: name.parse().unwrap(),
+            types,
+            cache_key: key.to_owned(),
+            metadata: String::new(),
+            environment: Vec::new(),
+            sboms: Vec::new(),
+            exported: None,
+            tree: None,
+        }
+    }
+
+    #[test]
+    fn each_reason_has_its_case() {
+        let buildpack = BuildpackRef { id: "a/b".parse().unwrap(), version: "1".parse().unwrap() };
+        let cached = [known("x", CACHED, "1"), known("gone", LAUNCH, "")];
+        let explained = Explained { buildpack: &buildpack, version_was: Some("1"), cached: &cached };
+        let fresh = || KeptContents::Fresh("/x".into());
+        let say = |layer: &LayerOutput, kept: KeptContents| match explained.layer(layer, &kept) {
+            Event::LayerExplained { fate, reason, version_was: None, .. } => (fate, reason),
+            other => panic!("{other:?}"),
+        };
+        let written = |name, types, key| layer(name, types, key, LayerContents::Written);
+        let key = |key: &str| LayerReason::SameKey { key: key.to_owned() };
+        for (layer, kept, fate, reason) in [
+            (
+                layer("x", CACHED, "1", LayerContents::Restored),
+                KeptContents::Unchanged,
+                LayerFate::Reused,
+                key("1"),
+            ),
+            (layer("x", CACHED, "1", LayerContents::Kept), KeptContents::Nothing, LayerFate::Kept, key("1")),
+            (
+                layer("x", CACHED, "1", LayerContents::Restored),
+                fresh(),
+                LayerFate::Changed,
+                LayerReason::EnvironmentChanged,
+            ),
+            (
+                layer("x", CACHED, "1", LayerContents::Updated { hidden: vec![] }),
+                fresh(),
+                LayerFate::Changed,
+                LayerReason::WrittenTo,
+            ),
+            (written("x", CACHED, "1"), fresh(), LayerFate::Rebuilt, LayerReason::ContentsMissing),
+            (
+                written("x", CACHED, "2"),
+                fresh(),
+                LayerFate::Rebuilt,
+                LayerReason::KeyChanged { old: "1".into(), new: "2".into() },
+            ),
+            (
+                written("x", LAUNCH, "2"),
+                fresh(),
+                LayerFate::Rebuilt,
+                LayerReason::TypesChanged { old: CACHED, new: LAUNCH },
+            ),
+            (written("y", CACHED, "1"), fresh(), LayerFate::Rebuilt, LayerReason::NoEarlierLayer),
+            (written("y", BUILD, "1"), fresh(), LayerFate::Rebuilt, LayerReason::NeverCached),
+        ] {
+            assert_eq!(say(&layer, kept), (fate, reason), "{layer:?}");
+        }
+        let made = [written("x", CACHED, "1")];
+        let dropped: Vec<Event> = explained.dropped(&made).collect();
+        assert!(
+            matches!(&dropped[..], [Event::LayerExplained { layer, fate: LayerFate::Dropped, .. }] if layer == "gone"),
+            "{dropped:?}"
+        );
+        let newer = Explained { version_was: Some("0.9"), ..explained };
+        let event = newer.layer(&made[0], &fresh());
+        assert!(matches!(event, Event::LayerExplained { version_was: Some(was), .. } if was == "0.9"));
     }
 }
