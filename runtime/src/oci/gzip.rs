@@ -231,6 +231,7 @@ mod tests {
 
     use super::*;
     use crate::oci::digest::Digest;
+    use crate::oci::layer::{LayerWriter, Owner};
 
     /// Half noise, half text, so that blocks differ in how well they compress.
     fn sample(bytes: usize) -> Vec<u8> {
@@ -304,23 +305,22 @@ mod tests {
         }
     }
 
-    /// Short texts between long runs of zeroes, as small files in a tar.
+    /// With a layer of many small files, for which it made a difference.
     #[test]
     fn img_12_what_a_thread_compressed_before_leaves_no_trace() {
-        let mut data = Vec::new();
+        let owner = Owner { uid: 1000, gid: 1000 };
+        let mut layer = LayerWriter::new(Vec::new());
         let mut state = 1_u64;
         for file in 0..4100 {
-            data.extend_from_slice(format!("/layers/acme/big/file-{file:05}").as_bytes());
-            data.resize(data.len().next_multiple_of(512) - 400, 0);
-            let size = "0000644\0001750\0001750\000000000020\002263621301\0";
-            data.extend_from_slice(format!("{size}{:06o}\0 0", 5000 + file % 700).as_bytes());
-            data.resize(data.len().next_multiple_of(512), 0);
+            let mut contents = Vec::new();
             for _ in 0..2 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                data.extend_from_slice(&(state ^ (state >> 32)).to_le_bytes());
+                contents.extend((state ^ (state >> 32)).to_le_bytes());
             }
-            data.resize(data.len().next_multiple_of(512), 0);
+            let name = format!("/layers/test_big/big/file-{file:05}");
+            layer.file(name.as_bytes(), 0o644, owner, 16, contents.as_slice()).unwrap();
         }
+        let data = layer.finish().unwrap();
         let dictionary_of = |at: usize| &data[at.saturating_sub(DICTIONARY_BYTES)..at];
         let mut expected = HEADER.to_vec();
         for (number, block) in data.chunks(BLOCK_BYTES).enumerate() {
