@@ -276,8 +276,8 @@ impl ProjectDescriptor {
     pub fn metadata(&self) -> ProjectMetadata {
         let Project { version, source_url, .. } = &self.project;
         let entry = |name: &str, text: &String| {
-            let value = Value::String(text.clone());
-            (!text.is_empty()).then(|| BTreeMap::from([(name.to_owned(), value)])).unwrap_or_default()
+            let value = Some(text).filter(|text| !text.is_empty()).map(|text| Value::String(text.clone()));
+            value.map(|value| (name.to_owned(), value)).into_iter().collect::<BTreeMap<_, _>>()
         };
         let is_told = !version.is_empty() || !source_url.is_empty();
         ProjectMetadata {

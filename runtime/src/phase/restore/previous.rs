@@ -63,7 +63,7 @@ pub fn note_layer_keys(outcome: &mut Outcome) {
     // A buildpack cannot say this of another one's layers.
     outcome.built.labels.retain(|label| label.key != LAYERS_LABEL);
     if !keys.is_empty() {
-        let value = serde_json::to_string(&keys).expect("invariant: all keys are strings");
+        let value = serde_json::json!(keys).to_string();
         outcome.built.labels.push(Label { key: LAYERS_LABEL.to_owned(), value });
     }
 }
