@@ -154,8 +154,8 @@ impl Assembly<'_> {
         }
         let path = text.and_then(file_address).unwrap_or_else(|| PathBuf::from(value));
         if path.is_dir() {
-            let directory = fs_err::canonicalize(&path)
-                .map_err(|source| InputError::Unreadable { path, source: source.into() })?;
+            let directory =
+                fs_err::canonicalize(&path).map_err(|source| InputError::Unreadable { path, source })?;
             return self.add_directory(&directory).map(drop);
         }
         if path.is_file() {
@@ -276,7 +276,9 @@ impl Assembly<'_> {
         for part in self.parts {
             match part {
                 Part::Member(member) => {
-                    groups.iter_mut().for_each(|group| group.members.push(member.clone()));
+                    for group in &mut groups {
+                        group.members.push(member.clone());
+                    }
                 }
                 // There is one group before, for there is one such part at most.
                 Part::Order => {

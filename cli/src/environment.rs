@@ -90,7 +90,7 @@ fn read(path: &Path) -> Result<String, InputError> {
     }
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = before.split(|byte| *byte == b'\n').count();
         InputError::VariableFile { path: path.to_owned(), line, rule: "it is not UTF-8" }
     })
 }

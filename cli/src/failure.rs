@@ -256,7 +256,6 @@ impl Diagnose for InputError {
             Self::BuildpackRemote { .. } => "put it into a directory, and name that with `--buildpack DIR`",
             Self::OrderTwice => "name it once",
             Self::Project(TomlFileError::Io { .. }) => "name a file that is there with `--descriptor`",
-            Self::Project(_) => return None,
             Self::ProjectLink { .. } => "name the file it leads to with `--descriptor`",
             Self::ProjectBuilder { .. } => {
                 "take the built-in builder with `--builder builtin`, or a directory with `--builder DIR`"
@@ -270,13 +269,12 @@ impl Diagnose for InputError {
             Self::ProjectScript { .. } => {
                 "make it a component (see `docs/writing-a-buildpack.md`), or name other buildpacks with `--buildpack`"
             }
-            Self::ProjectVariable { .. } => return None,
             Self::VariableFile { .. } => "a line is `NAME=VALUE`, `NAME`, or a comment that begins with `#`",
             Self::VariableFileUnreadable { .. } => "name a file that is there with `--env-file`",
             Self::Inspect { .. } => {
                 "name a buildpack's directory, a `.wasm` file, or an image as `oci:DIR[:REF]`; `--host` is this machine"
             }
-            Self::Unreadable { .. } => return None,
+            Self::Project(_) | Self::ProjectVariable { .. } | Self::Unreadable { .. } => return None,
             Self::SourceFlag { .. } => {
                 "write `--source npm=https://mirror.example/npm/` or `--source npm=DIR`"
             }

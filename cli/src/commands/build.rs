@@ -144,19 +144,14 @@ fn previous_image(value: &OsStr) -> Result<LayoutPlace, InputError> {
 /// # Spec
 /// IMG-06: a value of the variable that is not a number is warned of and ignored.
 fn created(named: Option<CreationTime>, output: &mut Output) -> Option<u64> {
-    let chosen = match named {
-        Some(chosen) => chosen,
-        None => {
-            let value = std::env::var_os(SOURCE_DATE_EPOCH).filter(|value| !value.is_empty())?;
-            match value.to_str().map(str::parse) {
-                Some(Ok(seconds @ CreationTime::Seconds(_))) => seconds,
-                _ => {
-                    output
-                        .warning(&format!("`{SOURCE_DATE_EPOCH}` is not a number of seconds and is ignored"));
-                    return None;
-                }
-            }
-        }
+    let of_variable = || std::env::var_os(SOURCE_DATE_EPOCH).filter(|value| !value.is_empty());
+    let chosen = if let Some(chosen) = named {
+        chosen
+    } else if let Some(Ok(CreationTime::Seconds(seconds))) = of_variable()?.to_str().map(str::parse) {
+        CreationTime::Seconds(seconds)
+    } else {
+        output.warning(&format!("`{SOURCE_DATE_EPOCH}` is not a number of seconds and is ignored"));
+        return None;
     };
     match chosen {
         CreationTime::Seconds(seconds) => Some(seconds),
@@ -244,8 +239,12 @@ fn summary(exported: &Exported, image: &str, tags: &[String], layout: &Path, out
     }
     let layers = exported.image.layers.len();
     let strong = output.terminal.out.strong(image);
-    let names: String =
-        tags.iter().map(|tag| format!("\n  also as   {}", place::show(layout, tag))).collect();
+    let names = tags.iter().fold(String::new(), |names, tag| {
+        names
+            + "
+  also as   "
+            + &place::show(layout, tag)
+    });
     output.say(&format!(
         "\nSuccessfully built image {strong}\n  digest    {digest}\n  size      {} in {layers} {}\n  \
          where     {place}{names}\n  look      skopeo inspect {place}\n  run       podman run --rm -p 8080:8080 {place}",
