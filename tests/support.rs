@@ -187,6 +187,9 @@ impl Site {
             process_type: None,
             npm: self.npm.clone(),
             offline: self.offline,
+            clear_cache: false,
+            verify: false,
+            previous: None,
         }
     }
 

@@ -2,32 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::ffi::{OsStr, OsString};
-use std::io;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use wapack_runtime::cancel::Cancel;
-use wapack_runtime::catalog::{Builder, Buildpack, Catalog};
-use wapack_runtime::cnb::id::{BuildpackId, BuildpackRef, BuildpackVersion, ExecEnv};
-use wapack_runtime::cnb::order::{Order, OrderGroup, OrderMember};
+use wapack_runtime::catalog::Builder;
+use wapack_runtime::cnb::id::ExecEnv;
+use wapack_runtime::cnb::labels::ProjectMetadata;
 use wapack_runtime::cnb::target::Target;
 use wapack_runtime::executor::worker::WorkerCommand;
 use wapack_runtime::grant::{Grant, is_source_name};
 use wapack_runtime::lifecycle::AppRequest;
 use wapack_runtime::network::{SourcePlace, parse_base};
 use wapack_runtime::policy::{Origins, Policy};
-use wapack_runtime::store::{Store, StoreError};
+use wapack_runtime::source::Selection;
+use wapack_runtime::store::Store;
 
 use crate::args::{AppArguments, PolicyArguments};
+use crate::buildpacks;
 use crate::directories;
 use crate::discovery::{self, Environment, Network, Question};
-use crate::embedded;
+use crate::environment;
 use crate::failure::{Failure, InputError};
 use crate::output::Output;
-
-/// The word for the builder that is part of this program.
-const BUILTIN: &str = "builtin";
+use crate::project::Project;
 
 /// The variable that has buildpacks choose versions anew.
 const UPDATE_VARIABLE: &str = "WAPACK_UPDATE";
@@ -43,28 +40,34 @@ pub(crate) struct App {
     environment: BTreeMap<String, String>,
     exec_env: ExecEnv,
     worker: WorkerCommand,
-    excluded: Vec<PathBuf>,
+    selection: Selection,
+    /// What the image says of where its source came from.
+    pub(crate) project: ProjectMetadata,
     keep_work_dir: bool,
 }
 
 impl App {
-    /// Reads what the arguments name. `outputs` take no part in the app, wherever they are.
+    /// Reads what the arguments name. `outputs` take no part in the app, wherever they are;
+    /// with `verify` nothing in the store is believed by its seal alone.
     pub(crate) fn prepare(
         arguments: &AppArguments,
         outputs: &[PathBuf],
+        verify: bool,
         output: &mut Output,
     ) -> Result<Self, Failure> {
-        let environment = environment(&arguments.environment)?;
+        let project = Project::read(&arguments.path, arguments.descriptor.as_deref(), output)?;
+        let environment =
+            environment::variables(&project.descriptor.env, &arguments.env_files, &arguments.environment)?;
         let (policy, origins) = policy(&arguments.policy)?;
         let cache = directories::cache(arguments.cache_dir.as_deref())?;
-        let (store, warnings) = Store::open(&cache)?;
+        let (mut store, warnings) = Store::open(&cache)?;
+        if verify {
+            store.verify_everything();
+        }
         for warning in warnings {
             output.warning(&warning);
         }
-        let mut builder = load_builder(&arguments.builder, &store)?;
-        if !arguments.buildpacks.is_empty() {
-            builder = with_buildpacks(&builder, &arguments.buildpacks, &store)?;
-        }
+        let builder = buildpacks::choose(arguments, &project, &policy, &store, output)?;
         let mut excluded: Vec<PathBuf> = outputs.iter().map(|path| directories::resolved(path)).collect();
         excluded.push(store.root().to_owned());
         Ok(Self {
@@ -76,7 +79,12 @@ impl App {
             environment,
             exec_env: ExecEnv::default(),
             worker: worker()?,
-            excluded,
+            selection: Selection {
+                excluded,
+                files: project.is_there.then(|| project.descriptor.files.clone()),
+                with_git: arguments.include_git,
+            },
+            project: project.descriptor.metadata(),
             keep_work_dir: arguments.keep_work_dir,
         })
     }
@@ -106,7 +114,7 @@ impl App {
     pub(crate) fn request<'a>(&'a self, target: &'a Target, cancel: &'a Cancel) -> AppRequest<'a> {
         AppRequest {
             source: &self.source,
-            excluded: &self.excluded,
+            selection: &self.selection,
             builder: &self.builder,
             store: &self.store,
             policy: &self.policy,
@@ -169,142 +177,6 @@ fn source_flag(text: &str) -> Result<(&str, SourcePlace), InputError> {
     }
 }
 
-/// What [`Store::builder`] can fail with.
-enum Unpack {
-    Store(StoreError),
-    Archive(io::Error),
-}
-
-impl From<StoreError> for Unpack {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-fn load_builder(named: &Path, store: &Store) -> Result<Builder, Failure> {
-    let digest_of_file = |path: &Path| store.digest_of_file(path);
-    if named == Path::new(BUILTIN) {
-        let directory = store
-            .builder(embedded::BUILDER_DIGEST, |directory| {
-                embedded::unpack_builder(directory).map_err(Unpack::Archive)
-            })
-            .map_err(|error| match error {
-                Unpack::Store(error) => Failure::Store(error),
-                Unpack::Archive(error) => Failure::Builtin(error),
-            })?;
-        return Ok(Builder::load(&directory, &digest_of_file)?);
-    }
-    let missing = |source| InputError::Builder { path: named.to_owned(), source };
-    let directory = named.canonicalize().map_err(missing)?;
-    if !directory.join("order.toml").is_file() {
-        return Err(InputError::NotABuilder { path: named.to_owned() }.into());
-    }
-    Ok(Builder::load(&directory, &digest_of_file)?)
-}
-
-/// The builder with an order of just these buildpacks. One from a directory
-/// takes the place of the builder's own of the same version.
-fn with_buildpacks(builder: &Builder, named: &[OsString], store: &Store) -> Result<Builder, Failure> {
-    let digest_of_file = |path: &Path| store.digest_of_file(path);
-    let mut catalog = Catalog::default();
-    let mut members = Vec::with_capacity(named.len());
-    for value in named {
-        let path = Path::new(value);
-        let buildpack = if path.is_dir() {
-            let directory = fs_err::canonicalize(path)
-                .map_err(|source| InputError::Unreadable { path: path.to_owned(), source })?;
-            let buildpack = Buildpack::load(&directory, &digest_of_file)?;
-            let reference = buildpack.reference.clone();
-            catalog.add(buildpack)?;
-            reference
-        } else if path.is_file() {
-            return Err(InputError::BuildpackFile { path: path.to_owned() }.into());
-        } else {
-            of_builder(builder, value)?
-        };
-        members.push(OrderMember { buildpack, optional: false, exec_envs: Vec::new() });
-    }
-    for buildpack in builder.catalog.iter() {
-        if catalog.get(&buildpack.reference).is_err() {
-            catalog.add(buildpack.clone())?;
-        }
-    }
-    let order = Order { groups: vec![OrderGroup { members }] };
-    Ok(Builder { catalog, order, extensions: Order::default() })
-}
-
-/// `ID[@VERSION]` of the builder.
-fn of_builder(builder: &Builder, value: &OsStr) -> Result<BuildpackRef, Failure> {
-    let missing = || InputError::Buildpack {
-        value: value.to_string_lossy().escape_debug().to_string(),
-        known: builder.catalog.iter().map(|buildpack| buildpack.reference.to_string()).collect(),
-    };
-    let text = value.to_str().ok_or_else(missing)?;
-    let (id, version) = match text.split_once('@') {
-        Some((id, version)) => (id, Some(version.parse::<BuildpackVersion>().map_err(|_| missing())?)),
-        None => (text, None),
-    };
-    let id: BuildpackId = id.parse().map_err(|_| missing())?;
-    if let Some(version) = version {
-        let reference = BuildpackRef { id, version };
-        return match builder.catalog.get(&reference) {
-            Ok(_) => Ok(reference),
-            Err(_) => Err(missing().into()),
-        };
-    }
-    let mut versions: Vec<BuildpackRef> = builder
-        .catalog
-        .iter()
-        .filter(|buildpack| buildpack.reference.id == id)
-        .map(|buildpack| buildpack.reference.clone())
-        .collect();
-    match (versions.pop(), versions.is_empty()) {
-        (Some(only), true) => Ok(only),
-        (Some(last), false) => {
-            versions.push(last);
-            let versions = versions.iter().map(ToString::to_string).collect();
-            Err(InputError::BuildpackVersions { id: id.to_string(), versions }.into())
-        }
-        (None, _) => Err(missing().into()),
-    }
-}
-
-/// `NAME=VALUE`, or `NAME` for the value it has here; later ones win.
-fn environment(arguments: &[OsString]) -> Result<BTreeMap<String, String>, InputError> {
-    let mut variables = BTreeMap::new();
-    for argument in arguments {
-        let bytes = argument.as_bytes();
-        let (name, value) = match bytes.iter().position(|byte| *byte == b'=') {
-            Some(equals) => (&bytes[..equals], Some(OsStr::from_bytes(&bytes[equals + 1..]).to_owned())),
-            None => (bytes, None),
-        };
-        let name = variable_name(name)?;
-        let value = match value {
-            Some(value) => value,
-            None => env::var_os(&name).ok_or_else(|| InputError::UnsetVariable { name: name.clone() })?,
-        };
-        let value = value.into_string().map_err(|_| InputError::VariableNotUtf8 { name: name.clone() })?;
-        variables.insert(name, value);
-    }
-    Ok(variables)
-}
-
-/// A name becomes a file of the platform directory.
-fn variable_name(name: &[u8]) -> Result<String, InputError> {
-    let shown = || String::from_utf8_lossy(name).escape_debug().to_string();
-    let refused = |rule| InputError::Variable { name: shown(), rule };
-    let Ok(text) = std::str::from_utf8(name) else { return Err(refused("it is not UTF-8")) };
-    match text {
-        "" => Err(refused("it is empty")),
-        "." | ".." => Err(refused("it is not a file name")),
-        _ if text.contains('/') => Err(refused("it has a `/`")),
-        _ if text.chars().any(char::is_control) => Err(refused("it has control characters")),
-        _ if text.len() > 255 => Err(refused("it is longer than 255 bytes")),
-        _ if text.starts_with("CNB_") => Err(refused("names that start with `CNB_` are the specification's")),
-        _ => Ok(text.to_owned()),
-    }
-}
-
 /// A target as it is written: `linux/amd64`, `linux/arm64/v8`.
 pub(crate) fn target(text: &str) -> Result<Target, InputError> {
     let refused = || InputError::Target { value: text.escape_debug().to_string() };
@@ -336,16 +208,6 @@ pub(crate) fn host_target() -> Target {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn variables_are_checked_by_name() {
-        let read = |arguments: &[&str]| environment(&arguments.iter().map(Into::into).collect::<Vec<_>>());
-        let variables = read(&["A=1", "B=", "A=2=3"]).unwrap();
-        assert_eq!(variables, BTreeMap::from([("A".into(), "2=3".into()), ("B".into(), String::new())]));
-        for argument in ["", "=x", ".=1", "..=1", "a/b=1", "a\nb=1", "CNB_X=1", "WAPACK_SURELY_NOT_SET"] {
-            assert!(read(&[argument]).is_err(), "{argument:?}");
-        }
-    }
 
     #[test]
     fn targets_are_those_there_is_a_launcher_for() {

@@ -31,6 +31,8 @@ Examples:
   wapack build --path samples/website --output oci:image demo/website
   wapack build --run-image oci:base:debian --env NODE_ENV=production my/app:1.0
   wapack build --buildpack ./my-buildpack --buildpack wapack/procfile my/app
+  wapack build --env-file .env.build --tag my/app:1.0 --tag my/app:1 my/app
+  wapack build --explain my/app             why each layer was made anew, or was not
 
 The image is written to an OCI layout, a directory, under its full name:
   skopeo inspect oci:image:demo/website:latest
@@ -50,6 +52,7 @@ Examples:
   wapack detect --path samples/website
   wapack detect --buildpack ./my-buildpack
   wapack detect --explain                   why this group, and no other
+  wapack detect --descriptor ci/project.toml
 
 Exit codes: 0 somebody takes part, 20 nobody does, 21 nobody does and at least one went wrong.";
 
@@ -153,6 +156,10 @@ pub(crate) struct BuildArguments {
     #[arg(long, value_name = "IMAGE", default_value = "scratch")]
     pub(crate) run_image: OsString,
 
+    /// Another name of the same image; may be given more than once
+    #[arg(short, long = "tag", value_name = "NAME")]
+    pub(crate) tags: Vec<String>,
+
     /// Have buildpacks choose versions anew; otherwise what an earlier build chose stays while it fits
     #[arg(long)]
     pub(crate) update: bool,
@@ -162,6 +169,31 @@ pub(crate) struct BuildArguments {
 
     #[command(flatten)]
     pub(crate) image: ImageArguments,
+
+    #[command(flatten)]
+    pub(crate) earlier: EarlierArguments,
+}
+
+/// What an earlier build left, and what becomes of it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Earlier builds")]
+pub(crate) struct EarlierArguments {
+    /// Forget first what was kept for this image
+    #[arg(long)]
+    pub(crate) clear_cache: bool,
+
+    /// An image to take unchanged layers from when nothing is kept for this one, as `oci:DIR[:REF]`
+    /// [default: the one that is there under this name]
+    #[arg(long, value_name = "oci:DIR[:REF]")]
+    pub(crate) previous_image: Option<OsString>,
+
+    /// Say of each layer of a buildpack whether it was used again or made anew, and why
+    #[arg(long, conflicts_with = "quiet")]
+    pub(crate) explain: bool,
+
+    /// Read again everything that is kept, and make anew what is damaged
+    #[arg(long)]
+    pub(crate) verify: bool,
 }
 
 #[derive(Debug, Args)]
@@ -178,7 +210,44 @@ pub(crate) struct ImageArguments {
     /// The process to start [default: what the buildpacks say, often `web`]
     #[arg(long, visible_alias = "default-process", value_name = "TYPE")]
     pub(crate) process_type: Option<ProcessType>,
+
+    /// When the image says it was made: seconds since 1970, or `now`, which no second build repeats
+    /// [default: `SOURCE_DATE_EPOCH` if it is set, or 1980-01-01]
+    #[arg(long, value_name = "SECONDS|now")]
+    pub(crate) creation_time: Option<CreationTime>,
+
+    /// Write bills of materials there as well, below `layers/sbom/launch` and `layers/sbom/build`
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) sbom_output_dir: Option<PathBuf>,
 }
+
+/// When an image says it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CreationTime {
+    Now,
+    /// Since 1970.
+    Seconds(u64),
+}
+
+impl std::str::FromStr for CreationTime {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "now" => Ok(Self::Now),
+            seconds if seconds.bytes().all(|byte| byte.is_ascii_digit()) => seconds
+                .parse()
+                .ok()
+                .filter(|seconds| *seconds <= LAST_SECOND)
+                .map(Self::Seconds)
+                .ok_or("it is after the year 9999, or empty"),
+            _ => Err("it is neither `now` nor a number of seconds since 1970"),
+        }
+    }
+}
+
+/// Of the year 9999, beyond which dates in images have no spelling.
+const LAST_SECOND: u64 = 253_402_300_799;
 
 /// Whether the image gets a launcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -208,18 +277,31 @@ pub(crate) struct AppArguments {
     #[arg(short, long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) path: PathBuf,
 
-    /// The buildpacks at hand and their order: `builtin`, or a directory with `order.toml`
-    #[arg(short = 'B', long, value_name = "DIR", default_value = "builtin", value_hint = ValueHint::DirPath)]
-    pub(crate) builder: PathBuf,
+    /// What the app says of itself [default: `project.toml` in its directory, if it is there]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) descriptor: Option<PathBuf>,
 
-    /// A buildpack's directory, or `ID[@VERSION]` of one in the builder; given more than once, they
-    /// build in this order, instead of the builder's own
+    /// Let `.git` take part, which is left out otherwise
+    #[arg(long)]
+    pub(crate) include_git: bool,
+
+    /// The buildpacks at hand and their order: `builtin`, or a directory with `order.toml`
+    /// [default: what `project.toml` says, or `builtin`]
+    #[arg(short = 'B', long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) builder: Option<PathBuf>,
+
+    /// A buildpack's directory, `ID[@VERSION]` of one in the builder, or `from=builder` for its order;
+    /// given more than once, they build in this order, instead of the builder's own
     #[arg(short, long = "buildpack", value_name = "BUILDPACK")]
     pub(crate) buildpacks: Vec<OsString>,
 
     /// A variable for the buildpacks; without `=VALUE` it has the value it has here
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
     pub(crate) environment: Vec<OsString>,
+
+    /// A file of variables, one `NAME=VALUE` a line, as for docker; `--env` wins over it
+    #[arg(long = "env-file", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) env_files: Vec<PathBuf>,
 
     /// The system the image is for, such as `linux/arm64` [default: that of the run image, or this machine's]
     #[arg(long, value_name = "OS/ARCH")]

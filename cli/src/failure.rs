@@ -11,6 +11,7 @@ use wapack_runtime::oci::layout::LayoutError;
 use wapack_runtime::phase::rebase::RebaseError;
 use wapack_runtime::policy::PolicyError;
 use wapack_runtime::store::StoreError;
+use wapack_runtime::toml_text::TomlFileError;
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +103,8 @@ pub(crate) enum InputError {
     OutputNotADirectory { path: PathBuf },
     #[error("`{value}` is not an image to build upon")]
     RunImage { value: String },
+    #[error("`{value}` is not an image to take layers from")]
+    PreviousImage { value: String },
     #[error("cannot use the run image `{value}`")]
     RunImageUnreadable { value: String, source: LayoutError },
     #[error("`{value}` is not an image in an OCI layout")]
@@ -132,6 +135,32 @@ pub(crate) enum InputError {
     BuildpackFile { path: PathBuf },
     #[error("there are several versions of buildpack `{id}`")]
     BuildpackVersions { id: String, versions: Vec<String> },
+    #[error("the buildpack `{value}` is not on this machine")]
+    BuildpackRemote { value: String },
+    #[error("`from=builder` is there twice")]
+    OrderTwice,
+    #[error("cannot use the project file")]
+    Project(#[source] TomlFileError),
+    #[error("the project file `{}` is a symbolic link", path.display())]
+    ProjectLink { path: PathBuf },
+    #[error("the project file names the builder `{named}`, which is not a directory beside it")]
+    ProjectBuilder { named: String },
+    #[error("the project file leads out of the app's directory: `{named}`")]
+    ProjectPath { named: String },
+    #[error("the project file names the buildpack `{uri}`, which is not a directory beside it")]
+    ProjectUri { uri: String },
+    #[error("the project file gives `{uri}` another id than `{found}`")]
+    ProjectOtherId { uri: String, found: String },
+    #[error("the app's own buildpack takes the name of another one: `{id}`")]
+    ProjectTakesName { id: String },
+    #[error("buildpack `{id}` in line {line} of the project file is a script, which cannot be run here")]
+    ProjectScript { id: String, line: usize },
+    #[error("the project file has `{name}`, which cannot name a variable: {rule}")]
+    ProjectVariable { name: String, rule: &'static str },
+    #[error("`{}` is not a file of variables: line {line}: {rule}", path.display())]
+    VariableFile { path: PathBuf, line: usize, rule: &'static str },
+    #[error("cannot read the variables in `{}`", path.display())]
+    VariableFileUnreadable { path: PathBuf, source: std::io::Error },
     #[error("`{value}` is nothing that can be inspected")]
     Inspect { value: String },
     #[error("cannot read `{}`", path.display())]
@@ -163,15 +192,29 @@ impl Diagnose for InputError {
             }
             Self::RunImage { .. } | Self::RunImageUnreadable { .. } => "input.run_image",
             Self::NotInLayout { .. } | Self::Unnamed { .. } => "input.layout",
+            Self::PreviousImage { .. } => "input.previous_image",
             Self::RunImageTarget { .. } | Self::Target { .. } | Self::NoLauncher { .. } => "input.target",
             Self::User { .. } => "input.user",
-            Self::Variable { .. } | Self::UnsetVariable { .. } | Self::VariableNotUtf8 { .. } => {
-                "input.variable"
-            }
+            Self::Variable { .. }
+            | Self::UnsetVariable { .. }
+            | Self::VariableNotUtf8 { .. }
+            | Self::VariableFile { .. }
+            | Self::VariableFileUnreadable { .. } => "input.variable",
+            Self::Project(_)
+            | Self::ProjectLink { .. }
+            | Self::ProjectBuilder { .. }
+            | Self::ProjectPath { .. }
+            | Self::ProjectUri { .. }
+            | Self::ProjectOtherId { .. }
+            | Self::ProjectTakesName { .. }
+            | Self::ProjectScript { .. }
+            | Self::ProjectVariable { .. } => "input.project",
             Self::Builder { .. } | Self::NotABuilder { .. } => "input.builder",
-            Self::Buildpack { .. } | Self::BuildpackFile { .. } | Self::BuildpackVersions { .. } => {
-                "input.buildpack"
-            }
+            Self::Buildpack { .. }
+            | Self::BuildpackFile { .. }
+            | Self::BuildpackVersions { .. }
+            | Self::BuildpackRemote { .. }
+            | Self::OrderTwice => "input.buildpack",
             Self::Inspect { .. } | Self::Unreadable { .. } => "input.inspect",
             Self::SourceFlag { .. } | Self::SourceVariable { .. } => "input.source",
             Self::SourceSecret { .. } => "input.source_secret",
@@ -198,6 +241,7 @@ impl Diagnose for InputError {
             Self::RunImage { .. } => {
                 "it is `scratch`, or an image of an OCI layout: `--run-image oci:DIR[:REF]`"
             }
+            Self::PreviousImage { .. } => "it is an image of an OCI layout: `--previous-image oci:DIR[:REF]`",
             Self::RunImageUnreadable { source, .. } => return source.hint(),
             Self::NotInLayout { .. } => "it is written `oci:DIR` or `oci:DIR:REF`",
             Self::Unnamed { .. } => "say where the new one goes: `--output oci:DIR:REF`",
@@ -224,10 +268,28 @@ impl Diagnose for InputError {
             Self::BuildpackVersions { versions, .. } => {
                 return Some(format!("name one of {}", quoted(versions)));
             }
+            Self::BuildpackRemote { .. } => "put it into a directory, and name that with `--buildpack DIR`",
+            Self::OrderTwice => "name it once",
+            Self::Project(TomlFileError::Io { .. }) => "name a file that is there with `--descriptor`",
+            Self::ProjectLink { .. } => "name the file it leads to with `--descriptor`",
+            Self::ProjectBuilder { .. } => {
+                "take the built-in builder with `--builder builtin`, or a directory with `--builder DIR`"
+            }
+            Self::ProjectPath { .. } => "if the file is yours, name it with `--descriptor`",
+            Self::ProjectUri { .. } => "name a directory with `buildpack.toml`, relative to the project file",
+            Self::ProjectOtherId { .. } => "leave out the `id`, or name the other directory",
+            Self::ProjectTakesName { .. } => {
+                "give it an id of its own; or, if the project file is yours, name it with `--descriptor`"
+            }
+            Self::ProjectScript { .. } => {
+                "make it a component (see `docs/writing-a-buildpack.md`), or name other buildpacks with `--buildpack`"
+            }
+            Self::VariableFile { .. } => "a line is `NAME=VALUE`, `NAME`, or a comment that begins with `#`",
+            Self::VariableFileUnreadable { .. } => "name a file that is there with `--env-file`",
             Self::Inspect { .. } => {
                 "name a buildpack's directory, a `.wasm` file, or an image as `oci:DIR[:REF]`; `--host` is this machine"
             }
-            Self::Unreadable { .. } => return None,
+            Self::Project(_) | Self::ProjectVariable { .. } | Self::Unreadable { .. } => return None,
             Self::SourceFlag { .. } => {
                 "write `--source npm=https://mirror.example/npm/` or `--source npm=DIR`"
             }

@@ -5,17 +5,21 @@
 
 mod app;
 mod args;
+mod buildpacks;
 mod commands;
 mod directories;
 mod discovery;
 mod embedded;
+mod environment;
 mod exit;
+mod explain;
 mod failure;
 mod image_name;
 mod lifecycle;
 mod output;
 mod place;
 mod progress;
+mod project;
 mod report;
 mod signals;
 mod style;

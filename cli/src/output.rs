@@ -10,6 +10,7 @@ use wapack_runtime::text::{harmless, harmless_lines};
 
 use crate::args::{OutputFormat, Speech};
 use crate::exit;
+use crate::explain;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::report;
@@ -31,6 +32,8 @@ pub(crate) struct Output {
     format: OutputFormat,
     volume: Volume,
     progress: Progress,
+    /// Whether it is said why layers are what they are.
+    pub(crate) explains: bool,
 }
 
 impl Output {
@@ -42,7 +45,7 @@ impl Output {
         };
         let format = speech.output_format;
         let moves = terminal.can_move && volume > Volume::Quiet && format == OutputFormat::Text;
-        Self { terminal, format, volume, progress: Progress::new(moves) }
+        Self { terminal, format, volume, progress: Progress::new(moves), explains: false }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -148,6 +151,11 @@ impl Output {
                 let prefix = self.terminal.out.faint(&format!("[{}]", buildpack.id));
                 self.say(&format!("{prefix} {}", harmless(line)));
             }
+            Event::LayerExplained { buildpack, layer, fate, reason, version_was } => {
+                if self.explains {
+                    self.say(&explain::text(buildpack, layer, *fate, reason, version_was.as_deref()));
+                }
+            }
             Event::LayerExported { name, source, bytes, digest } => {
                 let what = match source {
                     LayerSource::Added => "Adding",
@@ -170,6 +178,7 @@ impl Output {
             Event::ImageWritten { .. } => {}
             Event::Warning { message } => self.warning(message),
             Event::Note { message } => self.say(&harmless_lines(message)),
+            Event::Detail { message } => self.detail(&harmless_lines(message)),
         }
     }
 

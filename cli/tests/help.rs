@@ -42,6 +42,16 @@ fn help_of_build_names_every_flag_and_exit_code() {
         "--no-color",
         "--target",
         "default-process",
+        "--descriptor",
+        "--include-git",
+        "--env-file",
+        "--tag",
+        "--clear-cache",
+        "--previous-image",
+        "--explain",
+        "--verify",
+        "--creation-time",
+        "--sbom-output-dir",
     ] {
         assert!(ended.out.contains(flag), "no {flag} in\n{}", ended.out);
     }

@@ -4,10 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests; clippy.toml reaches only the tests themselves")]
 
 mod build;
+mod coming_from_pack;
 mod config;
+mod earlier;
 mod errors;
+mod flags;
 mod help;
 mod inspect;
+mod project;
 mod rebase;
 mod signals;
 mod site;

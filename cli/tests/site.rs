@@ -99,6 +99,83 @@ impl Site {
         Some(directory)
     }
 
+    fn blob(&self, layout: &str, digest: &serde_json::Value) -> Vec<u8> {
+        let name = digest.as_str().unwrap().replace("sha256:", "blobs/sha256/");
+        std::fs::read(self.path().join(layout).join(name)).unwrap()
+    }
+
+    /// The manifest of the first image of a layout.
+    pub(crate) fn manifest(&self, layout: &str) -> serde_json::Value {
+        let index = std::fs::read(self.path().join(layout).join("index.json")).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+        serde_json::from_slice(&self.blob(layout, &index["manifests"][0]["digest"])).unwrap()
+    }
+
+    /// The configuration of the first image of a layout.
+    pub(crate) fn configuration(&self, layout: &str) -> serde_json::Value {
+        serde_json::from_slice(&self.blob(layout, &self.manifest(layout)["config"]["digest"])).unwrap()
+    }
+
+    /// Everything but directories in the layers of the first image of a layout, sorted.
+    pub(crate) fn layer_names(&self, layout: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        for layer in self.manifest(layout)["layers"].as_array().unwrap() {
+            let bytes = self.blob(layout, &layer["digest"]);
+            let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(bytes.as_slice()));
+            for entry in archive.entries().unwrap() {
+                let entry = entry.unwrap();
+                if !entry.header().entry_type().is_dir() {
+                    names.push(entry.path().unwrap().display().to_string());
+                }
+            }
+        }
+        names.sort();
+        names
+    }
+
+    /// Every file called `name` below a directory of this site's home.
+    pub(crate) fn find_files(&self, below: &str, name: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut open = vec![self.path().join(format!(".{below}"))];
+        while let Some(directory) = open.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() && !path.is_symlink() {
+                    open.push(path);
+                } else if path.file_name().is_some_and(|found| found == name) {
+                    found.push(path);
+                }
+            }
+        }
+        found
+    }
+
+    /// Changes the configuration of the first image of a layout, digests and all.
+    pub(crate) fn change_configuration(&self, layout: &str, change: impl FnOnce(&mut serde_json::Value)) {
+        let mut configuration = self.configuration(layout);
+        change(&mut configuration);
+        let mut manifest = self.manifest(layout);
+        let (digest, size) = self.add_blob(layout, &configuration);
+        manifest["config"]["digest"] = digest.into();
+        manifest["config"]["size"] = size.into();
+        let (digest, size) = self.add_blob(layout, &manifest);
+        let path = self.path().join(layout).join("index.json");
+        let mut index: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        index["manifests"][0]["digest"] = digest.into();
+        index["manifests"][0]["size"] = size.into();
+        std::fs::write(path, index.to_string()).unwrap();
+    }
+
+    fn add_blob(&self, layout: &str, document: &serde_json::Value) -> (String, usize) {
+        let bytes = document.to_string().into_bytes();
+        let path = self.file("blob", "");
+        std::fs::write(&path, &bytes).unwrap();
+        let hashed: Ended = Command::new("sha256sum").arg(&path).output().unwrap().into();
+        let hex = hashed.out.split(' ').next().unwrap().to_owned();
+        std::fs::rename(path, self.path().join(layout).join("blobs/sha256").join(&hex)).unwrap();
+        (format!("sha256:{hex}"), bytes.len())
+    }
+
     /// Directories of builds that are under way, or were left behind.
     pub(crate) fn work_directories(&self) -> usize {
         std::fs::read_dir(self.path().join(".cache/wapack/work")).map_or(0, Iterator::count)

@@ -1,6 +1,7 @@
 //! Everything a build can fail with: one arm for each phase.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::cancel::Cancelled;
 use crate::fault::{Diagnose, Fault};
@@ -34,6 +35,9 @@ pub enum Error {
     /// The image.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// Bills of materials that were wanted as files. The image is there.
+    #[error("cannot write bills of materials to `{}`", path.display())]
+    Sboms { path: PathBuf, source: io::Error },
     /// Cancelled between two phases.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -47,7 +51,7 @@ impl Error {
             Self::Detect(error) => Some(error),
             Self::Build(error) => Some(error),
             Self::Export(error) => Some(error),
-            Self::Prepare(_) | Self::Worker(_) | Self::Cancelled(_) => None,
+            Self::Prepare(_) | Self::Worker(_) | Self::Sboms { .. } | Self::Cancelled(_) => None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cnb::id::BuildpackRef;
+use crate::cnb::layer::LayerTypes;
 
 /// A phase of the build, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -45,6 +46,46 @@ pub enum LayerSource {
     Added,
     /// Taken over, untouched.
     Reused,
+}
+
+/// What became of a layer of a buildpack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayerFate {
+    /// As the last build left it, contents and all.
+    Reused,
+    /// As it is in the last image; its contents are not on this machine.
+    Kept,
+    /// The one of the last build, with changes.
+    Changed,
+    /// Made by this build.
+    Rebuilt,
+    /// Not in this build any more.
+    Dropped,
+}
+
+/// Why that became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "reason")]
+pub enum LayerReason {
+    /// What the buildpack says the contents depend on is the same.
+    SameKey { key: String },
+    /// It is another.
+    KeyChanged { old: String, new: String },
+    /// The layer is for something else than it was.
+    TypesChanged { old: LayerTypes, new: LayerTypes },
+    /// The last build left none, or none that is sound.
+    NoEarlierLayer,
+    /// It is for the build only, so nothing of it is ever kept.
+    NeverCached,
+    /// The last build left what it is, but not its contents.
+    ContentsMissing,
+    /// The buildpack wrote to what was restored.
+    WrittenTo,
+    /// The buildpack changed what the layer does to the environment.
+    EnvironmentChanged,
+    /// The buildpack did not ask for it.
+    NoLongerMade,
 }
 
 /// Something that happened.
@@ -102,6 +143,16 @@ pub enum Event {
         buildpack: BuildpackRef,
         line: String,
     },
+    /// Why a layer of a buildpack was used again, or was not.
+    LayerExplained {
+        buildpack: BuildpackRef,
+        layer: String,
+        fate: LayerFate,
+        #[serde(flatten)]
+        reason: LayerReason,
+        /// The version of the buildpack that made the last one, if it was another.
+        version_was: Option<String>,
+    },
     /// A layer of the image is settled.
     LayerExported {
         name: String,
@@ -132,8 +183,12 @@ pub enum Event {
     Warning {
         message: String,
     },
-    /// Something for `--verbose`.
+    /// Something to know, without alarm.
     Note {
+        message: String,
+    },
+    /// Something for `--verbose`.
+    Detail {
         message: String,
     },
 }

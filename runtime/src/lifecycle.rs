@@ -27,11 +27,12 @@ use crate::executor::worker::{CodeCache, Root, WorkerCommand, WorkerExecutor, Wo
 use crate::oci::layer::Owner;
 use crate::phase::build::{BuildPhaseRequest, build as build_group};
 use crate::phase::detect::{DetectRequest, Detected, detect as detect_group};
-use crate::phase::export::{ExportRequest, Exported, Launcher, LauncherMode, RunImage, export};
+use crate::phase::export::{ExportRequest, Exported, Launcher, LauncherMode, RunImage, add_name, export};
 use crate::phase::keep::keep;
-use crate::phase::restore::restore;
+use crate::phase::restore::{PreviousImage, RestoreRequest, note_layer_keys, restore};
+use crate::phase::sboms;
 use crate::policy::{Isolation, Policy};
-use crate::source::Source;
+use crate::source::{Selection, Source};
 use crate::sources::Sources;
 use crate::store::{CompiledKey, ImageCache, Store, WorkDir};
 use crate::tree::{Tree, TreeLimits};
@@ -52,9 +53,8 @@ pub fn worker_user() -> Option<u32> {
 pub struct AppRequest<'a> {
     /// The app's directory; never written.
     pub source: &'a Path,
-    /// Absolute paths, without links, that take no part where they lie in the
-    /// app's directory: the output, the store.
-    pub excluded: &'a [PathBuf],
+    /// What of it takes part. Absolute paths in it are without links.
+    pub selection: &'a Selection,
     pub builder: &'a Builder,
     pub store: &'a Store,
     pub policy: &'a Policy,
@@ -85,6 +85,16 @@ pub struct BuildRequest<'a> {
     pub project: &'a ProjectMetadata,
     /// Directory of the OCI layout the image goes to.
     pub output: &'a Path,
+    /// Further names of the image there.
+    pub tags: &'a [String],
+    /// Seconds since 1970 for `created`; `None` is 1980-01-01T00:00:01Z.
+    pub created: Option<u64>,
+    /// Where bills of materials are to be written as files.
+    pub sboms: Option<&'a Path>,
+    /// Forget first what was kept for the image.
+    pub clear_cache: bool,
+    /// Where an earlier image may be, for when the store knows nothing of it.
+    pub previous: PreviousImage<'a>,
 }
 
 /// Finds out who would take part, and runs no `build`.
@@ -112,6 +122,9 @@ pub fn build(request: &BuildRequest<'_>, events: &mut dyn EventSink) -> Result<E
     let app = &request.app;
     let (mut site, cache) = timed(Phase::Analyze, events, |events| -> Result<_, Error> {
         let site = Site::prepare(app, events)?;
+        if request.clear_cache {
+            app.store.forget_image(request.tenant, request.image)?;
+        }
         Ok((site, app.store.image(request.tenant, request.image)))
     })?;
     let result = phases(request, &mut site, cache, events);
@@ -136,9 +149,17 @@ fn phases(
         detect_group(&Site::detect_request(app), &mut site.workspace, &mut executor, events)
     })?;
     let restored = timed(Phase::Restore, events, |events| -> Result<_, Error> {
-        Ok(restore(&detected.group, &cache, events))
+        let restore_request = RestoreRequest {
+            group: &detected.group,
+            previous: request.previous,
+            target: app.target,
+            exec_env: app.exec_env,
+            store: app.store,
+            cancel: app.cancel,
+        };
+        Ok(restore(&restore_request, &cache, events))
     })?;
-    let outcome = timed(Phase::Build, events, |events| {
+    let mut outcome = timed(Phase::Build, events, |events| {
         let phase = BuildPhaseRequest {
             policy: app.policy,
             limits: &app.policy.limits,
@@ -158,6 +179,7 @@ fn phases(
             events,
         )
     })?;
+    note_layer_keys(&mut outcome);
     // No guest is left when what they wrote is looked at.
     drop(executor);
     let exported = timed(Phase::Export, events, |events| -> Result<_, Error> {
@@ -170,13 +192,20 @@ fn phases(
             process_type: request.process_type,
             exec_env: app.exec_env,
             project: request.project,
-            created: None,
+            created: request.created,
             limits: TreeLimits::default(),
             output: request.output,
             reference: request.image,
         };
         site.source.recheck(app.cancel)?;
         let exported = export(&export_request, app.store, app.cancel, events)?;
+        for tag in request.tags {
+            add_name(&exported, request.output, tag, app.store, app.cancel)?;
+        }
+        if let Some(directory) = request.sboms {
+            let path = directory.to_owned();
+            sboms::write(&outcome.built, directory).map_err(|source| Error::Sboms { path, source })?;
+        }
         if let Err(error) = keep(outcome, &exported.layers, cache) {
             let message = format!("the next build of this image will not find its layers: {error}");
             events.event(Event::Warning { message });
@@ -223,7 +252,7 @@ struct Site {
 
 impl Site {
     fn prepare(request: &AppRequest<'_>, events: &mut dyn EventSink) -> Result<Self, Error> {
-        let source = Source::scan_without(request.source, request.excluded, request.cancel)?;
+        let source = Source::scan(request.source, request.selection, request.cancel)?;
         for message in &source.warnings {
             events.event(Event::Warning { message: message.clone() });
         }

@@ -18,7 +18,9 @@ use wapack_runtime::executor::worker::WorkerCommand;
 use wapack_runtime::lifecycle::{self, AppRequest, BuildRequest};
 use wapack_runtime::network::{NetworkSettings, SourcePlace, SourceSettings, SourceTrust};
 use wapack_runtime::phase::export::{Exported, Launcher, LauncherMode, RunImage};
+use wapack_runtime::phase::restore::PreviousImage;
 use wapack_runtime::policy::Policy;
+use wapack_runtime::source::Selection;
 use wapack_runtime::sources::Sources;
 use wapack_runtime::store::Store;
 
@@ -51,6 +53,15 @@ pub struct Job {
     /// Where the source `npm` is: an address, or a directory.
     #[serde(default)]
     pub npm: Option<String>,
+    /// Forget first what was kept for the image.
+    #[serde(default)]
+    pub clear_cache: bool,
+    /// Read the bytes of everything in the store again.
+    #[serde(default)]
+    pub verify: bool,
+    /// A layout with an earlier image of the same name.
+    #[serde(default)]
+    pub previous: Option<PathBuf>,
     /// Fetch nothing over the network.
     #[serde(default)]
     pub offline: bool,
@@ -78,7 +89,10 @@ pub fn build(
     surroundings: Surroundings<'_>,
     events: &mut dyn EventSink,
 ) -> Result<Exported, Error> {
-    let (store, warnings) = Store::open(&job.store)?;
+    let (mut store, warnings) = Store::open(&job.store)?;
+    if job.verify {
+        store.verify_everything();
+    }
     for message in warnings {
         events.event(Event::Warning { message });
     }
@@ -92,7 +106,7 @@ pub fn build(
     let request = BuildRequest {
         app: AppRequest {
             source: &job.app,
-            excluded: &[],
+            selection: &Selection::default(),
             builder: &builder,
             store: &store,
             policy: surroundings.policy,
@@ -113,6 +127,15 @@ pub fn build(
         process_type: process_type.as_ref(),
         project: &ProjectMetadata::default(),
         output: &job.output,
+        tags: &[],
+        created: None,
+        sboms: None,
+        clear_cache: job.clear_cache,
+        previous: PreviousImage {
+            directory: job.previous.as_deref().unwrap_or(&job.output),
+            reference: Some(&job.image),
+            is_asked_for: job.previous.is_some(),
+        },
     };
     lifecycle::build(&request, events)
 }

@@ -3,10 +3,10 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use wapack_runtime::cancel::Cancel;
-use wapack_runtime::cnb::labels::ProjectMetadata;
 use wapack_runtime::cnb::target::{Distro, Target};
 use wapack_runtime::lifecycle::{self, BuildRequest};
 use wapack_runtime::limits::show_bytes;
@@ -14,10 +14,11 @@ use wapack_runtime::network::{FindSource, NetworkSettings};
 use wapack_runtime::oci::layer::Owner;
 use wapack_runtime::oci::layout::{LayoutError, LayoutImage, Platform, read_image};
 use wapack_runtime::phase::export::{Base, Exported, Launcher, LauncherMode, RunImage};
+use wapack_runtime::phase::restore::PreviousImage;
 use wapack_runtime::sources::Sources;
 
 use crate::app::{self, App};
-use crate::args::{BuildArguments, LauncherChoice};
+use crate::args::{BuildArguments, CreationTime, LauncherChoice};
 use crate::discovery;
 use crate::embedded;
 use crate::failure::{Failure, InputError};
@@ -28,6 +29,7 @@ use crate::place::{self, LayoutPlace};
 /// Builds of one user's own cache are all one tenant's.
 const TENANT: &str = "local";
 const SCRATCH: &str = "scratch";
+const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 const DISTRO_NAME: &str = "io.buildpacks.base.distro.name";
 const DISTRO_VERSION: &str = "io.buildpacks.base.distro.version";
 
@@ -41,7 +43,13 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
         .filter(|_| target.os == "linux")
         .ok_or_else(|| InputError::NoLauncher { target: show_target(&target) })?;
     let launcher = Launcher { bytes: launcher.to_vec(), version: env!("CARGO_PKG_VERSION").to_owned() };
-    let mut app = App::prepare(&arguments.app, std::slice::from_ref(&layout), output)?;
+    let tags = tags(&arguments.tags, &name)?;
+    let previous = arguments.earlier.previous_image.as_deref().map(previous_image).transpose()?;
+    let created = created(arguments.image.creation_time, output);
+    output.explains = arguments.earlier.explain;
+    let mut outputs = vec![layout.clone()];
+    outputs.extend(arguments.image.sbom_output_dir.clone());
+    let mut app = App::prepare(&arguments.app, &outputs, arguments.earlier.verify, output)?;
     if arguments.update {
         app.choose_anew();
     }
@@ -65,13 +73,25 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
         },
         user,
         process_type: arguments.image.process_type.as_ref(),
-        project: &ProjectMetadata::default(),
+        project: &app.project,
         output: &layout,
+        tags: &tags,
+        created,
+        sboms: arguments.image.sbom_output_dir.as_deref(),
+        clear_cache: arguments.earlier.clear_cache,
+        previous: PreviousImage {
+            directory: previous.as_ref().map_or(&layout, |place| &place.directory),
+            reference: previous
+                .as_ref()
+                .map_or(Some(&image), |place| place.reference.as_ref())
+                .map(String::as_str),
+            is_asked_for: previous.is_some(),
+        },
     };
     let exported = lifecycle::build(&request, output);
     discovery::say_remarks(&network.finder, output);
     let exported = exported?;
-    summary(&exported, &image, &layout, output);
+    summary(&exported, &image, &tags, &layout, output);
     Ok(0)
 }
 
@@ -99,6 +119,44 @@ fn layout_for(named: Option<&OsStr>, name: &ImageName) -> Result<PathBuf, Failur
         return Err(LayoutError::NotALayout { directory }.into());
     }
     Ok(directory)
+}
+
+/// Further names, each once.
+fn tags(named: &[String], image: &ImageName) -> Result<Vec<String>, InputError> {
+    let mut tags: Vec<String> = Vec::with_capacity(named.len());
+    for tag in named {
+        let tag = tag.parse::<ImageName>()?.to_string();
+        if tag != image.to_string() && !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    Ok(tags)
+}
+
+fn previous_image(value: &OsStr) -> Result<LayoutPlace, InputError> {
+    LayoutPlace::parse(value).ok_or_else(|| InputError::PreviousImage {
+        value: value.to_string_lossy().escape_debug().to_string(),
+    })
+}
+
+/// When the image says it was made.
+///
+/// # Spec
+/// IMG-06: a value of the variable that is not a number is warned of and ignored.
+fn created(named: Option<CreationTime>, output: &mut Output) -> Option<u64> {
+    let of_variable = || std::env::var_os(SOURCE_DATE_EPOCH).filter(|value| !value.is_empty());
+    let chosen = if let Some(chosen) = named {
+        chosen
+    } else if let Some(Ok(CreationTime::Seconds(seconds))) = of_variable()?.to_str().map(str::parse) {
+        CreationTime::Seconds(seconds)
+    } else {
+        output.warning(&format!("`{SOURCE_DATE_EPOCH}` is not a number of seconds and is ignored"));
+        return None;
+    };
+    match chosen {
+        CreationTime::Seconds(seconds) => Some(seconds),
+        CreationTime::Now => SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs()),
+    }
 }
 
 /// `UID` or `UID:GID`.
@@ -158,13 +216,14 @@ fn show_target(target: &Target) -> String {
 }
 
 /// What there is now, and what to do with it.
-fn summary(exported: &Exported, image: &str, layout: &Path, output: &mut Output) {
+fn summary(exported: &Exported, image: &str, tags: &[String], layout: &Path, output: &mut Output) {
     let digest = exported.digest.to_string();
     let place = place::show(layout, image);
     if output.is_json() {
         output.object(&json!({
             "event": "finished",
             "image": image,
+            "tags": tags,
             "digest": digest,
             "bytes": exported.bytes,
             "layers": exported.image.layers.len(),
@@ -180,9 +239,15 @@ fn summary(exported: &Exported, image: &str, layout: &Path, output: &mut Output)
     }
     let layers = exported.image.layers.len();
     let strong = output.terminal.out.strong(image);
+    let names = tags.iter().fold(String::new(), |names, tag| {
+        names
+            + "
+  also as   "
+            + &place::show(layout, tag)
+    });
     output.say(&format!(
         "\nSuccessfully built image {strong}\n  digest    {digest}\n  size      {} in {layers} {}\n  \
-         where     {place}\n  look      skopeo inspect {place}\n  run       podman run --rm -p 8080:8080 {place}",
+         where     {place}{names}\n  look      skopeo inspect {place}\n  run       podman run --rm -p 8080:8080 {place}",
         show_bytes(exported.bytes),
         if layers == 1 { "layer" } else { "layers" },
     ));

@@ -20,7 +20,7 @@ use crate::output::Output;
 pub(crate) fn run(arguments: &DetectArguments, cancel: &Cancel, output: &mut Output) -> Result<u8, Failure> {
     let target =
         arguments.app.target.as_deref().map(app::target).transpose()?.unwrap_or_else(app::host_target);
-    let app = App::prepare(&arguments.app, &[], output)?;
+    let app = App::prepare(&arguments.app, &[], false, output)?;
     let request = app.request(&target, cancel);
     let result = lifecycle::detect(&request, output);
     if arguments.explain {

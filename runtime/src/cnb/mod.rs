@@ -28,6 +28,7 @@ pub mod legacy_bom;
 pub mod metadata_toml;
 pub mod order;
 pub mod project_metadata;
+pub mod project_toml;
 mod reference_toml;
 pub mod report_toml;
 pub mod run_toml;

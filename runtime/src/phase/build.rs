@@ -5,6 +5,7 @@
 //! looked at only after its call has ended, through descriptors and never
 //! through a link.
 
+mod explain;
 mod in_place;
 mod layer_files;
 
@@ -17,6 +18,7 @@ use fs_err as fs;
 
 pub(crate) use self::layer_files::{BadLayer, merge};
 
+use self::explain::Explained;
 use self::layer_files::write_environment;
 use crate::cancel::{Cancel, Cancelled};
 use crate::catalog::Buildpack;
@@ -246,6 +248,8 @@ fn build_one(
         }
         failure => failure.into(),
     })?;
+    let before = progress.outcome.kept.len();
+    let made: Vec<LayerOutput> = outputs.layers.clone();
     let settled = is_settled.then(|| PathBuf::from(workspace.places.layers_of(&reference.id)));
     let lost = take_outputs(
         request,
@@ -265,6 +269,17 @@ fn build_one(
         );
         events.event(Event::Warning { message });
     }
+    // In the directories of a platform the restorer and the exporter say what became of a layer.
+    if workspace.is_in_place() {
+        return Ok(());
+    }
+    let explained =
+        Explained { buildpack: reference, version_was: cached.version.as_deref(), cached: &cached.layers };
+    let claimed = made.iter().filter(|layer| layer.types != LayerTypes::default());
+    for (layer, kept) in claimed.zip(&progress.outcome.kept[before..]) {
+        events.event(explained.layer(layer, &kept.contents));
+    }
+    explained.dropped(&made).for_each(|event| events.event(event));
     Ok(())
 }
 

@@ -20,7 +20,8 @@ pub fn keep(outcome: Outcome, exported: &[ExportedLayer], cache: ImageCache<'_>)
         exported.iter().map(|layer| ((&layer.buildpack, &layer.name), layer)).collect();
     let mut records = ImageRecords::default();
     for buildpack in outcome.built.buildpacks {
-        let entry = BuildpackRecords { store_toml: buildpack.store, layers: Vec::new() };
+        let version = Some(buildpack.reference.version.to_string());
+        let entry = BuildpackRecords { version, store_toml: buildpack.store, layers: Vec::new() };
         records.buildpacks.insert(buildpack.reference.id, entry);
     }
     for (layer, kept) in outcome.built.layers.into_iter().zip(outcome.kept) {

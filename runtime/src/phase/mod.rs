@@ -12,4 +12,5 @@ pub mod generate;
 pub mod keep;
 pub mod rebase;
 pub mod restore;
+pub mod sboms;
 pub mod values;

@@ -1,21 +1,57 @@
 //! What the last build of the image left for the buildpacks of this one.
 //!
-//! Nothing is copied or read here: layers stay where they are in the store, and
-//! a buildpack that opens one gets it in place.
+//! From the store nothing is copied or read: layers stay where they are, and a
+//! buildpack that opens one gets it in place. Where the store knows nothing of
+//! the image, an earlier image tells what it can.
 
+mod previous;
+
+pub use self::previous::{LAYERS_LABEL, note_layer_keys};
+
+use std::path::Path;
+
+use crate::cancel::Cancel;
 use crate::catalog::Buildpack;
+use crate::cnb::id::ExecEnv;
+use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
 use crate::phase::values::{Restored, RestoredBuildpack};
-use crate::store::{CachedLayer, ImageCache};
+use crate::store::{CachedLayer, ImageCache, Store};
 
-/// Looks up the layers and stores of `group`.
+/// Where an earlier image may be.
+#[derive(Debug, Clone, Copy)]
+pub struct PreviousImage<'a> {
+    /// Directory of a layout, which may not be there.
+    pub directory: &'a Path,
+    /// Its name in the layout.
+    pub reference: Option<&'a str>,
+    /// Whether somebody named it; then it is said aloud when it is of no use.
+    pub is_asked_for: bool,
+}
+
+/// What restoring depends on besides the store's record.
+#[derive(Debug, Clone, Copy)]
+pub struct RestoreRequest<'a> {
+    pub group: &'a [&'a Buildpack],
+    pub previous: PreviousImage<'a>,
+    pub target: &'a Target,
+    pub exec_env: &'a ExecEnv,
+    pub store: &'a Store,
+    pub cancel: &'a Cancel,
+}
+
+/// Looks up the layers and stores of the group.
 ///
 /// # Spec
 /// Restore table in 5.3 (LYR-12, LYR-13): a layer that is `build` but not
 /// `cache` leaves nothing; contents come from the cache only. STO-01, STO-03.
-pub fn restore(group: &[&Buildpack], cache: &ImageCache<'_>, events: &mut dyn EventSink) -> Restored {
+/// Without a cache the metadata of pure launch layers is still restored (RST-09).
+pub fn restore(request: &RestoreRequest<'_>, cache: &ImageCache<'_>, events: &mut dyn EventSink) -> Restored {
+    if cache.is_empty() {
+        return previous::restore(request, events);
+    }
     let mut restored = Restored::default();
-    for buildpack in group {
+    for buildpack in request.group {
         let id = &buildpack.reference.id;
         let layers: Vec<CachedLayer> =
             cache.layers(id).into_iter().filter(|layer| layer.types.cache || !layer.types.build).collect();
@@ -26,7 +62,8 @@ pub fn restore(group: &[&Buildpack], cache: &ImageCache<'_>, events: &mut dyn Ev
             });
         }
         let store = cache.store_toml(id);
-        restored.buildpacks.insert(id.clone(), RestoredBuildpack { layers, store });
+        let version = cache.version(id);
+        restored.buildpacks.insert(id.clone(), RestoredBuildpack { layers, store, version });
     }
     restored
 }

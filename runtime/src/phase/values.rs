@@ -30,6 +30,8 @@ pub struct RestoredBuildpack {
     pub layers: Vec<CachedLayer>,
     /// TOML text of `store.toml`.
     pub store: Option<String>,
+    /// The version that left it, as far as it is known.
+    pub version: Option<String>,
 }
 
 impl Restored {

@@ -8,10 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, FlockOperation};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::blobs::SealedBlob;
@@ -21,7 +22,7 @@ use crate::cnb::id::{BuildpackId, LayerName};
 use crate::cnb::layer::{EnvironmentChange, LayerFeatures, LayerTypes};
 use crate::cnb::sbom::{Sbom, SbomFormat};
 use crate::oci::blob::{BlobStore as _, StoredBlob};
-use crate::oci::digest::{DiffId, Digest};
+use crate::oci::digest::{DiffId, Digest, Hasher};
 use crate::walk::{self, Status, Step, WalkError};
 
 /// Attempts at a record whose trees vanish while it is read; each needs a commit in between.
@@ -79,10 +80,10 @@ pub struct SealedTree {
 
 impl SealedTree {
     /// Whether nothing in the tree has changed since it was sealed: one `stat`
-    /// for each of the first [`CHECKED_ENTRIES`], and no contents are read. What
+    /// for each of the first `entries`, and no contents are read. What
     /// is past them is trusted for being in a directory that only we can write.
-    fn is_untouched(&self) -> bool {
-        let mut left = CHECKED_ENTRIES;
+    fn is_untouched(&self, entries: usize) -> bool {
+        let mut left = entries;
         let end = walk::walk::<Unsealed>(&self.path, |entry| {
             left = left.checked_sub(1).ok_or(Unsealed::Unchecked)?;
             if entry.status.changed <= self.sealed_at { Ok(Step::Into) } else { Err(Unsealed::Touched) }
@@ -114,6 +115,8 @@ pub struct ImageRecords {
 /// What one buildpack leaves.
 #[derive(Debug, Default)]
 pub struct BuildpackRecords {
+    /// Its version.
+    pub version: Option<String>,
     /// TOML text for `store.toml`.
     pub store_toml: Option<String>,
     pub layers: Vec<LayerRecord>,
@@ -171,6 +174,9 @@ struct ImageRecord {
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct BuildpackRecord {
+    /// Stores of earlier programs do not have it.
+    #[serde(default)]
+    version: Option<String>,
     store_toml: Option<String>,
     layers: BTreeMap<LayerName, StoredLayer>,
 }
@@ -190,6 +196,9 @@ struct StoredLayer {
 struct StoredTree {
     name: String,
     marker: Seal,
+    /// Of everything in it; only where somebody asked for it to be verified.
+    #[serde(default)]
+    digest: Option<String>,
 }
 
 impl Store {
@@ -213,6 +222,17 @@ impl Store {
             }
         }
         cache
+    }
+}
+
+impl Store {
+    /// Forgets what was kept for `image` by `tenant`, so that the next build makes it all anew.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn forget_image(&self, tenant: &str, image: &str) -> Result<(), StoreError> {
+        let cache = self.image(tenant, image);
+        if cache.is_empty() { Ok(()) } else { cache.commit(ImageRecords::default()) }
     }
 }
 
@@ -278,10 +298,11 @@ impl ImageCache<'_> {
         let exported = layer.exported.as_ref().and_then(|exported| {
             Some((exported.clone(), self.store.find(&exported.diff_id, &exported.encoder)?))
         });
-        let tree = layer.tree.as_ref().and_then(|tree| self.leases.get(&tree.name)).map(|lease| &lease.tree);
+        let stored = layer.tree.as_ref();
+        let tree = stored.and_then(|tree| self.leases.get(&tree.name)).map(|lease| &lease.tree);
         // A guest would meet the damage as wrong contents or as a failure of its own.
-        if let Some(tree) = tree
-            && !tree.is_untouched()
+        if let (Some(tree), Some(stored)) = (tree, stored)
+            && !self.is_sound(tree, stored)
         {
             self.store.note_damage(&tree.path);
             return None;
@@ -298,9 +319,28 @@ impl ImageCache<'_> {
         })
     }
 
+    /// By the seal; where everything is verified, by its contents too.
+    fn is_sound(&self, tree: &SealedTree, stored: &StoredTree) -> bool {
+        if !self.store.verifies() {
+            return tree.is_untouched(CHECKED_ENTRIES);
+        }
+        let has_digest = |expected: &String| digest_of_tree(&tree.path).is_ok_and(|found| found == *expected);
+        tree.is_untouched(usize::MAX) && stored.digest.as_ref().is_none_or(has_digest)
+    }
+
     /// Every tree this build may read, leased for as long as this value lives.
     pub fn leased_trees(&self) -> Vec<PathBuf> {
         self.leases.values().map(|lease| lease.tree.path.clone()).collect()
+    }
+
+    /// Whether nothing is known of the image: it was never built here, or was forgotten.
+    pub fn is_empty(&self) -> bool {
+        self.record.buildpacks.is_empty()
+    }
+
+    /// The version of a buildpack that left what there is.
+    pub fn version(&self, buildpack: &BuildpackId) -> Option<String> {
+        self.record.buildpacks.get(buildpack)?.version.clone()
     }
 
     /// What a buildpack left in `store.toml`, as TOML text.
@@ -333,14 +373,15 @@ impl ImageCache<'_> {
             buildpacks: BTreeMap::new(),
         };
         let mut moved = false;
-        for (id, buildpack) in records.buildpacks {
+        for (id, mut buildpack) in records.buildpacks {
             let mut layers = BTreeMap::new();
-            for layer in buildpack.layers {
+            for layer in std::mem::take(&mut buildpack.layers) {
                 moved |= matches!(layer.tree, TreeSource::Move(_));
                 let (name, layer) = self.store_layer(&id, layer)?;
                 layers.insert(name, layer);
             }
-            record.buildpacks.insert(id, BuildpackRecord { store_toml: buildpack.store_toml, layers });
+            let BuildpackRecords { version, store_toml, .. } = buildpack;
+            record.buildpacks.insert(id, BuildpackRecord { version, store_toml, layers });
         }
         if moved {
             // Guests do not flush what they write, and flushing each of 30,000 files takes minutes.
@@ -381,7 +422,7 @@ impl ImageCache<'_> {
                         what: format!("layer `{}` of `{buildpack}` has none that could stay", layer.name),
                     });
                 }
-                leased
+                self.with_digest(leased)
             }
         };
         let mut sboms = Vec::with_capacity(layer.sboms.len());
@@ -410,6 +451,16 @@ impl ImageCache<'_> {
         Ok((layer.name, stored))
     }
 
+    /// Notes what is in a tree that was just found to be untouched.
+    fn with_digest(&self, tree: Option<StoredTree>) -> Option<StoredTree> {
+        tree.map(|mut tree| {
+            if self.store.verifies() && tree.digest.is_none() {
+                tree.digest = digest_of_tree(&self.trees().join(&tree.name).join(TREE)).ok();
+            }
+            tree
+        })
+    }
+
     /// Takes over a tree and seals it.
     fn move_tree(&self, from: &Path) -> Result<StoredTree, StoreError> {
         let failed = |error| StoreError::io("keep the layer", from, error);
@@ -434,7 +485,40 @@ impl ImageCache<'_> {
         }
         let marker = files::create_file(&holder.join(MARKER)).map_err(failed)?;
         let marker = Seal::from_status(&Status::of_open(&marker).map_err(failed)?);
-        Ok(StoredTree { name, marker })
+        let digest = self.store.verifies().then(|| digest_of_tree(&to).ok()).flatten();
+        Ok(StoredTree { name, marker, digest })
+    }
+}
+
+/// Of names, kinds, executable bits, links and contents of everything in a tree.
+fn digest_of_tree(path: &Path) -> io::Result<String> {
+    let mut hasher = Hasher::default();
+    let mut see = |entry: &walk::Entry<'_>| -> Result<Step, WalkError> {
+        let failed = |source: io::Error| WalkError::Io { path: entry.path.to_owned(), source };
+        let text = match entry.status.kind {
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(entry.parent, entry.name, flags, Mode::empty());
+                let file = file.map_err(|error| failed(error.into()))?;
+                files::digest_of(&std::fs::File::from(file)).map_err(failed)?.0
+            }
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(entry.parent, entry.name, Vec::new());
+                let target = target.map_err(|error| failed(error.into()))?;
+                Digest::of(target.as_bytes()).to_string()
+            }
+            _ => String::new(),
+        };
+        let name = entry.path.as_os_str().as_bytes();
+        let mode = entry.status.mode & 0o111;
+        hasher.update(format!("{:?} {mode:o} {text} {} ", entry.status.kind, name.len()).as_bytes());
+        hasher.update(name);
+        Ok(Step::Into)
+    };
+    match walk::walk(path, &mut see) {
+        Ok(()) => Ok(hasher.finish().to_string()),
+        Err(WalkError::Io { source, .. }) => Err(source),
+        Err(error @ WalkError::TooDeep { .. }) => Err(io::Error::other(error.to_string())),
     }
 }
 
@@ -508,7 +592,7 @@ mod tests {
     }
 
     fn records(layers: Vec<LayerRecord>) -> ImageRecords {
-        let buildpack = BuildpackRecords { store_toml: Some("kept = true\n".into()), layers };
+        let buildpack = BuildpackRecords { version: None, store_toml: Some("kept = true\n".into()), layers };
         ImageRecords { buildpacks: BTreeMap::from([(id(), buildpack)]) }
     }
 
@@ -705,6 +789,76 @@ mod tests {
 
     fn holder(image: &Path) -> PathBuf {
         std::fs::read_dir(image.join("trees")).unwrap().next().unwrap().unwrap().path()
+    }
+
+    /// Damage that no time tells of: the record's digest is not that of the tree.
+    #[test]
+    fn a_tree_that_is_not_what_was_recorded_is_a_miss_only_where_it_is_verified() {
+        let temp = tempfile::tempdir().unwrap();
+        let open = |verifies: bool| {
+            let (mut store, _) = Store::open(temp.path()).unwrap();
+            if verifies {
+                store.verify_everything();
+            }
+            store
+        };
+        commit(&open(true), "one");
+        assert_eq!(contents(&open(true).image(TENANT, IMAGE)), "one");
+        let store = open(false);
+        let name = store.image(TENANT, IMAGE).record_name();
+        let mut record: ImageRecord = store.read_record(&name).unwrap();
+        let tree = |record: &mut ImageRecord| {
+            record.buildpacks.get_mut(&id()).unwrap().layers.values_mut().next().unwrap().tree.take().unwrap()
+        };
+        let mut stored = tree(&mut record);
+        let holder = store.image(TENANT, IMAGE).trees().join(&stored.name).join(TREE);
+        assert_eq!(stored.digest, Some(digest_of_tree(&holder).unwrap()));
+        stored.digest = Some("sha256:0".to_owned());
+        let layers = &mut record.buildpacks.get_mut(&id()).unwrap().layers;
+        layers.values_mut().next().unwrap().tree = Some(stored);
+        store.write_record(&name, &record).unwrap();
+        assert_eq!(store.image(TENANT, IMAGE).layers(&id()).len(), 1);
+        assert!(store.take_warnings().is_empty());
+        let verifying = open(true);
+        assert!(verifying.image(TENANT, IMAGE).layers(&id()).is_empty());
+        assert_eq!(verifying.take_warnings().len(), 1);
+    }
+
+    #[test]
+    fn a_digest_of_a_tree_covers_names_contents_modes_and_links() {
+        type Change = fn(&Path);
+        let changes: [Change; 5] = [
+            |root| std::fs::write(root.join("bin/node"), "two").unwrap(),
+            |root| std::fs::rename(root.join("bin/node"), root.join("bin/nope")).unwrap(),
+            |root| std::fs::set_permissions(root.join("bin/node"), PermissionsExt::from_mode(0o755)).unwrap(),
+            |root| std::fs::create_dir(root.join("empty")).unwrap(),
+            |root| {
+                std::fs::remove_file(root.join("link")).unwrap();
+                std::os::unix::fs::symlink("elsewhere", root.join("link")).unwrap();
+            },
+        ];
+        for (index, change) in changes.iter().enumerate() {
+            let temp = tempfile::tempdir().unwrap();
+            std::fs::create_dir(temp.path().join("bin")).unwrap();
+            std::fs::write(temp.path().join("bin/node"), "one").unwrap();
+            std::os::unix::fs::symlink("bin", temp.path().join("link")).unwrap();
+            let before = digest_of_tree(temp.path()).unwrap();
+            assert_eq!(digest_of_tree(temp.path()).unwrap(), before);
+            change(temp.path());
+            assert_ne!(digest_of_tree(temp.path()).unwrap(), before, "change {index}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_is_forgotten_leaves_no_tree() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(temp.path()).unwrap();
+        commit(&store, "one");
+        store.forget_image(TENANT, IMAGE).unwrap();
+        assert!(store.image(TENANT, IMAGE).is_empty());
+        assert_eq!(count_trees(&store), 0);
+        store.forget_image(TENANT, "never built").unwrap();
+        assert_eq!(store.take_warnings(), [""; 0]);
     }
 
     #[test]

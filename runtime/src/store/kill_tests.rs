@@ -44,7 +44,7 @@ fn build(store: &Store, number: u64) {
         exported: Some(ExportedAs { diff_id, encoder: "none".into(), features: LayerFeatures::default() }),
         tree: TreeSource::Move(path),
     };
-    let buildpack = BuildpackRecords { store_toml: None, layers: vec![layer] };
+    let buildpack = BuildpackRecords { version: None, store_toml: None, layers: vec![layer] };
     let records = ImageRecords { buildpacks: BTreeMap::from([(id(), buildpack)]) };
     store.image("local", "image").commit(records).unwrap();
 }

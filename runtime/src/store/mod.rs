@@ -135,6 +135,8 @@ pub struct Store {
     damaged: Arc<Mutex<Vec<String>>>,
     /// Where files are written before they are renamed; made when first needed.
     scratch: Mutex<Option<WorkDir>>,
+    /// Whether seals are not enough.
+    verifies: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -163,11 +165,23 @@ impl Store {
         if status.owner != us {
             return Err(StoreError::Foreign { root, owner: status.owner, us });
         }
-        let store = Self { root, damaged: Arc::default(), scratch: Mutex::default() };
+        let store = Self { root, damaged: Arc::default(), scratch: Mutex::default(), verifies: false };
         store.check_version()?;
         let mut warnings = store.prepare(&status)?;
         warnings.extend(store.take_warnings());
         Ok((store, warnings))
+    }
+
+    /// From now on the bytes of everything are looked at, however sound it seems
+    /// by its seal: blobs and documents by their digests, trees by theirs. A tree
+    /// gets one when it is first kept or used this way.
+    pub fn verify_everything(&mut self) {
+        self.verifies = true;
+    }
+
+    /// Whether seals are not enough.
+    pub(crate) fn verifies(&self) -> bool {
+        self.verifies
     }
 
     /// Where the store is.

@@ -286,7 +286,7 @@ fn export_once(
     };
     let base = Foundation { family, configuration, layers: base_layers };
     let image = assemble(base, made.into_layers(), request.created, HistoryLines::Kept);
-    let digest = write(&image, request, store, cancel)?;
+    let digest = write(&image, request.output, request.reference, store, cancel)?;
     Ok(Exported {
         digest,
         bytes: image.bytes(),
@@ -450,15 +450,30 @@ fn config_text(built: &Built) -> String {
     metadata_toml(&buildpacks, &built.labels, &built.processes, &built.slices)
 }
 
+/// Gives an image in a layout one more name.
+///
+/// # Errors
+/// [`ExportError`]; the names it has stay.
+pub fn add_name(
+    exported: &Exported,
+    output: &Path,
+    reference: &str,
+    store: &dyn BlobStore,
+    cancel: &Cancel,
+) -> Result<(), ExportError> {
+    write(&exported.image, output, reference, store, cancel).map(drop)
+}
+
 fn write(
     image: &Image,
-    request: &ExportRequest<'_>,
+    output: &Path,
+    reference: &str,
     store: &dyn BlobStore,
     cancel: &Cancel,
 ) -> Result<Digest, ExportError> {
     let started = Instant::now();
     let layout = loop {
-        match ImageLayout::open(request.output) {
+        match ImageLayout::open(output) {
             Err(LayoutError::Busy { .. }) if started.elapsed() < LAYOUT_PATIENCE => {
                 cancel.check()?;
                 std::thread::sleep(Duration::from_millis(50));
@@ -466,7 +481,7 @@ fn write(
             result => break result?,
         }
     };
-    Ok(layout.write(image, request.reference, store, &mut |_| !cancel.is_cancelled())?)
+    Ok(layout.write(image, reference, store, &mut |_| !cancel.is_cancelled())?)
 }
 
 #[cfg(test)]

@@ -1,0 +1,100 @@
+//! Flags that change what is written, one test each.
+
+use crate::site::{SAMPLE, Site};
+
+fn build(site: &Site, more: &[&str]) -> crate::site::Ended {
+    site.run(&[&["build", "demo/site", "--path", SAMPLE, "--output", "oci:out"], more].concat())
+}
+
+#[test]
+fn tags_are_further_names_of_the_same_image() {
+    let site = Site::new();
+    let more = ["--tag", "demo/site:1", "-t", "other/name", "--tag", "demo/site:1", "-t", "demo/site:latest"];
+    build(&site, &more)
+        .with(0)
+        .says(&["also as   oci:out:demo/site:1", "also as   oci:out:other/name:latest"]);
+    let index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(site.path().join("out/index.json")).unwrap()).unwrap();
+    let manifests = index["manifests"].as_array().unwrap();
+    let mut names: Vec<&str> = manifests
+        .iter()
+        .map(|manifest| manifest["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["demo/site:1", "demo/site:latest", "other/name:latest"]);
+    assert!(manifests.iter().all(|manifest| manifest["digest"] == manifests[0]["digest"]));
+    build(&site, &["--tag", "Not A Name"]).with(3).complains(&["error[input.image_name]: `Not A Name`"]);
+}
+
+#[test]
+fn img_06_the_time_of_an_image_is_that_of_the_flag_or_the_variable() {
+    let site = Site::new();
+    let created = |more: &[&str], variable: Option<&str>| {
+        let arguments = [&["build", "-q", "x", "--path", SAMPLE, "--output", "oci:out"], more].concat();
+        let mut command = site.command(&arguments);
+        if let Some(value) = variable {
+            command.env("SOURCE_DATE_EPOCH", value);
+        }
+        let ended: crate::site::Ended = command.output().unwrap().into();
+        let ended = ended.with(0);
+        (site.configuration("out")["created"].as_str().unwrap().to_owned(), ended.err)
+    };
+    let usual = "1980-01-01T00:00:01Z";
+    assert_eq!(created(&[], None).0, usual);
+    // `date -u -d @1700000000`
+    assert_eq!(created(&["--creation-time", "1700000000"], None).0, "2023-11-14T22:13:20Z");
+    assert_eq!(created(&[], Some("1700000000")).0, "2023-11-14T22:13:20Z");
+    assert_eq!(created(&["--creation-time", "0"], Some("1700000000")).0, "1970-01-01T00:00:00Z");
+    assert_eq!(created(&[], Some("")), (usual.to_owned(), String::new()));
+    for invalid in ["yesterday", "-1", "1.5", "now"] {
+        let (time, said) = created(&[], Some(invalid));
+        assert_eq!(time, usual, "{invalid}");
+        assert!(said.contains("warning: `SOURCE_DATE_EPOCH` is not a number of seconds"), "{said}");
+    }
+    assert!(created(&["--creation-time", "now"], None).0.as_str() > "2024");
+    for invalid in ["yesterday", "-1", "", "99999999999999"] {
+        build(&site, &[&format!("--creation-time={invalid}")]).with(2).complains(&["--creation-time"]);
+    }
+}
+
+/// SBOM-03, SBOM-04: the bytes of the buildpack, where the specification has them.
+#[test]
+fn sbom_04_bills_of_materials_are_written_as_files() {
+    let site = Site::new();
+    let directory = site.guest("well-behaved").expect("the guests are built");
+    let toml = directory.join("buildpack.toml");
+    let text = std::fs::read_to_string(&toml).unwrap();
+    std::fs::write(&toml, text + "sbom-formats = [\"application/vnd.cyclonedx+json\"]\n").unwrap();
+    let stale = site.file("sboms/layers/sbom/build/acme_gone/sbom.spdx.json", "{}");
+    let foreign = site.file("sboms/layers/notes.txt", "mine");
+    build(&site, &["--buildpack", "well-behaved", "--sbom-output-dir", "sboms"]).with(0);
+    let sbom = site.path().join("sboms/layers/sbom/launch/test_well-behaved/program/sbom.cdx.json");
+    assert_eq!(std::fs::read_to_string(sbom).unwrap(), "{}");
+    assert!(site.path().join("sboms/layers/sbom/build").is_dir());
+    assert!(!stale.exists() && foreign.exists());
+    site.file("file", "");
+    build(&site, &["--sbom-output-dir", "file"])
+        .with(62)
+        .complains(&["cannot write bills of materials to `file`"]);
+}
+
+#[test]
+fn the_default_process_is_the_process_type_by_another_name() {
+    let site = Site::new();
+    build(&site, &["--launcher", "always", "--default-process", "web"]).with(0);
+    let entrypoint = site.configuration("out")["config"]["Entrypoint"].clone();
+    assert_eq!(entrypoint, serde_json::json!(["/cnb/process/web"]));
+    build(&site, &["--launcher", "always", "--default-process", "nope"]).with(62).complains(&["`nope`"]);
+    build(&site, &["--default-process", "web", "--process-type", "web"]).with(2);
+}
+
+#[test]
+fn keys_in_the_app_are_warned_of() {
+    let site = Site::new();
+    site.file("app/index.html", "x");
+    site.file("app/.env", "TOKEN=1");
+    let build = |more: &[&str]| site.run(&[&["build", "x", "--path", "app"], more].concat()).with(0);
+    build(&[]).complains(&["warning: `.env` looks like a key or a credential"]);
+    site.file("app/.dockerignore", ".env\n");
+    assert_eq!(build(&[]).err, "");
+}
