@@ -1,9 +1,10 @@
 //! `build.toml`: what a buildpack did not do, and its old bill of materials.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use toml::Table;
 
 use super::build_plan::{Requirement, RequirementTable};
+use super::reference_toml::Fields;
 use crate::toml_text::{self, TomlError};
 
 /// The file.
@@ -22,7 +23,7 @@ struct BuildFile {
     bom: Vec<BomEntry>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Unmet {
     #[serde(default)]
     name: String,
@@ -31,14 +32,14 @@ struct Unmet {
 /// The text of the file that says what is unmet; empty when that is nothing.
 #[must_use]
 pub fn to_toml(unmet: &[String]) -> String {
-    #[derive(Serialize)]
-    struct Written {
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        unmet: Vec<Unmet>,
-    }
-
-    let unmet = unmet.iter().map(|name| Unmet { name: name.clone() }).collect();
-    toml::to_string(&Written { unmet }).expect("names can be written")
+    let table = |name: &String| {
+        let mut fields = Fields::default();
+        fields.text("name", name);
+        fields
+    };
+    let mut file = Fields::default();
+    file.tables("unmet", unmet.iter().map(table).collect());
+    file.document()
 }
 
 /// An entry of an old bill of materials, in `build.toml` and `launch.toml`.

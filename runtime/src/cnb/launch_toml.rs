@@ -1,6 +1,6 @@
 //! `launch.toml`: processes, labels and slices of one buildpack, by its API.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use toml::Value;
 
 use super::api::ApiVersion;
@@ -8,6 +8,7 @@ use super::build_plan::Requirement;
 use super::build_toml::BomEntry;
 use super::id::{ExecEnv, ProcessType};
 use super::launch::{Label, Process, Slice};
+use super::reference_toml::Fields;
 use crate::toml_text::{self, TomlError};
 
 /// The label that says what an image is made of; not a buildpack's to set (LCH-08).
@@ -29,11 +30,19 @@ struct LaunchFile {
     #[serde(default)]
     processes: Vec<ProcessTable>,
     #[serde(default)]
-    labels: Vec<Label>,
+    labels: Vec<LabelTable>,
     #[serde(default)]
     slices: Vec<SliceTable>,
     #[serde(default)]
     bom: Vec<BomEntry>,
+}
+
+#[derive(Deserialize)]
+struct LabelTable {
+    #[serde(default)]
+    key: String,
+    #[serde(default)]
+    value: String,
 }
 
 #[derive(Deserialize)]
@@ -90,7 +99,11 @@ impl LaunchToml {
         }
         Ok(Self {
             processes,
-            labels: file.labels,
+            labels: file
+                .labels
+                .into_iter()
+                .map(|label| Label { key: label.key, value: label.value })
+                .collect(),
             slices: file.slices.into_iter().map(|slice| Slice { paths: slice.paths }).collect(),
             bom: file.bom.into_iter().map(BomEntry::checked).collect::<Result<_, _>>()?,
             warnings,
@@ -98,50 +111,36 @@ impl LaunchToml {
     }
 }
 
-#[derive(Serialize)]
-struct Written<'a> {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    processes: Vec<WrittenProcess<'a>>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    labels: &'a [Label],
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    slices: &'a [Slice],
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct WrittenProcess<'a> {
-    #[serde(rename = "type")]
-    process_type: &'a ProcessType,
-    command: &'a [String],
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    args: &'a [String],
-    default: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    working_dir: Option<&'a str>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    exec_env: &'a [ExecEnv],
-}
-
-impl<'a> From<&'a Process> for WrittenProcess<'a> {
-    fn from(process: &'a Process) -> Self {
-        Self {
-            process_type: &process.process_type,
-            command: &process.command,
-            args: &process.args,
-            default: process.default,
-            working_dir: process.working_directory.as_deref(),
-            exec_env: &process.exec_envs,
-        }
-    }
-}
-
 /// The text of the file as a buildpack of the newest API writes it; empty when it would say nothing.
 #[must_use]
 pub fn to_toml(processes: &[Process], labels: &[Label], slices: &[Slice]) -> String {
-    let processes = processes.iter().map(WrittenProcess::from).collect();
-    let file = Written { processes, labels, slices };
-    toml::to_string(&file).expect("strings, lists and tables can always be written")
+    let process = |process: &Process| {
+        let mut fields = Fields::default();
+        fields.text("type", process.process_type.as_str());
+        fields.texts("command", &process.command);
+        fields.texts("args", &process.args);
+        fields.value("default", process.default.to_string());
+        fields.text_if_any("working-dir", process.working_directory.as_deref().unwrap_or_default());
+        let exec_envs: Vec<&str> = process.exec_envs.iter().map(ExecEnv::as_str).collect();
+        fields.texts("exec-env", &exec_envs);
+        fields
+    };
+    let label = |label: &Label| {
+        let mut fields = Fields::default();
+        fields.text("key", &label.key);
+        fields.text("value", &label.value);
+        fields
+    };
+    let slice = |slice: &Slice| {
+        let mut fields = Fields::default();
+        fields.texts("paths", &slice.paths);
+        fields
+    };
+    let mut file = Fields::default();
+    file.tables("processes", processes.iter().map(process).collect());
+    file.tables("labels", labels.iter().map(label).collect());
+    file.tables("slices", slices.iter().map(slice).collect());
+    file.document()
 }
 
 fn process(table: ProcessTable, api: ApiVersion, warnings: &mut Vec<String>) -> Result<Process, TomlError> {

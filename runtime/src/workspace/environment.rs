@@ -124,9 +124,10 @@ impl Workspace {
         let since = |minor: u64| !is_classic || api >= ApiVersion::zero(minor);
         let mut set = |name: &str, value: OsString| environment.insert(name.to_owned(), value);
         if since(3) {
-            let directory = match is_classic {
-                true => buildpack.directory.clone().into_os_string(),
-                false => self.places.buildpack(&buildpack.reference).into(),
+            let directory = if is_classic {
+                buildpack.directory.clone().into_os_string()
+            } else {
+                self.places.buildpack(&buildpack.reference).into()
             };
             set("CNB_BUILDPACK_DIR", directory);
         }

@@ -226,7 +226,9 @@ fn sboms(
         return Ok(sboms);
     }
     for (file, _) in entries {
-        let Some((of, rest)) = file.rsplit_once(".sbom.").filter(|(_, rest)| rest.ends_with(".json")) else {
+        let Some((of, rest)) =
+            file.rsplit_once(".sbom.").filter(|(_, rest)| rest.strip_suffix(".json").is_some())
+        else {
             continue;
         };
         // SBOM-06: what belongs to no layer is left out, whatever it is.

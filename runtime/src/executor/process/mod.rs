@@ -56,8 +56,8 @@ impl Executor for ProcessExecutor {
         let (said, hear) = channel();
         let mut results = std::thread::scope(|scope| {
             for _ in 0..calls.len().min(MEMBERS_AT_ONCE) {
-                let said = said.clone();
-                scope.spawn(|| ask(&waiting, &self.cancel, said));
+                let (said, waiting, cancel) = (said.clone(), &waiting, &self.cancel);
+                scope.spawn(move || ask(waiting, cancel, &said));
             }
             drop(said);
             collect(calls, &hear, log)
@@ -86,7 +86,7 @@ enum Said {
 }
 
 /// Asks one member after the other, until nobody is left.
-fn ask(waiting: &Mutex<VecDeque<(usize, &DetectInputs)>>, cancel: &Cancel, said: Sender<(usize, Said)>) {
+fn ask(waiting: &Mutex<VecDeque<(usize, &DetectInputs)>>, cancel: &Cancel, said: &Sender<(usize, Said)>) {
     loop {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some((number, inputs)) = next else { return };

@@ -124,7 +124,10 @@ fn det_02_the_plan_file_is_there_empty_private_and_gone_afterwards() {
         "stat -c '%s %a %U' \"$2\" > plan\nstat -c %a \"$(dirname \"$2\")\" >> plan; whoami >> plan",
     );
     let (result, _) = bench.detect();
-    assert_eq!(result.unwrap(), DetectOutputs::Pass(vec![Default::default()]));
+    assert_eq!(
+        result.unwrap(),
+        DetectOutputs::Pass(vec![crate::cnb::build_plan::PlanContribution::default()])
+    );
     let seen = text(&bench.path("app/plan"));
     let lines: Vec<&str> = seen.lines().collect();
     assert_eq!(lines[0], format!("0 600 {}", lines[2]));

@@ -107,20 +107,20 @@ pub(super) fn comparable(changes: &[EnvironmentChange]) -> Vec<EnvironmentChange
     changes
 }
 
-/// Moves the contents of a layer to its own place in `directory`, and writes its files.
-pub(super) fn settle_layer(
-    directory: &Path,
-    layer: &LayerOutput,
-    contents: Option<&mut BuiltContents>,
-) -> io::Result<()> {
-    let name = layer.name.as_str();
-    if let Some(BuiltContents::Fresh(tree)) = contents {
-        let place = directory.join(name);
-        if let Some(from) = tree.lower.clone().or_else(|| tree.upper.clone()) {
-            fs::rename(from, &place)?;
+/// Moves the contents of a layer to their own place.
+pub(super) fn settle_contents(place: &Path, contents: &mut BuiltContents) -> io::Result<()> {
+    if let BuiltContents::Fresh(tree) = contents {
+        if let Some(from) = tree.lower.as_ref().or(tree.upper.as_ref()) {
+            fs::rename(from, place)?;
         }
-        *tree = Tree::of(&place);
+        *tree = Tree::of(place);
     }
+    Ok(())
+}
+
+/// Writes the files of a layer beside its contents.
+pub(super) fn settle_layer(directory: &Path, layer: &LayerOutput) -> io::Result<()> {
+    let name = layer.name.as_str();
     let mut metadata: Table = layer.metadata.parse().unwrap_or_default();
     OpenedAs { cache_key: layer.cache_key.clone(), types: layer.types }.add_to(&mut metadata);
     fs::write(directory.join(format!("{name}.toml")), LayerToml::to_toml(layer.types, &metadata))?;

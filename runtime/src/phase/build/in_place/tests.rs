@@ -198,7 +198,7 @@ fn wsm_01_and_04_records_of_a_component_become_files() {
     assert_eq!(site.names("layers/acme_w"), expected.map(str::to_owned).into());
     assert_eq!(site.text("layers/acme_w/deps/bin/tool"), "first");
     assert_eq!(site.text("layers/acme_w/deps/env/FOO.override"), "of the component");
-    assert_eq!(site.text("layers/acme_w/build.toml"), "[[unmet]]\nname = \"a\"\n");
+    assert_eq!(site.text("layers/acme_w/build.toml"), "[[unmet]]\n  name = \"a\"\n");
     assert_eq!(site.text("layers/acme_w/store.toml"), "[metadata]\ns = 1\n");
     let file = LayerToml::parse(&site.text("layers/acme_w/deps.toml"), API).unwrap();
     assert_eq!(file.types, TYPES);
