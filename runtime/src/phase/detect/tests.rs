@@ -88,7 +88,7 @@ fn site(groups: &str, answers: &[(&str, &str)]) -> Site {
         for name in group.split_whitespace() {
             let id = name.trim_end_matches('?');
             let optional = name.ends_with('?');
-            write!(site.order, "[[{table}.group]]\nid = \"{id}\"\nversion = \"1\"\noptional = {optional}\n")
+            writeln!(site.order, "[[{table}.group]]\nid = \"{id}\"\nversion = \"1\"\noptional = {optional}")
                 .unwrap();
             if table == "order" {
                 site.add(id, "");
