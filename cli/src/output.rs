@@ -128,9 +128,9 @@ impl Output {
             Event::Detected { buildpack, verdict } => self.detail(&verdict_line(buildpack, verdict)),
             Event::DetectOutput { buildpack, lines, prominent } => {
                 let mut text = format!("======== Output: {buildpack} ========");
-                lines.iter().for_each(|line| {
+                for line in lines {
                     let _ = write!(text, "\n{}", harmless(line));
-                });
+                }
                 if *prominent { self.say(&text) } else { self.detail(&text) }
             }
             Event::GroupChosen { buildpacks, considered } => {

@@ -214,10 +214,10 @@ impl<'a> Expansion<'a> {
                         Module::Extension(self.catalog.extension(wanted)?)
                     } else {
                         let buildpack = self.catalog.get(wanted)?;
-                        if let BuildpackKind::Composite(order) = &buildpack.kind {
-                            if self.is_wanted(here.member) {
-                                break Some((here, buildpack, order));
-                            }
+                        if let BuildpackKind::Composite(order) = &buildpack.kind
+                            && self.is_wanted(here.member)
+                        {
+                            break Some((here, buildpack, order));
                         }
                         Module::Buildpack(buildpack)
                     };

@@ -128,7 +128,9 @@ fn add_extension(catalog: &mut Catalog, name: &str, more: &str) {
 #[test]
 fn ord_09_each_group_of_extensions_stands_in_front_of_every_group_then_none() {
     let mut catalog = catalog(&[("O", "A|B")], "A B C");
-    ["X", "Y", "Z"].into_iter().for_each(|name| add_extension(&mut catalog, name, ""));
+    for name in ["X", "Y", "Z"] {
+        add_extension(&mut catalog, name, "");
+    }
     assert_eq!(
         shown_with(&catalog, "O C?|C", "X? Y?|Z?", None),
         ["+X? +Y? A C?", "+X? +Y? B C?", "+Z? A C?", "+Z? B C?", "A C?", "B C?", "+X? +Y? C", "+Z? C", "C"]
@@ -331,7 +333,9 @@ fn tgt_06_executables_say_which_system_a_buildpack_is_for() {
     let systems = |files: &[&str]| {
         let temp = tempfile::tempdir().unwrap();
         write(temp.path(), &[("buildpack.toml", TOML)]);
-        files.iter().for_each(|name| write(temp.path(), &[(name, "")]));
+        for name in files {
+            write(temp.path(), &[(name, "")]);
+        }
         let targets = Buildpack::load_any(temp.path(), &digest).unwrap().descriptor.targets;
         targets.into_iter().map(|target| target.os).collect::<Vec<_>>()
     };

@@ -65,6 +65,8 @@ impl SystemToml {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use crate::cnb::order::OrderToml;
 
@@ -88,7 +90,7 @@ mod tests {
             text += "[[order]]\n";
             for name in *group {
                 let (id, version) = name.split_once('@').unwrap();
-                text += &format!("[[order.group]]\nid = \"{id}\"\nversion = \"{version}\"\n");
+                writeln!(text, "[[order.group]]\nid = \"{id}\"\nversion = \"{version}\"").unwrap();
             }
         }
         let order = OrderToml::parse(&text).unwrap().order;

@@ -192,9 +192,10 @@ fn run_with(
     if extensions == Extensions::Refuse {
         return Err(DetectorError::HasExtensions { extension: first.reference.clone() });
     }
-    let run_images = match inputs.api.at_least(12) {
-        true => files::read_if_there(&inputs.run, RunToml::parse)?.unwrap_or_default(),
-        false => RunToml::default(),
+    let run_images = if inputs.api.at_least(12) {
+        files::read_if_there(&inputs.run, RunToml::parse)?.unwrap_or_default()
+    } else {
+        RunToml::default()
     };
     let request = GenerateRequest {
         api: inputs.api,

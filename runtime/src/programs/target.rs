@@ -49,16 +49,16 @@ pub(super) fn disagreements(analyzed: &Analyzed, os_release: &Path) -> Vec<Strin
     let Some(run) = known.map(Target::from) else { return Vec::new() };
     let mut found = Vec::new();
     let here = toml_text::read(os_release).ok().and_then(|text| Distro::of_os_release(&text));
-    if let (Some(run), Some(here)) = (&run.distro, &here) {
-        if run.contradicts(here) {
-            found.push(format!(
-                "the run image is {} {}, and this build environment is {} {}",
-                harmless(&run.name),
-                harmless(&run.version),
-                harmless(&here.name),
-                harmless(&here.version)
-            ));
-        }
+    if let (Some(run), Some(here)) = (&run.distro, &here)
+        && run.contradicts(here)
+    {
+        found.push(format!(
+            "the run image is {} {}, and this build environment is {} {}",
+            harmless(&run.name),
+            harmless(&run.version),
+            harmless(&here.name),
+            harmless(&here.version)
+        ));
     }
     let here = host_architecture();
     if !run.arch.is_empty() && run.arch != here {

@@ -1,6 +1,7 @@
 //! Detection with answers that are given.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::*;
@@ -83,12 +84,12 @@ fn site(groups: &str, answers: &[(&str, &str)]) -> Site {
             Some(group) => ("order-extensions", group),
             None => ("order", group),
         };
-        site.order += &format!("[[{table}]]\n");
+        writeln!(site.order, "[[{table}]]").unwrap();
         for name in group.split_whitespace() {
             let id = name.trim_end_matches('?');
             let optional = name.ends_with('?');
-            site.order +=
-                &format!("[[{table}.group]]\nid = \"{id}\"\nversion = \"1\"\noptional = {optional}\n");
+            writeln!(site.order, "[[{table}.group]]\nid = \"{id}\"\nversion = \"1\"\noptional = {optional}")
+                .unwrap();
             if table == "order" {
                 site.add(id, "");
             } else {
