@@ -362,6 +362,7 @@ impl Reader<'_> {
             kind,
             analyzed: self.path("analyzed")?,
             app: self.path("app")?,
+            build_config: self.path("build-config")?,
             buildpacks: self.path("buildpacks")?,
             extended: self.path("extended")?,
             generated: self.path("generated")?,

@@ -137,8 +137,9 @@ pub(super) const FLAGS: &[Flag] = flags![
     "app" Path ["CNB_APP_DIR"] Is("/workspace"),
         [always(&[Detector, Extender, Builder, Exporter, Creator])],
         "path to app directory";
+    // The specification has it for the extender too, the reference has not.
     "build-config" Path ["CNB_BUILD_CONFIG_DIR"] Is("/cnb/build-config"),
-        [since(11, &[Detector, Builder, Creator])],
+        [since(11, &[Detector, Extender, Builder, Creator])],
         "path to build config directory";
     "build-image" Text ["CNB_BUILD_IMAGE"] Nothing,
         [since(10, &[Restorer])],

@@ -50,7 +50,7 @@ fn code(api: &str, line: &str) -> Option<u8> {
 const SPECIFIED: &str = "
     analyzed            A R X E  D>=10 B>=12
     app                 D X B E C
-    build-config        D>=11 B>=11 C>=11
+    build-config        D>=11 X>=11 B>=11 C>=11
     build-image         R>=10
     buildpacks          D X B C
     cache-dir           R E C

@@ -25,7 +25,7 @@ pub fn run(inputs: &Inputs, images: &dyn Images, services: &mut Services<'_>) ->
     begin(Phase::Analyze, services);
     analyzer::run(&inputs.analyzer, images, services.events)?;
     begin(Phase::Detect, services);
-    detector::run(&inputs.detector, services)?;
+    detector::run_in_creator(&inputs.detector, services)?;
     begin(Phase::Restore, services);
     restorer::run(&inputs.restorer, images, services.events)?;
     begin(Phase::Build, services);
