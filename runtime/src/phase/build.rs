@@ -29,7 +29,7 @@ use crate::cnb::layer::LayerTypes;
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
 use crate::executor::{
-    Arrivals, ArtifactRequest, BuildHost, BuildInputs, CallInputs, Executor, GuestFailure, LogSink, Mount,
+    Arrivals, ArtifactRequest, BuildHost, BuildInputs, CallInputs, Executor, GuestFailure, LayerOutput, LogSink, Mount,
     OpenedLayer, PlanEntry, Program, Refusal, RestoredLayer,
 };
 use crate::fault::{Diagnose, Fault, is_disk_full};

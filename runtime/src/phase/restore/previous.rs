@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek as _};
+use std::os::unix::ffi::OsStringExt as _;
 
 use flate2::read::MultiGzDecoder;
 use rustix::fs::{Mode, OFlags};
