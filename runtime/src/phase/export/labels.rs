@@ -130,6 +130,9 @@ pub(super) fn set_labels(
         }
         set(&label.key, label.value.clone());
     }
+    for label in &built.own_labels {
+        set(&label.key, label.value.clone());
+    }
     Ok(())
 }
 
