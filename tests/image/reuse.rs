@@ -103,13 +103,14 @@ fn a_rebuild_reads_and_writes_next_to_nothing_of_a_large_layer() {
     let store_before = files(&site.path("store/layers"), &identity);
 
     let trace = site.path("trace");
+    let trace_path = trace.to_str().expect("UTF-8").to_owned();
     let strace = [
         "strace",
         "--follow-forks",
         "--decode-fds=path",
         "--string-limit=200",
         "--output",
-        trace.to_str().expect("UTF-8"),
+        trace_path.as_str(),
         "--trace=/^(open|openat|openat2|creat|p?read.*|p?write.*|send.*|recv.*|copy_file_range|splice|ioctl|mmap)$",
     ];
     let output = build_process(&strace, &site.job()).output().expect("a process");
@@ -136,6 +137,15 @@ fn a_rebuild_reads_and_writes_next_to_nothing_of_a_large_layer() {
     };
     let rest = bytes_moved(trace.lines().filter(|line| !code(line)));
     assert!(rest < 500_000, "{rest} bytes besides code were moved for a layer of {LAYER_BYTES}");
+
+    // What the trace looks for is there to be found when everything is verified.
+    let verified = site.path("verified");
+    let strace = strace.map(|word| if word == trace_path { verified.to_str().expect("UTF-8") } else { word });
+    let again = build_process(&strace, &Job { verify: true, ..site.job() }).output().expect("a process");
+    assert_eq!(result_of(&again), Ok(first.digest()), "{}", String::from_utf8_lossy(&again.stderr));
+    let verified = joined(&fs::read_to_string(verified).expect("a trace"));
+    assert!(verified.lines().filter(|line| line.contains("/file-0")).count() as u64 >= LAYER_FILES);
+    assert!(verified.lines().any(|line| line.contains(blob) && line.contains("open")));
 
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let said = |text: &str| said.lines().filter(|line| line.contains(text)).count();

@@ -92,6 +92,8 @@ pub struct Built {
     pub slices: Vec<Slice>,
     /// In group order; the last of a key wins.
     pub labels: Vec<Label>,
+    /// The host's own labels; buildpacks cannot set these.
+    pub own_labels: Vec<Label>,
     /// Of the whole launch image of a buildpack, or of one launch layer.
     pub launch_sboms: Vec<(BuildpackId, Option<LayerName>, Sbom)>,
     /// The same for what is not in the image, …

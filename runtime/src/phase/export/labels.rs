@@ -128,7 +128,11 @@ pub(super) fn set_labels(
         exec_env: Some(request.exec_env),
         buildpacks: &built.labels,
     };
-    set.put_into(image_labels)
+    set.put_into(image_labels)?;
+    for label in &built.own_labels {
+        image_labels.insert(label.key.clone(), label.value.clone());
+    }
+    Ok(())
 }
 
 /// The labels of an image, as text.

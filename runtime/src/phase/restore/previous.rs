@@ -66,7 +66,7 @@ pub fn note_layer_keys(outcome: &mut Outcome) {
     outcome.built.labels.retain(|label| label.key != LAYERS_LABEL);
     if !keys.is_empty() {
         let value = serde_json::json!(keys).to_string();
-        outcome.built.labels.push(Label { key: LAYERS_LABEL.to_owned(), value });
+        outcome.built.own_labels.push(Label { key: LAYERS_LABEL.to_owned(), value });
     }
 }
 
