@@ -624,6 +624,7 @@ mod tests {
     const TOML: &str = "api = \"0.10\"\n[buildpack]\nid = \"acme/node\"\nversion = \"1.2.0\"\n";
     const ORDER: &str = "[[order]]\n[[order.group]]\nid = \"acme/node\"\nversion = \"1.2.0\"\n";
 
+    /// BPT-03
     #[test]
     fn what_the_directory_holds_settles_the_kind() {
         for (files, expected) in [
@@ -688,6 +689,7 @@ mod tests {
         assert!(error.to_string().ends_with("holds buildpack `acme/node@1.2.0`, not `acme_node@1.3.0`"));
     }
 
+    /// BPT-02
     #[test]
     fn ids_that_differ_in_case_only_and_second_directories_are_refused() {
         let mut catalog = catalog(&[], "acme/node");

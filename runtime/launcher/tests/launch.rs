@@ -132,6 +132,7 @@ fn lau_10_11_the_process_does_not_see_the_launchers_settings() {
     );
 }
 
+/// ENV-25, LAU-08
 #[test]
 fn lau_12_13_env_16_17_layers_change_the_environment_in_order() {
     let image = Image::with_process(r#"command = ["env"]"#);
@@ -242,6 +243,7 @@ fn lau_21_more_than_a_pipe_holds_and_no_descriptor_left_behind() {
     assert_eq!(output(image.web().stdin(Stdio::null())), format!("100000\n{before}"));
 }
 
+/// LAU-32
 #[test]
 fn lau_22_the_process_takes_the_launchers_place() {
     let image = Image::with_process(r#"command = ["sh", "-c", "echo $$; exit 7"]"#);
@@ -271,6 +273,7 @@ fn lau_23_31_a_relative_program_is_meant_from_the_app() {
     assert_eq!(output(&mut image.web()), "sub\n");
 }
 
+/// LAU-33
 #[test]
 fn lau_24_a_command_that_cannot_run_is_named() {
     let message = |command: &str| {
@@ -288,6 +291,7 @@ fn lau_24_a_command_that_cannot_run_is_named() {
     assert!(message("./strange").contains("the interpreter or loader it names is not in this image"));
 }
 
+/// API-07, LAU-01, LAU-02, LAU-33
 #[test]
 fn exit_codes_of_the_launcher_itself() {
     let image = Image::with_process(r#"command = ["true"]"#);
