@@ -34,7 +34,7 @@ cargo xtask COMMAND [ARGUMENTS]
   setup      install what the other commands need (they do this themselves)
   embed      build the buildpacks, web server and launcher that become part of `wapack`
   guests     build the test guests of `tests/guests` as components
-  bench      run the benchmarks; `bench node` only those beside npm, other arguments go to `cargo bench`
+  bench      run the benchmarks; `bench node` and `bench detect` only one of them, other arguments go to `cargo bench`
   base       make a small Debian to build upon, in `target/base`
   bless      rewrite the snapshots and golden files that tests compare with
   conformance  write `docs/conformance.md` from the names of the tests; `--check` says whether it is stale
