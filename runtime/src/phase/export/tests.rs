@@ -512,7 +512,7 @@ fn slices(bench: &mut Bench, slices: &[&[&str]]) {
         .collect();
 }
 
-/// EXP-04, SLC-07
+/// EXP-04, IMG-08, SLC-07
 #[test]
 fn slc_02_to_05_slices() {
     let mut bench = Bench::new();
