@@ -97,6 +97,7 @@ mod tests {
         );
     }
 
+    /// DET-10
     #[test]
     fn detection_has_two_codes_of_its_own() {
         let nobody =

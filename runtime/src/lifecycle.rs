@@ -12,18 +12,21 @@
 //! talks to a network.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::cancel::Cancel;
-use crate::catalog::Builder;
+use crate::catalog::{Builder, Buildpack, BuildpackKind, Module};
 use crate::cnb::api::PlatformApi;
 use crate::cnb::id::{ExecEnv, ProcessType};
 use crate::cnb::labels::ProjectMetadata;
 use crate::cnb::target::Target;
 use crate::error::Error;
 use crate::event::{Event, EventSink, Phase};
-use crate::executor::worker::{CodeCache, Root, WorkerCommand, WorkerExecutor, WorkerSettings};
+use crate::executor::worker::{
+    CodeCache, Root, SpawnedWorker, WorkerCommand, WorkerExecutor, WorkerSettings,
+};
 use crate::oci::layer::Owner;
 use crate::phase::build::{BuildPhaseRequest, build as build_group};
 use crate::phase::detect::{DetectRequest, Detected, detect as detect_group};
@@ -102,15 +105,20 @@ pub struct BuildRequest<'a> {
 /// # Errors
 /// [`Error`].
 pub fn detect<'a>(request: &AppRequest<'a>, events: &mut dyn EventSink) -> Result<Detected<'a>, Error> {
+    // It takes a moment to start; an error is met again, and told, when it is needed.
+    let spawned = SpawnedWorker::new(request.worker).ok();
     let mut site = Site::prepare(request, events)?;
     let code = Code(request.store);
-    let mut executor = WorkerExecutor::new(site.settings(request, None), &code);
+    let mut executor = WorkerExecutor::new(site.settings(request, None), &code).with_spawned(spawned);
+    executor.expect(first_components(request));
     say_isolation(&mut executor, events)?;
     let result = timed(Phase::Detect, events, |events| {
         detect_group(&Site::detect_request(request), &mut site.workspace, &mut executor, events)
     });
-    drop(executor);
+    // Its end and that of its directories take a moment each.
+    executor.stop();
     site.close(request, events);
+    drop(executor);
     Ok(result?)
 }
 
@@ -120,6 +128,7 @@ pub fn detect<'a>(request: &AppRequest<'a>, events: &mut dyn EventSink) -> Resul
 /// [`Error`]; the output layout is as it was before, and nothing has to be cleaned up.
 pub fn build(request: &BuildRequest<'_>, events: &mut dyn EventSink) -> Result<Exported, Error> {
     let app = &request.app;
+    let spawned = SpawnedWorker::new(app.worker).ok();
     let (mut site, cache) = timed(Phase::Analyze, events, |events| -> Result<_, Error> {
         let site = Site::prepare(app, events)?;
         if request.clear_cache {
@@ -127,7 +136,7 @@ pub fn build(request: &BuildRequest<'_>, events: &mut dyn EventSink) -> Result<E
         }
         Ok((site, app.store.image(request.tenant, request.image)))
     })?;
-    let result = phases(request, &mut site, cache, events);
+    let result = phases(request, spawned, &mut site, cache, events);
     site.close(app, events);
     for message in app.store.take_warnings() {
         events.event(Event::Warning { message });
@@ -137,13 +146,15 @@ pub fn build(request: &BuildRequest<'_>, events: &mut dyn EventSink) -> Result<E
 
 fn phases(
     request: &BuildRequest<'_>,
+    spawned: Option<SpawnedWorker>,
     site: &mut Site,
     cache: ImageCache<'_>,
     events: &mut dyn EventSink,
 ) -> Result<Exported, Error> {
     let app = &request.app;
     let code = Code(app.store);
-    let mut executor = WorkerExecutor::new(site.settings(app, Some(&cache)), &code);
+    let mut executor = WorkerExecutor::new(site.settings(app, Some(&cache)), &code).with_spawned(spawned);
+    executor.expect(first_components(app));
     say_isolation(&mut executor, events)?;
     let detected = timed(Phase::Detect, events, |events| {
         detect_group(&Site::detect_request(app), &mut site.workspace, &mut executor, events)
@@ -232,6 +243,19 @@ fn timed<T, E>(
     Ok(result)
 }
 
+/// What the first group of the order is made of; it is always asked.
+fn first_components(request: &AppRequest<'_>) -> Vec<String> {
+    let mut groups = request.builder.groups(Some(request.exec_env));
+    let group = groups.next().and_then(Result::ok).unwrap_or_default();
+    let digest = |module: Module<'_>| match module {
+        Module::Buildpack(Buildpack { kind: BuildpackKind::Component { digest, .. }, .. }) => {
+            Some(digest.clone())
+        }
+        Module::Buildpack(_) | Module::Extension(_) => None,
+    };
+    group.into_iter().filter_map(|member| digest(member.module)).collect()
+}
+
 /// Less isolation is said aloud.
 fn say_isolation(executor: &mut WorkerExecutor<'_>, events: &mut dyn EventSink) -> Result<(), Error> {
     let missing = executor.isolation().map_err(Error::Worker)?.missing();
@@ -316,8 +340,8 @@ impl Site {
 pub struct Code<'a>(pub &'a Store);
 
 impl CodeCache for Code<'_> {
-    fn load(&self, component: &str, engine: &str) -> Option<Vec<u8>> {
-        self.0.compiled(&CompiledKey::new(component, engine))
+    fn load(&self, component: &str, engine: &str, memory: &File) -> bool {
+        self.0.compiled_into(&CompiledKey::new(component, engine), memory)
     }
 
     fn keep(&self, component: &str, engine: &str, code: &[u8]) {

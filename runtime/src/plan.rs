@@ -283,6 +283,7 @@ mod tests {
         }
     }
 
+    /// PLAN-01 to PLAN-04, PLAN-06 to PLAN-09, PLAN-13, PLAN-14
     #[test]
     fn table_of_the_specification() {
         for (why, members, expected) in [

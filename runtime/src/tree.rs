@@ -674,6 +674,7 @@ mod tests {
         assert_eq!(tree.reader().unwrap().open(&entry).unwrap_err().id(), "source.changed");
     }
 
+    /// TAR-15
     #[test]
     fn a_file_that_changes_while_it_is_open_is_noticed() {
         let root = tempfile::tempdir().unwrap();

@@ -329,6 +329,7 @@ impl Drop for SmallDisk {
     }
 }
 
+/// EXP-08
 /// K3: a full disk is said as such, nothing is half there, and with space it goes on.
 #[test]
 fn a_full_disk_is_an_error_and_the_old_image_stays() {

@@ -57,6 +57,7 @@ fn the_image_is_the_golden_one() {
     assert_eq!(found, fs::read_to_string(&file).expect("a golden file"));
 }
 
+/// EXP-11, IMG-12
 #[test]
 fn cold_warm_and_elsewhere_give_one_digest() {
     let first = site();
@@ -87,6 +88,7 @@ fn cold_warm_and_elsewhere_give_one_digest() {
 /// What the build's program is started by, and with which variables.
 type Variant<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
 
+/// IMG-11, IMG-12, LBL-18: from cold stores, compressed anew each time.
 /// Each is a process of its own, from a cold store.
 #[test]
 fn user_umask_locale_time_zone_and_cores_do_not_matter() {

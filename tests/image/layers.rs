@@ -152,7 +152,7 @@ fn well_behaved(launcher_mode: LauncherMode) -> Site {
     site
 }
 
-/// EXP-03, TAR-01 to TAR-14: GNU tar shows what it should, and tar made by another program has the same digest.
+/// EXP-03, TAR-01 to TAR-04, TAR-07, TAR-11 to TAR-14: GNU tar shows what it should, and tar made by another program has the same digest.
 #[test]
 fn layers_are_in_order_with_their_owners_modes_and_times() {
     if !have(&["python3"]) {
@@ -177,7 +177,7 @@ fn check_layers(layout: &Layout, found: &[std::path::PathBuf], owner: u32) {
     }
 }
 
-/// IMG-01 to IMG-08, LBL-10 to LBL-16.
+/// IMG-01 to IMG-04, IMG-07, IMG-08, LBL-10 to LBL-13, LBL-16 to LBL-17, EXE-03.
 #[test]
 fn configuration_and_labels_are_those_of_the_specification() {
     let site = well_behaved(LauncherMode::Always);
@@ -310,7 +310,7 @@ fn the_launcher_is_left_out_where_it_may_be() {
     assert_eq!(no_process.build().result.expect_err("a refusal").id(), "export.needs_launcher");
 }
 
-/// EXP-01, EXP-02, TAR-06: what the base has stays, and its user owns what we add.
+/// EXP-01, EXP-02, IMG-07: what the base has stays, and its user owns what we add.
 #[test]
 fn a_base_stays_below_and_its_configuration_stays() {
     let Some(base) = debian() else { return };

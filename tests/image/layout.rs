@@ -73,7 +73,7 @@ fn apt_sources() -> Option<PathBuf> {
     known.into_iter().map(PathBuf::from).find(|path| path.is_file())
 }
 
-/// IMG-12 and the judgement of others.
+/// The same digest, and the judgement of others.
 #[test]
 fn skopeo_and_umoci_accept_the_image() {
     if !have(&["skopeo", "umoci"]) {

@@ -261,7 +261,7 @@ fn another_key_image_or_tenant_starts_with_nothing() {
     assert_eq!(state(&site.build()), "big: Filled", "only the last one is kept");
 }
 
-/// LYR-12, LYR-13, LYR-15: what only the image has is kept there, without its contents.
+/// LYR-12: what only the image has is kept there, without its contents.
 #[test]
 fn a_launch_only_layer_is_kept_while_its_blob_is_there() {
     let site = Site::new().guest("well-behaved").env("COUNT", "no");
@@ -282,7 +282,7 @@ fn a_launch_only_layer_is_kept_while_its_blob_is_there() {
     Layout::verified(&site.path("image"));
 }
 
-/// BLD-08, ENV-01 to ENV-13: what `build` layers hold and set is there for those who come later, and only in this build.
+/// BLD-08, ENV-13: what `build` layers hold and set is there for those who come later, and only in this build.
 #[test]
 fn build_layers_are_for_later_buildpacks_and_not_for_the_image() {
     let site = || {

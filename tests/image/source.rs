@@ -113,7 +113,7 @@ fn a_source_that_only_its_owner_can_read_is_built() {
     assert_eq!(layers(&private), layers(&open));
 }
 
-/// I3, TAR-15: a source that changes under the build is an error that names the file, and no image.
+/// TAR-15: (I3) a source that changes under the build is an error that names the file, and no image.
 #[test]
 fn a_file_that_changes_during_the_build_is_named() {
     let site = site();

@@ -246,6 +246,7 @@ fn seen_by_the_next(paths: &str) -> (Site, Outcome) {
     (site, outcome)
 }
 
+/// WSM-05
 #[test]
 fn layers_are_seen_by_later_guests_only_when_they_are_build_layers() {
     let (_, outcome) = seen_by_the_next("/layers");
@@ -262,6 +263,7 @@ fn layers_are_seen_by_later_guests_only_when_they_are_build_layers() {
     );
 }
 
+/// WSM-05
 #[test]
 fn a_guest_sees_its_own_world_and_nothing_else() {
     let (site, outcome) = seen_by_the_next("/");

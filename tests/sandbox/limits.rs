@@ -37,6 +37,7 @@ fn g1_a_loop_in_build_ends_near_the_limit_and_its_neighbour_builds() {
     assert!(no_litter(&site));
 }
 
+/// WSM-02
 #[test]
 fn g1_a_loop_in_detect_ends_near_the_limit() {
     let outcome = one_second_of_cpu(Site::new().guest("spin-in-detect")).build();
@@ -45,6 +46,7 @@ fn g1_a_loop_in_detect_ends_near_the_limit() {
     assert!(reached_milliseconds(&text) <= 1250, "{text}");
 }
 
+/// WSM-02
 #[test]
 fn g1_start_functions_and_realloc_are_code_too() {
     for name in ["spin-in-start", "spin-in-realloc"] {

@@ -185,6 +185,7 @@ const BAD_OUTPUTS: [(&str, &str); 20] = [
     ("store", "the metadata of `store` is not TOML: extra `=`, expected nothing"),
 ];
 
+/// ENV-03, ENV-07
 /// What the operator's shell has is not what a buildpack gets.
 #[test]
 fn i7_a_guest_has_no_variable_of_the_host() {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::Result;
 use crate::command::{cargo, find_program, run, step, warn};
-use crate::{embed, setup, workspace};
+use crate::{conformance, embed, setup, workspace};
 
 /// Builds what tests need and runs all of them.
 pub(crate) fn test(arguments: &[String]) -> Result<()> {
@@ -72,6 +72,7 @@ pub(crate) fn check() -> Result<()> {
     let mut doc = cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"]);
     exclude(&mut doc);
     run(doc.env("RUSTDOCFLAGS", "--deny warnings"))?;
+    conformance::check()?;
     dependencies()
 }
 

@@ -13,6 +13,7 @@ mod base;
 mod bench;
 mod checks;
 mod command;
+mod conformance;
 mod demo;
 mod embed;
 mod inventory;
@@ -30,14 +31,15 @@ cargo xtask COMMAND [ARGUMENTS]
 
   demo       build the sample website into an image, and start it where crun or runc is installed
   test       run every test; further arguments go to `cargo test`
-  check      formatting, clippy, rustdoc, dependency rules (cargo deny)
+  check      formatting, clippy, rustdoc, the conformance page, dependency rules (cargo deny)
   setup      install what the other commands need (they do this themselves)
   embed      build the buildpacks, web server and launcher that become part of `wapack`
   lifecycle  build the static `wapack`, and pack it as the lifecycle of a builder, in `target/lifecycle`
   guests     build the test guests of `tests/guests` as components
-  bench      run the benchmarks; `bench node` only those beside npm, `bench launcher` only those of the launcher, other arguments go to `cargo bench`
+  bench      run the benchmarks; `bench node`, `bench detect` and `bench launcher` only one of them, other arguments go to `cargo bench`
   base       make a small Debian to build upon, in `target/base`
   bless      rewrite the snapshots and golden files that tests compare with
+  conformance  write `docs/conformance.md` from the names of the tests; `--check` says whether it is stale
   inventory  rewrite the list of Node.js releases; arguments are files like `SHASUMS256.txt` to take hashes from
 ";
 
@@ -45,7 +47,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (name, rest) =
         arguments.split_first().map_or(("help", &[][..]), |(name, rest)| (name.as_str(), rest));
-    let takes_arguments = matches!(name, "test" | "bench" | "inventory");
+    let takes_arguments = matches!(name, "test" | "bench" | "conformance" | "inventory");
     if !takes_arguments && !rest.is_empty() {
         eprintln!("error: `{name}` takes no arguments\n\n{USAGE}");
         return ExitCode::from(2);
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(rest),
         "base" => base::run_command(),
         "bless" => checks::bless(),
+        "conformance" => conformance::run(rest),
         "inventory" => inventory::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");

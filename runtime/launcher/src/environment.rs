@@ -261,6 +261,7 @@ mod tests {
         assert_eq!(one(&[("FOO", "old")], &[("FOO", "base"), ("FOO.append", "+more")]), "base+more");
     }
 
+    /// LAU-14
     #[test]
     fn env_24_before_api_0_5_a_file_without_suffix_is_put_in_front() {
         let old = ApiVersion::new(0, 4);

@@ -216,6 +216,7 @@ mod tests {
         assert_eq!(parse("").unwrap(), Metadata::default());
     }
 
+    /// LAU-02
     #[test]
     fn bad_files_are_told_apart() {
         let format = |text: &str| match parse(text) {

@@ -259,6 +259,7 @@ mod tests {
         BuildpackDescriptor::parse(&format!("{MINIMAL}{more}"))
     }
 
+    /// API-14, BPT-06
     #[test]
     fn bpt_01_all_keys_are_read() {
         let descriptor = with(

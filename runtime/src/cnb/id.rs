@@ -227,7 +227,7 @@ impl fmt::Display for BuildpackRef {
 mod tests {
     use super::*;
 
-    /// I6: ids, layer names and process types as paths.
+    /// BPT-02, LYR-02: (I6) ids, layer names and process types as paths.
     #[test]
     fn i6_names_that_would_leave_their_directory_are_refused() {
         for value in [
@@ -246,6 +246,7 @@ mod tests {
         }
     }
 
+    /// BPT-02, LYR-02
     #[test]
     fn names_of_published_buildpacks_are_accepted() {
         let id: BuildpackId = "paketo-buildpacks/node.js".parse().unwrap();

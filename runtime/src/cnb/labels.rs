@@ -378,6 +378,7 @@ fn toml_of(value: &Value, depth: usize) -> Result<Option<toml::Value>, MetadataE
 mod tests {
     use super::*;
 
+    /// LBL-03
     #[test]
     fn lbl_01_every_key_is_written() {
         let metadata = LifecycleMetadata {

@@ -229,6 +229,7 @@ mod tests {
         assert_eq!(table.default_type(), None);
     }
 
+    /// PRC-05, MET-02, MET-03
     #[test]
     fn met_01_metadata_toml() {
         let mut table = ProcessTable::default();

@@ -171,6 +171,7 @@ mod tests {
         SlicePattern::parse(pattern, "/workspace").unwrap().matches(path)
     }
 
+    /// SLC-06
     #[test]
     fn slc_01_patterns() {
         for (pattern, path, expected) in [
@@ -210,6 +211,7 @@ mod tests {
         assert!(SlicePattern::parse("/workspace/", "/workspace").unwrap().is_everything());
     }
 
+    /// SLC-01
     #[test]
     fn malformed_patterns() {
         for pattern in ["[", "[]", "[]a]", "[-]", "[x-]", "[a-b-c]", "[^", "[^bc", "a\\", "[a-\\"] {

@@ -350,6 +350,7 @@ mod tests {
         assert_eq!(Digest::of(bytes).hex(), sha256);
     }
 
+    /// TAR-01 to TAR-04, TAR-11: bytes that an independent program made.
     #[test]
     fn v1_a_buildpack_layer() {
         let bytes = layer(|writer| {
@@ -361,6 +362,7 @@ mod tests {
         assert_vector(&bytes, 3584, "3cd7f996aaa0f6f294487e07973af974edd8419985b3e64ec3cdb58788a9c055");
     }
 
+    /// TAR-13
     #[test]
     fn v2_process_types() {
         let bytes = layer(|writer| {
@@ -372,6 +374,7 @@ mod tests {
         assert_vector(&bytes, 2560, "83d85471d9f8a3834b4e27cf701e3f0aef220cc816d9c173c7d32cd73909a590");
     }
 
+    /// TAR-10
     #[test]
     fn v3_an_app() {
         let bytes = layer(|writer| {
@@ -382,6 +385,7 @@ mod tests {
         assert_vector(&bytes, 3072, "f8b658f4345cb9342aae80cbfa93a888e83d431c8c09b7eace78093c037354a1");
     }
 
+    /// TAR-11
     #[test]
     fn v4_nothing() {
         let bytes = layer(|_| {});
@@ -433,6 +437,7 @@ mod tests {
         })
     }
 
+    /// TAR-01, TAR-03
     #[test]
     fn python_reads_names_that_need_pax() {
         let script = "import sys,tarfile,json\n\
@@ -452,6 +457,7 @@ mod tests {
         assert_eq!(read, serde_json::Value::Array(expected));
     }
 
+    /// TAR-01
     #[test]
     fn gnu_tar_reads_names_that_need_pax() {
         let arguments = ["--list", "--absolute-names", "--quoting-style=literal"];
@@ -509,6 +515,7 @@ mod tests {
         assert_vector(&bytes, 34304, "e90aee837c22bc538d0a3605d3e98b89ce6f4af522effad82a97d882aafd070a");
     }
 
+    /// TAR-01
     #[test]
     fn pax_is_used_only_where_needed() {
         let splits = layer(|writer| {
@@ -534,6 +541,7 @@ mod tests {
         assert_eq!(long.kind(), io::ErrorKind::InvalidData);
     }
 
+    /// TAR-02
     #[test]
     fn names_that_are_not_absolute_are_refused() {
         for name in ["", "a", "/", "/a/", "/a\0b"] {

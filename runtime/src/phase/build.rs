@@ -29,8 +29,8 @@ use crate::cnb::layer::LayerTypes;
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
 use crate::executor::{
-    Arrivals, ArtifactRequest, BuildHost, BuildInputs, CallInputs, Executor, GuestFailure, LayerOutput, LogSink, Mount,
-    OpenedLayer, PlanEntry, Program, Refusal, RestoredLayer,
+    Arrivals, ArtifactRequest, BuildHost, BuildInputs, CallInputs, Executor, GuestFailure, LayerOutput,
+    LogSink, Mount, OpenedLayer, PlanEntry, Program, Refusal, RestoredLayer,
 };
 use crate::fault::{Diagnose, Fault, is_disk_full};
 use crate::grant::{Grant, GrantRefused};

@@ -1,6 +1,9 @@
 //! Precompiled components. A planted one would be native code in our process,
 //! so each carries a MAC under a key that only the host can read (G24).
 
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -15,6 +18,9 @@ const MAC_BYTES: usize = 32;
 
 /// Larger than any output a compile limit lets through.
 const MAX_COMPILED_BYTES: u64 = 4 << 30;
+
+/// Bytes that are read, hashed and written at once: they stay in the processor's cache.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// How long a component that could not be compiled is not tried again.
 const REMEMBER_FAILURE: Duration = Duration::from_hours(24);
@@ -55,10 +61,42 @@ impl Kind {
 }
 
 impl Store {
-    /// The native code of a component. `None` unless every byte is one that
-    /// [`Store::put_compiled`] wrote for exactly this key in this store.
-    pub fn compiled(&self, key: &CompiledKey) -> Option<Vec<u8>> {
-        self.read_authentic(key, Kind::Code)
+    /// Writes the native code of a component into an empty file that nobody else
+    /// can reach. `false` unless every byte is one that [`Store::put_compiled`] wrote
+    /// for exactly this key in this store; what the file holds then is nothing.
+    pub fn compiled_into(&self, key: &CompiledKey, memory: &File) -> bool {
+        let path = self.root().join(key.file_name(Kind::Code));
+        match self.copy_authentic(key, &path, memory) {
+            Ok(true) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Ok(false) | Err(_) => {
+                self.discard(&path);
+                false
+            }
+        }
+    }
+
+    /// Hashes exactly what it writes: no byte is read twice.
+    fn copy_authentic(&self, key: &CompiledKey, path: &Path, mut memory: &File) -> io::Result<bool> {
+        let mut file = files::open_file(path)?;
+        let Some(secret) = self.secret() else { return Ok(false) };
+        let mut expected = [0; MAC_BYTES];
+        file.read_exact(&mut expected)?;
+        let mut mac = mac_of(&secret, key, Kind::Code);
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut limited = file.take(MAX_COMPILED_BYTES);
+        loop {
+            match limited.read(&mut chunk) {
+                // Compares in constant time.
+                Ok(0) => return Ok(mac.verify(&expected.into()).is_ok()),
+                Ok(count) => {
+                    mac.update(&chunk[..count]);
+                    memory.write_all(&chunk[..count])?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Keeps the native code of a component.
@@ -95,7 +133,7 @@ impl Store {
 
     fn write_authentic(&self, key: &CompiledKey, kind: Kind, bytes: &[u8]) -> Result<(), StoreError> {
         let secret = self.secret_or_new()?;
-        let mac = mac_of(&secret, key, kind, bytes).finalize().into_bytes();
+        let mac = mac_of(&secret, key, kind).chain_update(bytes).finalize().into_bytes();
         self.write_whole(&key.file_name(kind), &[&mac, bytes])
     }
 
@@ -112,7 +150,7 @@ impl Store {
         let authentic = self.secret().is_some_and(|secret| {
             bytes.split_first_chunk::<MAC_BYTES>().is_some_and(|(mac, bytes)| {
                 // Compares in constant time.
-                mac_of(&secret, key, kind, bytes).verify(mac.into()).is_ok()
+                mac_of(&secret, key, kind).chain_update(bytes).verify(mac.into()).is_ok()
             })
         });
         if !authentic {
@@ -174,14 +212,13 @@ impl Store {
     }
 }
 
-/// The MAC over everything that decides what the bytes are good for.
-fn mac_of(secret: &[u8; 32], key: &CompiledKey, kind: Kind, bytes: &[u8]) -> Hmac<Sha256> {
+/// The MAC over everything that decides what the bytes that follow are good for.
+fn mac_of(secret: &[u8; 32], key: &CompiledKey, kind: Kind) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("invariant: HMAC takes keys of any length");
     for field in ["wapack compiled 1", kind.suffix(), &key.component_digest, &key.engine] {
         mac.update(&(field.len() as u64).to_le_bytes());
         mac.update(field.as_bytes());
     }
-    mac.update(bytes);
     mac
 }
 
@@ -193,6 +230,19 @@ mod tests {
 
     fn key(component: &str) -> CompiledKey {
         CompiledKey::new(component, "wasmtime 48.0.8 x86_64 avx2")
+    }
+
+    impl Store {
+        /// The code, as [`Store::compiled_into`] writes it.
+        pub(in crate::store) fn compiled(&self, key: &CompiledKey) -> Option<Vec<u8>> {
+            let mut memory = tempfile::tempfile().unwrap();
+            self.compiled_into(key, &memory).then(|| {
+                let mut bytes = Vec::new();
+                std::io::Seek::rewind(&mut memory).unwrap();
+                memory.read_to_end(&mut bytes).unwrap();
+                bytes
+            })
+        }
     }
 
     fn path(store: &Store, key: &CompiledKey) -> PathBuf {

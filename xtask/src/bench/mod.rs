@@ -4,6 +4,7 @@
 //! their ratio are printed. The peer is Buildah, which also makes an OCI image
 //! from a directory without a daemon; it runs no buildpacks, it copies.
 
+mod detect;
 mod launcher;
 mod node;
 
@@ -28,7 +29,8 @@ const BIG_BYTES: u32 = 1024 * 1024;
 const SAMPLE: Duration = Duration::from_millis(2);
 
 /// The library's benchmarks, then whole commands; with the argument `node` only
-/// the one beside npm, with `launcher` only the start of a process in an image.
+/// the one beside npm, with `detect` only the one of many components, with `launcher`
+/// only the start of a process in an image.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if arguments == ["launcher"] {
         setup::for_builds()?;
@@ -42,6 +44,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         return node::run(&bench.wapack, &bench.directory);
     }
     checks::guests()?;
+    if arguments == ["detect"] {
+        build_wapack()?;
+        let bench = Bench::new()?;
+        return detect::run(&bench.wapack, &bench.directory);
+    }
     step("cargo bench");
     run_command(cargo(&["bench", "--package", "wapack-runtime", "--features", "testkit"]).args(arguments))?;
     build_wapack()?;
@@ -49,6 +56,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     bench.sample()?;
     bench.big_layers()?;
     launcher::run()?;
+    detect::run(&bench.wapack, &bench.directory)?;
     node::run(&bench.wapack, &bench.directory)
 }
 

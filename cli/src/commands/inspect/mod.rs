@@ -92,8 +92,8 @@ fn worker_settings(policy: &Policy, roots: Vec<Root>, cancel: &Cancel) -> Result
 struct NoCache;
 
 impl CodeCache for NoCache {
-    fn load(&self, _component: &str, _engine: &str) -> Option<Vec<u8>> {
-        None
+    fn load(&self, _: &str, _: &str, _: &std::fs::File) -> bool {
+        false
     }
 
     fn keep(&self, _component: &str, _engine: &str, _code: &[u8]) {}

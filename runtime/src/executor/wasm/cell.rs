@@ -296,7 +296,9 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
     backtrace
         .to_string()
         .lines()
-        .filter_map(|line| line.split_once(" - ").map(|(_, frame)| frame.trim()))
+        .filter_map(|line| line.trim_start().split_once(": "))
+        .filter(|(number, _)| number.bytes().all(|byte| byte.is_ascii_digit()))
+        .map(|(_, frame)| frame.trim())
         .map(|frame| frame.split_once('!').map_or(frame, |(_, name)| name).to_owned())
         .take(MAX_FRAMES)
         .collect()

@@ -76,6 +76,10 @@ pub(crate) fn new_engine(limits: &Limits) -> wasmtime::Result<Engine> {
     config.concurrency_support(false);
     config.max_wasm_stack(stack);
     config.async_stack_size(stack + 1536 * 1024);
+    // Read by nobody: traps are told by the names of functions, and nothing unwinds
+    // through a guest. Both would be loaded and registered for every component.
+    config.native_unwind_info(false);
+    config.generate_address_map(false);
     // Results must not depend on the CPU a guest happens to run on.
     config.cranelift_nan_canonicalization(true);
     Engine::new(&config)

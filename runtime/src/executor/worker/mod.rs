@@ -12,12 +12,14 @@ mod process;
 mod protocol;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
@@ -69,9 +71,11 @@ pub struct Root {
 
 /// Keeps compiled components between builds. What it gives back is executed, so
 /// it has to be what it was given: see the store.
-pub trait CodeCache {
-    /// The code compiled from `component` by the engine with the key `engine`.
-    fn load(&self, component: &str, engine: &str) -> Option<Vec<u8>>;
+pub trait CodeCache: Sync {
+    /// Writes the code compiled from `component` by the engine with the key `engine`
+    /// into `memory`, an empty file that nobody else can reach; `false` when there is
+    /// none that can be trusted.
+    fn load(&self, component: &str, engine: &str, memory: &File) -> bool;
     /// Keeps code. A failure is the cache's own business: it costs time only.
     fn keep(&self, component: &str, engine: &str, code: &[u8]);
     /// Why compiling `component` was given up lately, under the same limits.
@@ -102,9 +106,12 @@ pub struct WorkerExecutor<'a> {
     settings: WorkerSettings,
     code_cache: &'a dyn CodeCache,
     worker: Option<Worker>,
+    spawned: Option<SpawnedWorker>,
     engine_key: Option<String>,
     /// Code that was loaded, in sealed memory files, by component digest.
     code: BTreeMap<String, OwnedFd>,
+    /// Digests of components that will probably be called first.
+    expected: Vec<String>,
     next_id: u64,
     disk_used: (u64, u64),
 }
@@ -112,14 +119,24 @@ pub struct WorkerExecutor<'a> {
 /// A running worker process.
 struct Worker {
     channel: ParentChannel,
-    child: Child,
+    child: Process,
     isolation: Isolation,
 }
 
-impl Drop for Worker {
+/// A worker process that was told nothing yet, and knows nothing: started early,
+/// it is there when the directories of the build are.
+pub struct SpawnedWorker {
+    socket: OwnedFd,
+    child: Process,
+}
+
+/// A child process that does not outlive this value.
+struct Process(Child);
+
+impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -130,11 +147,34 @@ impl<'a> WorkerExecutor<'a> {
             settings,
             code_cache,
             worker: None,
+            spawned: None,
             engine_key: None,
             code: BTreeMap::new(),
+            expected: Vec::new(),
             next_id: 0,
             disk_used: (0, 0),
         }
+    }
+
+    /// Gives it a process that was started by the command of its settings.
+    #[must_use]
+    pub fn with_spawned(mut self, spawned: Option<SpawnedWorker>) -> Self {
+        self.spawned = spawned;
+        self
+    }
+
+    /// Ends the worker without waiting for its end, which dropping this does. To be
+    /// called when no call is left.
+    pub fn stop(&mut self) {
+        if let Some(worker) = &mut self.worker {
+            let _ = worker.child.0.kill();
+        }
+    }
+
+    /// Names, by their digests, components that will probably be called first: what
+    /// the cache has of them is read while the worker starts.
+    pub fn expect(&mut self, components: Vec<String>) {
+        self.expected = components;
     }
 
     /// What holds the worker, starting one if there is none.
@@ -167,7 +207,11 @@ impl<'a> WorkerExecutor<'a> {
 
     fn worker(&mut self) -> Result<&mut Worker, String> {
         if self.worker.is_none() {
-            let worker = Worker::start(&self.settings, Role::Guests).map_err(|error| error.to_string())?;
+            let mut worker = Worker::start(&self.settings, Role::Guests, self.spawned.take())
+                .map_err(|error| error.to_string())?;
+            let expected = std::mem::take(&mut self.expected);
+            self.read_code(&expected);
+            worker.become_ready().map_err(|error| error.to_string())?;
             let missing = worker.isolation.missing();
             if self.settings.isolation_required && !missing.is_empty() {
                 return Err(format!(
@@ -178,6 +222,37 @@ impl<'a> WorkerExecutor<'a> {
             self.worker = Some(worker);
         }
         self.worker.as_mut().ok_or_else(|| "the worker is gone".to_owned())
+    }
+
+    /// Takes what the cache has of these components, on all cores. What it does not
+    /// have is no matter here.
+    fn read_code(&mut self, components: &[String]) {
+        let mut digests: Vec<&str> = components.iter().map(String::as_str).collect();
+        digests.sort_unstable();
+        digests.dedup();
+        digests.retain(|digest| !self.code.contains_key(*digest));
+        if digests.is_empty() {
+            return;
+        }
+        let Ok(engine) = self.engine_key() else { return };
+        let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let (cache, digests) = (self.code_cache, &digests);
+        let read = || {
+            while let Some(digest) = digests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Some(code) = cached_code(cache, digest, &engine) {
+                    found.lock().unwrap_or_else(PoisonError::into_inner).push(((*digest).to_owned(), code));
+                }
+            }
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            // This thread is one of them.
+            for _ in 1..cores.min(digests.len()) {
+                scope.spawn(read);
+            }
+            read();
+        });
+        self.code.extend(found.into_inner().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The code of a component, from memory, the cache or a compiler process.
@@ -191,12 +266,12 @@ impl<'a> WorkerExecutor<'a> {
             |message: String| GuestFailure::WorkerUnavailable { buildpack: buildpack.clone(), message };
         if !self.code.contains_key(&program.digest) {
             let engine = self.engine_key().map_err(unavailable)?;
-            let code = if let Some(code) = self.code_cache.load(&program.digest, &engine) {
+            let sealed = if let Some(code) = cached_code(self.code_cache, &program.digest, &engine) {
                 code
             } else {
-                self.compile_once(buildpack, program, &engine, log)?
+                let code = self.compile_once(buildpack, program, &engine, log)?;
+                memory_of(&code).map_err(|error| unavailable(error.to_string()))?
             };
-            let sealed = sealed(&code).map_err(|error| unavailable(error.to_string()))?;
             self.code.insert(program.digest.clone(), sealed);
         }
         let sealed = self.code.get(&program.digest).ok_or_else(|| unavailable("no code".to_owned()))?;
@@ -269,7 +344,8 @@ impl<'a> WorkerExecutor<'a> {
         };
         let file = open(component, OFlags::RDONLY).map_err(|error| failed(named(component, error)))?;
         let mut compiler =
-            Worker::start(&self.settings, Role::Compiler).map_err(|error| failed(error.to_string()))?;
+            Worker::start(&self.settings, Role::Compiler, None).map_err(|error| failed(error.to_string()))?;
+        compiler.become_ready().map_err(|error| failed(error.to_string()))?;
         let seconds = self.settings.limits.compile_cpu_seconds;
         let deadline = Instant::now() + Duration::from_secs(seconds) + PATIENCE;
         let io_failed = |error: io::Error| failed(format!("the compiler process failed: {error}"));
@@ -440,7 +516,7 @@ impl<'a> WorkerExecutor<'a> {
         calls: &[Call],
     ) -> Vec<(u64, Result<Outputs, GuestFailure>)> {
         let how = match self.worker.take() {
-            Some(mut worker) => worker.child.wait().map_or_else(|error| error.to_string(), show_status),
+            Some(mut worker) => worker.child.0.wait().map_or_else(|error| error.to_string(), show_status),
             None => "it is gone".to_owned(),
         };
         let alone = running.len() == 1;
@@ -643,24 +719,39 @@ struct Running {
     log_bytes: u64,
 }
 
-impl Worker {
-    fn start(settings: &WorkerSettings, role: Role) -> io::Result<Self> {
+impl SpawnedWorker {
+    /// Starts the process.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn new(command: &WorkerCommand) -> io::Result<Self> {
         let (ours, theirs) = rustix::net::socketpair(
             rustix::net::AddressFamily::UNIX,
             rustix::net::SocketType::STREAM,
             rustix::net::SocketFlags::CLOEXEC,
             None,
         )?;
-        let child = Command::new(&settings.command.program)
+        let child = Command::new(&command.program)
             .arg0("wapack-worker")
-            .args(&settings.command.arguments)
+            .args(&command.arguments)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let mut worker = Self { channel: ParentChannel::new(ours), child, isolation: Isolation::default() };
+        Ok(Self { socket: ours, child: Process(child) })
+    }
+}
+
+impl Worker {
+    /// Starts one, or takes the one that was started, and does not wait until it is ready.
+    fn start(settings: &WorkerSettings, role: Role, spawned: Option<SpawnedWorker>) -> io::Result<Self> {
+        let SpawnedWorker { socket, child } = match spawned {
+            Some(spawned) => spawned,
+            None => SpawnedWorker::new(&settings.command)?,
+        };
+        let worker = Self { channel: ParentChannel::new(socket), child, isolation: Isolation::default() };
         let deadline = Instant::now() + PATIENCE;
         let roots = match role {
             Role::Compiler => &[][..],
@@ -680,18 +771,25 @@ impl Worker {
         };
         let descriptors: Vec<BorrowedFd<'_>> = directories.iter().map(AsFd::as_fd).collect();
         worker.channel.send(&start, &descriptors, deadline)?;
-        match worker.channel.receive(deadline)? {
+        Ok(worker)
+    }
+
+    /// Waits until it is confined.
+    fn become_ready(&mut self) -> io::Result<()> {
+        match self.channel.receive(Instant::now() + PATIENCE)? {
             Received::Report(report) => match *report {
-                Report::Ready(isolation) => worker.isolation = isolation,
-                _ => return Err(io::Error::other("the worker did not say that it is ready")),
+                Report::Ready(isolation) => {
+                    self.isolation = isolation;
+                    Ok(())
+                }
+                _ => Err(io::Error::other("the worker did not say that it is ready")),
             },
-            Received::Nothing => return Err(io::Error::other("the worker did not start in time")),
+            Received::Nothing => Err(io::Error::other("the worker did not start in time")),
             Received::Closed => {
-                let status = worker.child.wait()?;
-                return Err(io::Error::other(format!("the worker ended at once ({})", show_status(status))));
+                let status = self.child.0.wait()?;
+                Err(io::Error::other(format!("the worker ended at once ({})", show_status(status))))
             }
         }
-        Ok(worker)
     }
 }
 
@@ -831,17 +929,30 @@ fn host_failed(_: &Path, error: rustix::io::Errno) -> Refusal {
     }
 }
 
+/// What the cache has, in memory that nobody can change any more.
+fn cached_code(cache: &dyn CodeCache, component: &str, engine: &str) -> Option<OwnedFd> {
+    let memory = new_memory().ok()?;
+    if cache.load(component, engine, &memory) { sealed(memory).ok() } else { None }
+}
+
 /// Puts code into memory that nobody can change any more.
-fn sealed(code: &[u8]) -> io::Result<OwnedFd> {
-    let memory = rustix::fs::memfd_create("component", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    let mut file = std::fs::File::from(memory);
-    file.write_all(code)?;
-    let memory = OwnedFd::from(file);
+fn memory_of(code: &[u8]) -> io::Result<OwnedFd> {
+    let mut memory = new_memory()?;
+    memory.write_all(code)?;
+    sealed(memory)
+}
+
+fn new_memory() -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    Ok(rustix::fs::memfd_create("component", flags)?.into())
+}
+
+fn sealed(memory: File) -> io::Result<OwnedFd> {
     rustix::fs::fcntl_add_seals(
         &memory,
         SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
     )?;
-    Ok(memory)
+    Ok(memory.into())
 }
 
 fn reopen(memory: &OwnedFd) -> io::Result<OwnedFd> {

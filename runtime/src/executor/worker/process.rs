@@ -6,10 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
 
 use super::confine::{self, Rule, rule};
 use super::probe;
@@ -24,6 +27,9 @@ use crate::limits::Limits;
 
 /// What the worker program exits with when the parent did not speak to it.
 const NOT_A_WORKER: u8 = 64;
+/// By how much the heap grows at least.
+#[cfg(target_env = "gnu")]
+const HEAP_STEP_BYTES: libc::c_int = 1 << 20;
 
 /// The whole of a worker process. The embedder's program calls it, before
 /// anything else, when it was started by the command that was given as the
@@ -31,11 +37,28 @@ const NOT_A_WORKER: u8 = 64;
 #[must_use]
 pub fn worker_main() -> ExitCode {
     confine::close_inherited();
+    share_one_heap();
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(NOT_A_WORKER),
     }
 }
+
+/// Guests' threads end after milliseconds: a heap for each costs more system calls
+/// than waiting for each other.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "std has no way to tune its allocator")]
+fn share_one_heap() {
+    // SAFETY: changes settings of the allocator, and this process has one thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_TOP_PAD, HEAP_STEP_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 4 * HEAP_STEP_BYTES);
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn share_one_heap() {}
 
 fn serve() -> std::io::Result<()> {
     // The channel comes as standard input; what reads standard input gets nothing.
@@ -73,7 +96,8 @@ fn serve_compiler(channel: &WorkerChannel, start: &Start) -> std::io::Result<()>
 struct Shared {
     channel: Mutex<WorkerChannel>,
     cells: Cells,
-    engine: wasmtime::Engine,
+    engine: Engine,
+    loading: Turns,
     /// By digest; a component that detects usually builds, too.
     components: Mutex<BTreeMap<String, Arc<LoadedComponent>>>,
     /// Guests that wait for an answer.
@@ -107,6 +131,7 @@ fn serve_guests(channel: WorkerChannel, start: &Start, roots: &[OwnedFd]) -> std
         channel: Mutex::new(channel),
         cells,
         engine,
+        loading: Turns::new(),
         components: Mutex::default(),
         waiting: Mutex::default(),
         files_are_confined,
@@ -253,10 +278,10 @@ impl Guest {
             message,
             hint: None,
         };
-        let mut bytes = Vec::new();
-        File::from(code).read_to_end(&mut bytes).map_err(|error| unloadable(error.to_string()))?;
+        // One at a time for each core: more would only wait for each other in the kernel.
+        let _turn = self.shared.loading.wait();
         let component =
-            deserialize(&self.shared.engine, &bytes).map_err(|error| unloadable(error.to_string()))?;
+            deserialize(&self.shared.engine, code).map_err(|error| unloadable(error.to_string()))?;
         let loaded = self.shared.cells.load(&component).map_err(|error| {
             // Names are checked when compiling; what is left are types that differ.
             unloadable(error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": "))
@@ -267,11 +292,50 @@ impl Guest {
     }
 }
 
+/// Maps the code instead of copying it, where procfs is there to open it by.
 #[expect(unsafe_code, reason = "loads machine code that the parent authenticated")]
-fn deserialize(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<wasmtime::component::Component> {
+fn deserialize(engine: &Engine, code: OwnedFd) -> wasmtime::Result<Component> {
+    let path = format!("/proc/self/fd/{}", code.as_raw_fd());
     // SAFETY: the parent sends only what a compiler process of ours returned or what
-    // the store gave back under its MAC, and in a memory file that nobody else can write.
-    unsafe { wasmtime::component::Component::deserialize(engine, code) }
+    // the store gave back under its MAC, and in a memory file that is sealed: nobody,
+    // not even the parent, can change it any more.
+    let mapped = unsafe { Component::deserialize_file(engine, path) };
+    mapped.or_else(|_| {
+        let mut bytes = Vec::new();
+        File::from(code).read_to_end(&mut bytes)?;
+        // SAFETY: as above.
+        unsafe { Component::deserialize(engine, bytes) }
+    })
+}
+
+/// Lets as many threads at once do something as there are cores.
+struct Turns {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// Until it is dropped, one of the [`Turns`].
+struct Turn<'a>(&'a Turns);
+
+impl Turns {
+    fn new() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { free: Mutex::new(cores), freed: Condvar::new() }
+    }
+
+    fn wait(&self) -> Turn<'_> {
+        let free = lock(&self.free);
+        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Turn(self)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.free) += 1;
+        self.0.freed.notify_one();
+    }
 }
 
 /// A guest's questions, sent to the parent.

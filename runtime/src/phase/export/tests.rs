@@ -247,6 +247,7 @@ fn history(image: &Image) -> Vec<&str> {
     image.configuration.history.iter().map(|entry| entry.created_by.as_deref().unwrap_or("")).collect()
 }
 
+/// LYR-16, SBOM-08, TAR-12 to TAR-14, LBL-11
 #[test]
 fn exp_03_order_of_layers_and_what_is_in_them() {
     let mut bench = Bench::new();
@@ -345,6 +346,7 @@ fn labels_name(short: &str) -> &'static str {
     }
 }
 
+/// IMG-02, IMG-06, LBL-17
 #[test]
 fn img_01_configuration_with_a_launcher() {
     let mut bench = Bench::new();
@@ -397,6 +399,7 @@ fn base(bench: &mut Bench, change: impl FnOnce(&mut ImageConfiguration)) -> Layo
     read_image(&layout, Some("base"), None).unwrap()
 }
 
+/// IMG-03, IMG-04, IMG-07, IMG-09, LBL-15
 #[test]
 fn exp_01_and_02_a_base_is_kept() {
     let mut bench = Bench::new();
@@ -518,6 +521,7 @@ fn slices(bench: &mut Bench, slices: &[&[&str]]) {
         .collect();
 }
 
+/// EXP-04, IMG-08, SLC-07
 #[test]
 fn slc_02_to_05_slices() {
     let mut bench = Bench::new();
@@ -559,6 +563,7 @@ fn slc_02_to_05_slices() {
     );
 }
 
+/// EXP-04
 #[test]
 fn slc_05_nothing_left_is_an_empty_layer() {
     let mut bench = Bench::new();
@@ -688,6 +693,7 @@ fn img_12_the_same_input_gives_the_same_digest() {
     assert_eq!(digest(false), digest(true));
 }
 
+/// EXP-11
 #[test]
 fn a_stored_layer_is_not_read_and_gives_the_same_image() {
     let mut bench = Bench::new();
@@ -755,6 +761,7 @@ fn a_damaged_layer_of_the_last_build_is_forgotten_and_named() {
     assert!(!blob.path.exists());
 }
 
+/// LBL-16
 #[test]
 fn lch_07_and_08_labels_of_buildpacks() {
     let mut bench = Bench::new();
