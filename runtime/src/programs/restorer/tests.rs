@@ -137,7 +137,7 @@ impl Platform {
         fs::create_dir_all(self.path("cache/committed")).unwrap();
         let metadata = self.path("cache/committed/io.buildpacks.lifecycle.cache.metadata");
         if !metadata.exists() {
-            fs::write(metadata, self.cache.to_json()).unwrap();
+            fs::write(metadata, self.cache.to_json().unwrap()).unwrap();
         }
         let images = self.images();
         let events = &mut self.events;
