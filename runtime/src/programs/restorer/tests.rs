@@ -145,11 +145,13 @@ impl Platform {
     }
 
     fn warnings(&self) -> Vec<&str> {
-        let warning = |event| match event {
-            &Event::Warning { ref message } => Some(message.as_str()),
-            _ => None,
-        };
-        self.events.iter().filter_map(warning).collect()
+        let mut warnings = Vec::new();
+        for event in &self.events {
+            if let Event::Warning { message } = event {
+                warnings.push(message.as_str());
+            }
+        }
+        warnings
     }
 
     /// Everything below the buildpack's layers, sorted.
