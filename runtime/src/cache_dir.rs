@@ -161,7 +161,7 @@ impl CachedLayer {
         }
         let Self { file, status, digest, .. } = self;
         let reader = VerifyingReader::new(file, digest.clone());
-        CachedLayerReader::Verifying(Verifying { reader, opened: status, digest })
+        CachedLayerReader::Verifying(Box::new(Verifying { reader, opened: status, digest }))
     }
 }
 
@@ -171,7 +171,7 @@ pub enum CachedLayerReader {
     /// By this process, before.
     Verified(File),
     /// While it is read.
-    Verifying(Verifying),
+    Verifying(Box<Verifying>),
 }
 
 /// A file that is verified while it is read.
@@ -187,7 +187,8 @@ impl Read for CachedLayerReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Verified(file) => file.read(buffer),
-            Self::Verifying(Verifying { reader, opened, digest }) => {
+            Self::Verifying(verifying) => {
+                let Verifying { reader, opened, digest } = &mut **verifying;
                 let count = reader.read(buffer)?;
                 if count == 0 && !buffer.is_empty() && Status::of_open(reader.inner())? == *opened {
                     remember(opened, digest);
@@ -201,7 +202,10 @@ impl Read for CachedLayerReader {
 /// What this process has read to the end and found to be what its name says, by
 /// device and inode. `creator` restores and exports in one process, and a layer of
 /// some gigabytes is not to be hashed for each.
-static VERIFIED: Mutex<BTreeMap<((u32, u32), u64), (Status, Digest)>> = Mutex::new(BTreeMap::new());
+static VERIFIED: Mutex<BTreeMap<FileId, (Status, Digest)>> = Mutex::new(BTreeMap::new());
+
+/// Device and inode.
+type FileId = ((u32, u32), u64);
 
 fn remember(status: &Status, digest: &Digest) {
     let mut verified = VERIFIED.lock().unwrap_or_else(PoisonError::into_inner);

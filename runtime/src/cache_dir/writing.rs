@@ -104,7 +104,8 @@ impl NewCache<'_> {
     pub fn commit(self, metadata: &CacheMetadata) -> Result<(), CacheError> {
         let root = &self.cache.root;
         let mut file = self.create(CACHE_METADATA)?;
-        file.write_all(metadata.to_json().as_bytes())
+        let json = metadata.to_json().map_err(io::Error::from);
+        json.and_then(|json| file.write_all(json.as_bytes()))
             .map_err(|error| self.cache.failed(CACHE_METADATA, error))?;
         match rustix::fs::renameat(root, COMMITTED, root, BACKUP) {
             Ok(()) | Err(Errno::NOENT) => {}

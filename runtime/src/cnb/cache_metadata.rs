@@ -36,9 +36,11 @@ impl CacheMetadata {
     }
 
     /// The document as it is stored.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("keys are strings")
+    ///
+    /// # Errors
+    /// When the metadata of a layer has no JSON.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
     }
 
     /// The layers of one buildpack, by name; whatever its version (RST-14).
@@ -62,8 +64,8 @@ mod tests {
         let layer = &metadata.layers_of("acme/node").unwrap()["a.b"];
         assert!(layer.cache && layer.build && !layer.launch);
         assert_eq!(layer.data["n"], 9_007_199_254_740_993_i64);
-        assert_eq!(metadata.to_json(), DOCUMENT);
-        assert_eq!(CacheMetadata::default().to_json(), r#"{"sbom":{"sha":""},"buildpacks":[]}"#);
+        assert_eq!(metadata.to_json().unwrap(), DOCUMENT);
+        assert_eq!(CacheMetadata::default().to_json().unwrap(), r#"{"sbom":{"sha":""},"buildpacks":[]}"#);
     }
 
     #[test]

@@ -156,7 +156,9 @@ impl Unpacking<'_> {
                 return Err(UnpackError::HardLink { number: entry.number, name: entry.path.clone() });
             }
             TarKind::Directory => {
-                let is_new = self.make_directory(parts, Mode::RWXU).map_err(|error| failed(error.into()))?;
+                let is_new = self
+                    .make_directory(parts, without_special(mode) | Mode::RWXU)
+                    .map_err(|error| failed(error.into()))?;
                 if is_new {
                     self.made.push(Made { number: entry.number, path: parts.join(&b'/'), mode });
                 }
@@ -168,7 +170,7 @@ impl Unpacking<'_> {
             }
             TarKind::File => {
                 let parent = self.directory(above).map_err(|error| failed(error.into()))?;
-                let file = create_file(parent, &name).map_err(|error| failed(error.into()))?;
+                let file = create_file(parent, &name, mode).map_err(|error| failed(error.into()))?;
                 while contents.left() > 0 {
                     let chunk = contents.fill_buf().map_err(TarError::Read)?;
                     if chunk.is_empty() {
@@ -181,7 +183,7 @@ impl Unpacking<'_> {
                     };
                     contents.consume(written);
                 }
-                rustix::fs::fchmod(&file, mode).map_err(|error| failed(error.into()))?;
+                set_mode(&file, mode).map_err(|error| failed(error.into()))?;
             }
         }
         Ok(())
@@ -232,7 +234,7 @@ impl Unpacking<'_> {
     fn set_modes(self) -> Result<(), UnpackError> {
         for made in self.made.iter().rev() {
             open_directory(self.root, &made.path, OFlags::RDONLY)
-                .and_then(|directory| rustix::fs::fchmod(&directory, made.mode))
+                .and_then(|directory| set_mode(&directory, made.mode))
                 .map_err(|error| UnpackError::Write {
                     number: made.number,
                     name: made.path.clone(),
@@ -243,10 +245,23 @@ impl Unpacking<'_> {
     }
 }
 
-/// Makes a file; one that is there, or a link, gives way.
-fn create_file(parent: BorrowedFd<'_>, name: &CString) -> Result<OwnedFd, Errno> {
+/// A mode without setuid, setgid and sticky: those come with the contents.
+fn without_special(mode: Mode) -> Mode {
+    mode & (Mode::RWXU | Mode::RWXG | Mode::RWXO)
+}
+
+/// Gives an open file its mode, unless the umask left it as it is: most files were
+/// made with theirs, and each change is one more for the file system to write.
+fn set_mode(file: &OwnedFd, mode: Mode) -> Result<(), Errno> {
+    let is_right = Mode::from_raw_mode(rustix::fs::fstat(file)?.st_mode) == mode;
+    if is_right { Ok(()) } else { rustix::fs::fchmod(file, mode) }
+}
+
+/// Makes a file, with as much of `mode` as it may have before its contents; one that
+/// is there, or a link, gives way.
+fn create_file(parent: BorrowedFd<'_>, name: &CString, mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let create = || rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR);
+    let create = || rustix::fs::openat(parent, name, flags, without_special(mode));
     match create() {
         Err(Errno::EXIST) => {
             rustix::fs::unlinkat(parent, name, AtFlags::empty())?;

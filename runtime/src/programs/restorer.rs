@@ -114,20 +114,15 @@ pub fn run(inputs: &Inputs, images: &dyn Images, events: &mut dyn EventSink) -> 
     if let Some(element) = { all }.find(|element| !element.api.is_supported()) {
         return Err(RestoreError::Api { buildpack: element.reference(), api: element.api });
     }
-    let app = match files::read_if_there(&inputs.analyzed, Analyzed::parse)? {
-        Some(mut analyzed) => {
-            run_image::update(&mut analyzed, inputs, !group.extensions.is_empty(), images)?;
-            files::write(&inputs.analyzed, &analyzed.to_toml().map_err(RestoreError::Analyzed)?)?;
-            analyzed.metadata
-        }
-        None => {
-            warn(
-                events,
-                format!("there is no `{}`: nothing is known of the last image", inputs.analyzed.display()),
-            );
-            LifecycleMetadata::default()
-        }
-    };
+    let mut app = LifecycleMetadata::default();
+    if let Some(mut analyzed) = files::read_if_there(&inputs.analyzed, Analyzed::parse)? {
+        run_image::update(&mut analyzed, inputs, !group.extensions.is_empty(), images)?;
+        files::write(&inputs.analyzed, &analyzed.to_toml().map_err(RestoreError::Analyzed)?)?;
+        app = analyzed.metadata;
+    } else {
+        let path = inputs.analyzed.display();
+        warn(events, format!("there is no `{path}`: nothing is known of the last image"));
+    }
     if inputs.cache_dir.is_none() && inputs.cache_image.is_none() {
         warn(events, "no cache is given: nothing that was cached is used".to_owned());
     }
@@ -353,7 +348,7 @@ fn named_well(
         match name.parse::<LayerName>() {
             Ok(_) => drop(well.insert(name.clone(), layer.clone())),
             Err(error) => {
-                warn(events, format!("a layer of buildpack `{}` is not restored: {error}", buildpack.id))
+                warn(events, format!("a layer of buildpack `{}` is not restored: {error}", buildpack.id));
             }
         }
     }

@@ -73,7 +73,7 @@ impl Images for Fake {
     }
 }
 
-fn configuration(labels: serde_json::Value) -> ImageConfiguration {
+fn configuration(labels: &serde_json::Value) -> ImageConfiguration {
     serde_json::from_value(json!({
         "architecture": "arm64", "os": "linux", "variant": "v8", "config": { "Labels": labels },
         "rootfs": { "type": "layers", "diff_ids": [] }
@@ -110,7 +110,7 @@ impl Platform {
         let labels = json!({
             "io.buildpacks.base.distro.name": "debian", "io.buildpacks.base.distro.version": "12"
         });
-        images.images.insert("acme/run".to_owned(), configuration(labels));
+        images.images.insert("acme/run".to_owned(), configuration(&labels));
         Self { root, inputs, images, warnings: vec![] }
     }
 
@@ -134,12 +134,12 @@ impl Platform {
     }
 
     fn has(&mut self, name: &str) {
-        self.images.images.insert(name.to_owned(), configuration(json!({})));
+        self.images.images.insert(name.to_owned(), configuration(&json!({})));
     }
 
     fn previous(&mut self, metadata: &serde_json::Value) {
         let labels = json!({ LIFECYCLE_METADATA: metadata.to_string() });
-        self.images.images.insert("h.example/app".to_owned(), configuration(labels));
+        self.images.images.insert("h.example/app".to_owned(), configuration(&labels));
     }
 }
 
@@ -355,6 +355,6 @@ fn run_01_to_03_the_run_image_is_chosen() {
 fn exe_04_the_environment_of_an_image_of_the_reference_is_known() {
     let mut platform = Platform::new();
     let labels = json!({ LIFECYCLE_METADATA: "{}", EXEC_ENV: "test" });
-    platform.images.images.insert("h.example/app".to_owned(), configuration(labels));
+    platform.images.images.insert("h.example/app".to_owned(), configuration(&labels));
     assert_eq!(platform.analyze().unwrap().metadata.exec_env.as_deref(), Some("test"));
 }

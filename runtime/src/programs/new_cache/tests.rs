@@ -38,9 +38,9 @@ impl Build {
     }
 
     fn layer(&self, name: &str, types: &str, contents: Option<&str>) {
-        let types: String = types.split_whitespace().map(|flag| format!("{flag} = true\n")).collect();
+        let types: Vec<_> = types.split_whitespace().map(|flag| format!("{flag} = true\n")).collect();
         let toml = self.path(&format!("layers/acme_node/{name}.toml"));
-        fs::write(toml, format!("[types]\n{types}[metadata]\nn = 1\n")).unwrap();
+        fs::write(toml, format!("[types]\n{}[metadata]\nn = 1\n", types.concat())).unwrap();
         if let Some(contents) = contents {
             let directory = self.path(&format!("layers/acme_node/{name}"));
             fs::create_dir_all(&directory).unwrap();

@@ -137,7 +137,7 @@ impl Platform {
         fs::create_dir_all(self.path("cache/committed")).unwrap();
         let metadata = self.path("cache/committed/io.buildpacks.lifecycle.cache.metadata");
         if !metadata.exists() {
-            fs::write(metadata, self.cache.to_json()).unwrap();
+            fs::write(metadata, self.cache.to_json().unwrap()).unwrap();
         }
         let images = self.images();
         let events = &mut self.events;
@@ -145,11 +145,13 @@ impl Platform {
     }
 
     fn warnings(&self) -> Vec<&str> {
-        let warning = |event| match event {
-            &Event::Warning { ref message } => Some(message.as_str()),
-            _ => None,
-        };
-        self.events.iter().filter_map(warning).collect()
+        let mut warnings = Vec::new();
+        for event in &self.events {
+            if let Event::Warning { message } = event {
+                warnings.push(message.as_str());
+            }
+        }
+        warnings
     }
 
     /// Everything below the buildpack's layers, sorted.
