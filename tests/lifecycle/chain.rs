@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 
 use super::fixture::{IMAGE, Lifecycle, Platform, is_root};
+use crate::image::tools::skip;
 
 /// Writes a layer of each kind, and says whether the cached one was there.
 const BUILD: &str = r#"
@@ -94,7 +95,7 @@ fn cre_01_the_creator_is_all_phases_in_one() {
     arguments.push(IMAGE);
     let ended = together.run("creator", &arguments);
     if ended.code == 1 && ended.stderr.contains("failed to set environment for user") {
-        println!("skipped: this machine has no user 1000");
+        skip("this machine has no user 1000");
         return;
     }
     let ended = ended.succeeded();
@@ -118,7 +119,7 @@ fn cre_01_the_creator_is_all_phases_in_one() {
 #[test]
 fn cli_11_root_becomes_the_user_of_the_build() {
     if !is_root() {
-        println!("skipped: not run as root, so nobody can become another");
+        skip("not run as root, so nobody can become another");
         return;
     }
     let platform = platform(Lifecycle::ours(), "0.12");
