@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::chain::example;
-use super::fixture::{IMAGE, Lifecycle, Platform, RUN_IMAGE, is_root};
+use super::fixture::{IMAGE, Lifecycle, Platform, RUN_IMAGE, USER, is_root};
 use crate::image::tools::skip;
 
 /// A daemon that ends with the test.
@@ -40,7 +40,7 @@ impl Docker {
             let ended = docker.process.try_wait().expect("a child").is_some();
             if ended || started.elapsed() > Duration::from_mins(1) {
                 let log = std::fs::read_to_string(platform.path("docker.log")).unwrap_or_default();
-                skip("`dockerd` does not start here:\n{log}");
+                skip(&format!("`dockerd` does not start here: {log}"));
                 return None;
             }
             std::thread::sleep(Duration::from_millis(200));
@@ -88,7 +88,7 @@ fn cli_11_rpt_01_a_build_into_a_docker_daemon() {
     export.extend([IMAGE, "registry.example/app:other"]);
     let build = || {
         for name in ["app", "layers", "cache"] {
-            std::os::unix::fs::chown(platform.path(name), Some(1000), Some(1000)).unwrap();
+            std::os::unix::fs::chown(platform.path(name), Some(USER), Some(USER)).unwrap();
         }
         platform.run_as_we_are("analyzer", &[IMAGE]).succeeded();
         platform.run("detector", &[]).succeeded();

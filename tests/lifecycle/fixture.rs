@@ -20,8 +20,8 @@ use crate::support::target_directory;
 
 pub(crate) const RUN_IMAGE: &str = "registry.example/run:1";
 pub(crate) const IMAGE: &str = "registry.example/app:latest";
-/// Whom programs run as that refuse root.
-const USER: u32 = 1000;
+/// Whom programs run as that refuse root: `nobody`, whom every machine knows.
+pub(crate) const USER: u32 = 65534;
 
 /// Names that the program answers to.
 const PROGRAMS: [&str; 8] =

@@ -13,11 +13,14 @@ use super::fixture::{Lifecycle, Platform};
 const DOCUMENTS: [&str; 3] =
     ["io.buildpacks.build.metadata", "io.buildpacks.lifecycle.metadata", "io.buildpacks.project.metadata"];
 
+/// The reference implementation, or aloud that there is none: it is no part of this repository,
+/// so not even continuous integration has to have it.
+#[expect(clippy::print_stderr, reason = "this is for whoever runs the tests")]
 fn reference() -> Option<Lifecycle> {
     let reference = Lifecycle::reference();
     if reference.is_none() {
-        println!(
-            "COMPARED NOTHING: set WAPACK_REFERENCE_LIFECYCLE to a directory with the reference's `lifecycle`"
+        eprintln!(
+            "NOTHING IS COMPARED: `WAPACK_REFERENCE_LIFECYCLE` names no directory with the reference's `lifecycle`"
         );
     }
     reference
