@@ -131,6 +131,25 @@ fn cli_11_root_becomes_the_user_of_the_build() {
     }
 }
 
+/// CLI-11: as platforms leave them, volumes are the user's with files of root's in them.
+#[test]
+fn cli_11_files_of_root_in_a_volume_of_the_user_are_left_alone() {
+    if !is_root() {
+        return skip("not run as root, so there are no files of root's");
+    }
+    let platform = platform(Lifecycle::ours(), "0.12");
+    for name in ["app", "cache", "layers", "layout"] {
+        super::fixture::give(&platform.path(name));
+    }
+    std::fs::write(platform.path("layers/project-metadata.toml"), "").unwrap();
+    platform.run_as_we_are("analyzer", &[IMAGE]).succeeded();
+    let launcher = platform.launcher();
+    let mut arguments: Vec<&str> = launcher.iter().map(String::as_str).collect();
+    arguments.push(IMAGE);
+    platform.run_as_we_are("creator", &arguments).succeeded();
+    assert_eq!(std::fs::metadata(platform.path("layers/project-metadata.toml")).unwrap().uid(), 0);
+}
+
 /// CLI-14: what buildpacks do decides about codes of detector and builder.
 #[test]
 fn cli_14_codes_say_which_phase_failed_and_who() {
