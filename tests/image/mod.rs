@@ -10,4 +10,4 @@ mod node;
 mod reuse;
 mod run;
 mod source;
-mod tools;
+pub(crate) mod tools;

@@ -4,7 +4,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::chain::example;
-use super::fixture::{IMAGE, Lifecycle, Platform, RUN_IMAGE, is_root};
+use super::fixture::{IMAGE, Lifecycle, Platform, RUN_IMAGE, USER, is_root};
+use crate::image::tools::skip;
 
 /// A daemon that ends with the test.
 struct Docker {
@@ -16,7 +17,7 @@ impl Docker {
     /// `None`, said aloud, where none can be started.
     fn start(platform: &Platform) -> Option<Self> {
         if !is_root() {
-            println!("skipped: only root starts a Docker daemon");
+            skip("only root starts a Docker daemon");
             return None;
         }
         let path = |name| platform.path(name).display().to_string();
@@ -30,16 +31,16 @@ impl Docker {
             .stderr(log)
             .spawn();
         let Ok(process) = started else {
-            println!("skipped: there is no `dockerd`; `cargo xtask setup` installs it");
+            skip("there is no `dockerd`; `cargo xtask setup` installs it");
             return None;
         };
         let mut docker = Self { process, socket };
         let started = Instant::now();
         while docker.run(&["version"]).is_none() {
             let ended = docker.process.try_wait().expect("a child").is_some();
-            if ended || started.elapsed() > Duration::from_secs(60) {
+            if ended || started.elapsed() > Duration::from_mins(1) {
                 let log = std::fs::read_to_string(platform.path("docker.log")).unwrap_or_default();
-                println!("skipped: `dockerd` does not start here:\n{log}");
+                skip(&format!("`dockerd` does not start here: {log}"));
                 return None;
             }
             std::thread::sleep(Duration::from_millis(200));
@@ -85,9 +86,9 @@ fn cli_11_rpt_01_a_build_into_a_docker_daemon() {
     let launcher = platform.launcher();
     let mut export: Vec<&str> = launcher.iter().map(String::as_str).collect();
     export.extend([IMAGE, "registry.example/app:other"]);
-    let mut build = || {
+    let build = || {
         for name in ["app", "layers", "cache"] {
-            std::os::unix::fs::chown(platform.path(name), Some(1000), Some(1000)).unwrap();
+            std::os::unix::fs::chown(platform.path(name), Some(USER), Some(USER)).unwrap();
         }
         platform.run_as_we_are("analyzer", &[IMAGE]).succeeded();
         platform.run("detector", &[]).succeeded();

@@ -1,6 +1,7 @@
 //! A builder image's files in a directory of one test's own, and programs run in it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
@@ -19,8 +20,8 @@ use crate::support::target_directory;
 
 pub(crate) const RUN_IMAGE: &str = "registry.example/run:1";
 pub(crate) const IMAGE: &str = "registry.example/app:latest";
-/// Whom programs run as that refuse root.
-const USER: u32 = 1000;
+/// Whom programs run as that refuse root: `nobody`, whom every machine knows.
+pub(crate) const USER: u32 = 65534;
 
 /// Names that the program answers to.
 const PROGRAMS: [&str; 8] =
@@ -210,9 +211,10 @@ impl Platform {
         for member in members {
             let name = member.trim_end_matches('?');
             let optional = member.ends_with('?');
-            text.push_str(&format!(
+            let _ = write!(
+                text,
                 "[[order.group]]\nid = \"acme/{name}\"\nversion = \"1.0.0\"\noptional = {optional}\n"
-            ));
+            );
         }
         self.file("order.toml", &text, 0o644);
     }
@@ -304,14 +306,6 @@ impl Layout {
         Self::json(&self.blob(&manifest["config"]["digest"]))
     }
 
-    /// A label that is JSON.
-    pub(crate) fn label(&self, name: &str) -> Value {
-        let configuration = self.configuration();
-        let text =
-            configuration["config"]["Labels"][name].as_str().unwrap_or_else(|| panic!("no label `{name}`"));
-        serde_json::from_str(text).expect("JSON")
-    }
-
     /// Names of everything in the layers, with what files hold; later layers win.
     pub(crate) fn files(&self) -> BTreeMap<String, String> {
         let manifest = Self::json(&self.blob(&self.digest().into()));
@@ -349,7 +343,7 @@ fn write_run_image(directory: &Path) {
     let blobs = directory.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).expect("a directory");
     let put = |bytes: &[u8]| {
-        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = sha256(bytes);
         std::fs::write(blobs.join(&hex), bytes).expect("a blob");
         format!("sha256:{hex}")
     };
@@ -359,7 +353,7 @@ fn write_run_image(directory: &Path) {
     header.set_mode(0o644);
     tar.append_data(&mut header, "etc/base", &b"base\n"[..]).expect("an entry");
     let tar = tar.into_inner().expect("a tar");
-    let diff_id: String = Sha256::digest(&tar).iter().map(|byte| format!("{byte:02x}")).collect();
+    let diff_id = sha256(&tar);
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     gzip.write_all(&tar).expect("bytes");
     let layer = gzip.finish().expect("gzip");
@@ -386,4 +380,11 @@ fn write_run_image(directory: &Path) {
     }]});
     std::fs::write(directory.join("index.json"), index.to_string()).expect("a file");
     std::fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).expect("a file");
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }

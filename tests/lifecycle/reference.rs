@@ -13,11 +13,14 @@ use super::fixture::{Lifecycle, Platform};
 const DOCUMENTS: [&str; 3] =
     ["io.buildpacks.build.metadata", "io.buildpacks.lifecycle.metadata", "io.buildpacks.project.metadata"];
 
+/// The reference implementation, or aloud that there is none: it is no part of this repository,
+/// so not even continuous integration has to have it.
+#[expect(clippy::print_stderr, reason = "this is for whoever runs the tests")]
 fn reference() -> Option<Lifecycle> {
     let reference = Lifecycle::reference();
     if reference.is_none() {
-        println!(
-            "COMPARED NOTHING: set WAPACK_REFERENCE_LIFECYCLE to a directory with the reference's `lifecycle`"
+        eprintln!(
+            "NOTHING IS COMPARED: `WAPACK_REFERENCE_LIFECYCLE` names no directory with the reference's `lifecycle`"
         );
     }
     reference
@@ -49,7 +52,7 @@ fn opened(platform: &Platform) -> Value {
     let mut configuration = platform.image().configuration();
     for label in DOCUMENTS {
         if let Some(text) = configuration["config"]["Labels"][label].as_str() {
-            let value: Value = serde_json::from_str(text).unwrap();
+            let value: Value = serde_json::from_str(text).expect("a test's own files");
             configuration["config"]["Labels"][label] = value;
         }
     }
@@ -62,7 +65,7 @@ fn both(api: &str) -> Option<BTreeMap<&'static str, (Value, Value)>> {
     let mut platform = example(reference, api);
     let results = |platform: &Platform| {
         platform.build();
-        let toml = |name| serde_json::to_value(platform.toml(name)).unwrap();
+        let toml = |name| serde_json::to_value(platform.toml(name)).expect("a test's own files");
         BTreeMap::from([
             ("group", toml("layers/group.toml")),
             ("plan", toml("layers/plan.toml")),
@@ -72,10 +75,10 @@ fn both(api: &str) -> Option<BTreeMap<&'static str, (Value, Value)>> {
     };
     let theirs = results(&platform);
     for name in ["layers", "cache", "layout/registry.example/app"] {
-        std::fs::remove_dir_all(platform.path(name)).unwrap();
+        std::fs::remove_dir_all(platform.path(name)).expect("a test's own files");
     }
     for name in ["layers", "cache"] {
-        std::fs::create_dir(platform.path(name)).unwrap();
+        std::fs::create_dir(platform.path(name)).expect("a test's own files");
     }
     platform.lifecycle = Lifecycle::ours();
     let ours = results(&platform);
@@ -115,7 +118,8 @@ fn command_lines_that_make_no_sense_end_as_with_the_reference() {
     let mut found = Vec::new();
     for line in lines.lines() {
         let mut words = line.split_whitespace();
-        let (api, program) = (words.next().unwrap(), words.next().unwrap());
+        let (api, program) =
+            (words.next().expect("a test's own files"), words.next().expect("a test's own files"));
         let arguments: Vec<&str> = words.collect();
         let code = |lifecycle: Lifecycle| {
             let mut platform = Platform::new(lifecycle, api);

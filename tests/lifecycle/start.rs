@@ -1,6 +1,7 @@
 //! How programs start, refuse to start, and say so.
 
 use super::fixture::{Lifecycle, Platform, is_root};
+use crate::image::tools::skip;
 
 fn platform() -> Platform {
     Platform::new(Lifecycle::ours(), "0.15")
@@ -26,7 +27,7 @@ fn cli_06_errors_are_one_line_on_standard_error() {
 #[test]
 fn det_16_detector_and_builder_refuse_root() {
     if !is_root() {
-        println!("skipped: not run as root, so there is nothing to refuse");
+        skip("not run as root, so there is nothing to refuse");
         return;
     }
     let platform = platform();

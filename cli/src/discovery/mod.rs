@@ -97,18 +97,11 @@ pub(crate) fn network(question: &Question<'_>, environment: Environment) -> Resu
 
 /// Finds out from wapack's own variables alone: programs of the lifecycle run where
 /// no user has set anything up.
-///
-/// # Errors
-/// When one of those variables cannot be used.
-pub(crate) fn of_variables(
-    policy: &Policy,
-    environment: Environment,
-    cancel: &Cancel,
-) -> Result<Network, Failure> {
+pub(crate) fn of_variables(policy: &Policy, environment: Environment, cancel: &Cancel) -> Network {
     let trusted = Trusted { tools: false, app: false, offline: policy.network.offline };
     let finder = Finder::new(environment, None, trusted, BTreeSet::new(), cancel.clone());
     let settings = surroundings::settings(&policy.network, &finder, false);
-    Ok(Network { settings, finder: Arc::new(finder), discovered: BTreeMap::new() })
+    Network { settings, finder: Arc::new(finder), discovered: BTreeMap::new() }
 }
 
 impl Network {

@@ -309,7 +309,8 @@ impl Reader<'_> {
             analyzed: self.path("analyzed")?,
             cache_image: self.settings.text("cache-image")?,
             skip_layers: self.settings.is_on(skip),
-            owner: self.user()?,
+            // Volumes are given away before, as a whole, and all that follows is written as their owner.
+            owner: None,
         })
     }
 
@@ -346,7 +347,7 @@ impl Reader<'_> {
             layers: self.path("layers")?,
             run: self.run()?,
             skip_layers: self.settings.is_on(skip),
-            owner: self.user()?,
+            owner: None,
         })
     }
 

@@ -107,13 +107,12 @@ fn prepare(call: &Call, surroundings: &Surroundings, speech: &mut Speech) -> Res
         return Err(UsageError::NoProgram);
     }
     let (api, deprecation) = platform::api(surroundings)?;
-    let (program, arguments) = match call.program {
-        Some(program) => (program, &call.arguments[..]),
-        None => {
-            let (word, rest) = call.arguments.split_first().ok_or(UsageError::NoProgram)?;
-            let unknown = || UsageError::Program { word: word.to_string_lossy().escape_debug().to_string() };
-            (program::named(word).ok_or_else(unknown)?, rest)
-        }
+    let (program, arguments) = if let Some(program) = call.program {
+        (program, &call.arguments[..])
+    } else {
+        let (word, rest) = call.arguments.split_first().ok_or(UsageError::NoProgram)?;
+        let unknown = || UsageError::Program { word: word.to_string_lossy().escape_debug().to_string() };
+        (program::named(word).ok_or_else(unknown)?, rest)
     };
     let settings = match Settings::read(program, api, arguments, surroundings) {
         Err(UsageError::Flag(FlagError::Help)) => return Ok(Prepared::Say(table::usage(program, api))),

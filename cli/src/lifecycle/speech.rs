@@ -227,8 +227,8 @@ mod tests {
         BuildpackRef { id: id.parse().unwrap(), version: version.parse().unwrap() }
     }
 
-    fn said(event: Event) -> (Level, String) {
-        let line = line(&event).unwrap();
+    fn said(event: &Event) -> (Level, String) {
+        let line = line(event).unwrap();
         (line.level, line.text)
     }
 
@@ -237,15 +237,15 @@ mod tests {
         let two = [buildpack("acme/node", "1.2.0"), buildpack("a", "0.1.0")];
         let event = |considered| Event::GroupChosen { buildpacks: two.to_vec(), considered };
         assert_eq!(
-            said(event(3)),
+            said(&event(3)),
             (Level::Info, "2 of 3 buildpacks participating\nacme/node 1.2.0\na         0.1.0".to_owned())
         );
-        assert_eq!(said(event(2)), (Level::Info, "acme/node 1.2.0\na         0.1.0".to_owned()));
+        assert_eq!(said(&event(2)), (Level::Info, "acme/node 1.2.0\na         0.1.0".to_owned()));
     }
 
     #[test]
     fn det_11_passes_and_failures_are_details_and_errors_are_not() {
-        let detected = |verdict| said(Event::Detected { buildpack: buildpack("a", "1"), verdict });
+        let detected = |verdict| said(&Event::Detected { buildpack: buildpack("a", "1"), verdict });
         assert_eq!(detected(Verdict::Pass), (Level::Debug, "pass: a@1".to_owned()));
         assert_eq!(detected(Verdict::Fail { reason: String::new() }), (Level::Debug, "fail: a@1".to_owned()));
         let error = Verdict::Error { message: "exit status 3".to_owned() };
@@ -256,7 +256,7 @@ mod tests {
     fn det_11_output_of_detect_has_a_heading_and_is_shown_when_it_matters() {
         let output = |prominent| {
             let lines = vec!["one".to_owned(), "two".to_owned()];
-            said(Event::DetectOutput { buildpack: buildpack("a", "1"), lines, prominent })
+            said(&Event::DetectOutput { buildpack: buildpack("a", "1"), lines, prominent })
         };
         let text = "======== Output: a@1 ========\none\ntwo".to_owned();
         assert_eq!(output(true), (Level::Info, text.clone()));
@@ -286,10 +286,10 @@ mod tests {
     fn layers_and_phases_read_as_platforms_know_them() {
         let exported = |source| {
             let (name, digest) = ("acme/node:dist".to_owned(), String::new());
-            said(Event::LayerExported { name, source, bytes: 0, digest }).1
+            said(&Event::LayerExported { name, source, bytes: 0, digest }).1
         };
         assert_eq!(exported(LayerSource::Added), "Adding layer 'acme/node:dist'");
         assert_eq!(exported(LayerSource::Reused), "Reusing layer 'acme/node:dist'");
-        assert_eq!(said(Event::PhaseStarted { phase: Phase::Detect }).1, "===> DETECTING");
+        assert_eq!(said(&Event::PhaseStarted { phase: Phase::Detect }).1, "===> DETECTING");
     }
 }

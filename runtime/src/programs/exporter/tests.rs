@@ -253,6 +253,7 @@ impl Site {
                 .unwrap()
                 .run_image,
             build_image: None,
+            extend_build_image: false,
         };
         fs::write(&self.inputs.analyzed, analyzed.to_toml().unwrap()).unwrap();
     }

@@ -195,8 +195,11 @@ impl SavedArchive {
     }
 }
 
+/// Entries by name, and the text of the manifest.
+type Index = (BTreeMap<String, Place>, Option<Vec<u8>>);
+
 /// Places of all entries by name, links followed, and the manifest.
-fn index(file: &std::fs::File) -> io::Result<(BTreeMap<String, Place>, Option<Vec<u8>>)> {
+fn index(file: &std::fs::File) -> io::Result<Index> {
     let mut places = BTreeMap::new();
     let mut links = Vec::new();
     let mut manifest = None;

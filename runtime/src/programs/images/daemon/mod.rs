@@ -207,13 +207,12 @@ impl Images for Daemon {
         let mut saved = SavedImage { names: vec![], digest: None, id: None, manifest_bytes: None };
         let mut unsaved = vec![];
         for name in names {
-            let result = taggable(name).and_then(|reference| match &saved.id {
-                Some(id) => self.tag(id, &reference).map_err(Into::into),
-                None => {
-                    let id = self.save_first(image, &reference.to_string(), cancel)?;
-                    saved.id = Some(id);
-                    Ok(())
+            let result = taggable(name).and_then(|reference| {
+                if let Some(id) = &saved.id {
+                    return self.tag(id, &reference).map_err(Into::into);
                 }
+                saved.id = Some(self.save_first(image, &reference.to_string(), cancel)?);
+                Ok(())
             });
             match result {
                 Ok(()) => saved.names.push(name.clone()),
