@@ -180,7 +180,8 @@ fn line(event: &Event) -> Option<Line> {
         Event::ImageWritten { reference, digest, .. } => {
             info(format!("*** Images ({}):\n      {}", harmless(digest), harmless(reference)))
         }
-        Event::Download { .. } | Event::Progress { .. } => None,
+        Event::Detail { message } => debug(harmless_lines(message)),
+        Event::Download { .. } | Event::Progress { .. } | Event::LayerExplained { .. } => None,
         Event::Warning { message } => Some(Line::at(Level::Warn, harmless_lines(message))),
         Event::Note { message } => info(harmless_lines(message)),
     }

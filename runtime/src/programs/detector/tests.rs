@@ -16,8 +16,8 @@ use crate::sources::Sources;
 struct NoCode;
 
 impl CodeCache for NoCode {
-    fn load(&self, _: &str, _: &str) -> Option<Vec<u8>> {
-        None
+    fn load(&self, _: &str, _: &str, _: &std::fs::File) -> bool {
+        false
     }
 
     fn keep(&self, _: &str, _: &str, _: &[u8]) {}
