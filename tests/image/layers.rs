@@ -217,6 +217,10 @@ fn configuration_and_labels_are_those_of_the_specification() {
             "history": history
         })
     );
+    assert_labels(&labels, &diff_ids);
+}
+
+fn assert_labels(labels: &Value, diff_ids: &Value) {
     let label = |name: &str| -> Value {
         serde_json::from_str(labels[name].as_str().expect("a label")).expect("JSON")
     };

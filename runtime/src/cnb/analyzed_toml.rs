@@ -207,7 +207,9 @@ fn rename(value: &mut Value, way: &[&str], from: &str, to: &str) {
             object.values_mut().for_each(|value| rename(value, rest, from, to));
         }
         (Value::Array(values), ["*", rest @ ..]) => {
-            values.iter_mut().for_each(|value| rename(value, rest, from, to));
+            for value in values {
+                rename(value, rest, from, to);
+            }
         }
         (Value::Object(object), [first, rest @ ..]) => {
             if let Some(value) = object.get_mut(*first) {

@@ -126,6 +126,7 @@ impl BuildPlan {
 
     /// The text of the file.
     #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "it cannot: names, versions and tables can all be written")]
     pub fn to_toml(&self) -> String {
         let provider = |provider: &Provider| ProviderTable {
             id: provider.buildpack.id.clone(),

@@ -56,7 +56,10 @@ mod tests {
     fn both_files_name_images_and_mirrors() {
         let image = RunImageNames { image: "acme/run".into(), mirrors: vec!["mirror.example/run".into()] };
         let body = "image = \"acme/run\"\nmirrors = [\"mirror.example/run\"]\n";
-        assert_eq!(RunToml::parse(&format!("[[images]]\n{body}")).unwrap().images, [image.clone()]);
+        assert_eq!(
+            RunToml::parse(&format!("[[images]]\n{body}")).unwrap().images,
+            std::slice::from_ref(&image)
+        );
         assert_eq!(RunToml::parse_stack(&format!("[run-image]\n{body}")).unwrap().images, [image]);
         assert_eq!(RunToml::parse("").unwrap(), RunToml::default());
         assert_eq!(RunToml::parse_stack("").unwrap(), RunToml::default());

@@ -128,16 +128,13 @@ fn save_archive(layers: &[&[u8]]) -> Vec<u8> {
         let path = format!("{index}/layer.tar");
         let mut header = tar::Header::new_ustar();
         header.set_mode(0o644);
-        match layers[..index].iter().position(|other| other == layer) {
-            Some(first) => {
-                header.set_entry_type(tar::EntryType::Symlink);
-                header.set_size(0);
-                builder.append_link(&mut header, &path, format!("../{first}/layer.tar")).unwrap();
-            }
-            None => {
-                header.set_size(layer.len() as u64);
-                builder.append_data(&mut header, &path, *layer).unwrap();
-            }
+        if let Some(first) = layers[..index].iter().position(|other| other == layer) {
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_size(0);
+            builder.append_link(&mut header, &path, format!("../{first}/layer.tar")).unwrap();
+        } else {
+            header.set_size(layer.len() as u64);
+            builder.append_data(&mut header, &path, *layer).unwrap();
         }
         paths.push(path);
     }
