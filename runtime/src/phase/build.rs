@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use fs_err as fs;
 
+#[cfg(feature = "testkit")]
 pub(crate) use self::layer_files::merge;
 
 use self::explain::Explained;

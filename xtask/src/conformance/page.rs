@@ -31,7 +31,8 @@ impl Count {
         let mut count = Self::default();
         for requirement in requirements {
             count.all += 1;
-            count.shown += usize::from(evidence.is_shown(&requirement.id));
+            // What is not supported and has a test is a contradiction; it is counted once.
+            count.shown += usize::from(requirement.supported && evidence.is_shown(&requirement.id));
             count.with_fault += usize::from(faults(evidence, &requirement.id).next().is_some());
             count.unsupported += usize::from(!requirement.supported);
         }

@@ -24,6 +24,7 @@ fn lau_04_a_user_command_needs_no_shell() {
     assert!(message.contains("no command was given"), "{message}");
 }
 
+/// LAU-01, API-07
 #[test]
 fn exit_codes_of_the_launcher_itself() {
     let image = Image::with_process(r#"command = ["true"]"#);
