@@ -23,7 +23,9 @@ Examples:
                                             put the same app on a newer run image
   wapack inspect oci:my-app.oci             what is in an image
   wapack inspect --host                     what holds a buildpack on this machine
-  wapack config show                        the policy in force, and where each line came from";
+  wapack config show                        the policy in force, and where each line came from
+
+`wapack lifecycle` runs the phases as programs, for platforms; `wapack lifecycle -h` lists them.";
 
 const BUILD_EXAMPLES: &str = "\
 Examples:
