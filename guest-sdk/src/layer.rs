@@ -300,20 +300,21 @@ const LONGEST_VALUE: usize = 64;
 fn key_of<V: AsRef<[u8]>>(inputs: &[(&str, V)]) -> String {
     // A string of JSON is one of TOML, but for one character.
     let quoted = |text: &str| serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f");
-    inputs
-        .iter()
-        .map(|(name, value)| {
-            let value = value.as_ref();
-            let shown = match std::str::from_utf8(value) {
-                Ok(text) if text.len() <= LONGEST_VALUE => quoted(text),
-                _ => quoted(&format!("sha256:{}", hex(&Sha256::digest(value)))),
-            };
-            let is_bare =
-                !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-            let name = if is_bare { (*name).to_owned() } else { quoted(name) };
-            format!("{name} = {shown}\n")
-        })
-        .collect()
+    let mut key = String::new();
+    for (name, value) in inputs {
+        let value = value.as_ref();
+        let shown = match std::str::from_utf8(value) {
+            Ok(text) if text.len() <= LONGEST_VALUE => quoted(text),
+            _ => quoted(&format!("sha256:{}", hex(&Sha256::digest(value)))),
+        };
+        let is_bare =
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        key += &if is_bare { (*name).to_owned() } else { quoted(name) };
+        key += " = ";
+        key += &shown;
+        key.push('\n');
+    }
+    key
 }
 
 /// Lower-case hex digits.
