@@ -98,3 +98,36 @@ fn keys_in_the_app_are_warned_of() {
     site.file("app/.dockerignore", ".env\n");
     assert_eq!(build(&[]).err, "");
 }
+
+/// Bindings are for the buildpacks that ask for them, and only to be read.
+#[test]
+fn bindings_are_seen_by_buildpacks_that_ask_for_them() {
+    let site = Site::new();
+    site.file("app/index.html", "<h1>hello</h1>");
+    site.file("services/db/type", "postgresql");
+    site.file("services/db/..data/password", "hidden");
+    let directory = site.guest("peek").expect("the guests are built");
+    let toml = std::fs::read_to_string(directory.join("buildpack.toml")).unwrap();
+    let build = |grants: &str, more: &[&str]| {
+        std::fs::write(directory.join("buildpack.toml"), format!("{toml}{grants}")).unwrap();
+        let arguments = ["build", "x", "--path", "app", "--output", "oci:out", "--buildpack", "peek"];
+        let ended = site.run(&[&arguments[..], &["--env", "PATHS=/platform"], more].concat()).with(0);
+        let mut seen: Vec<String> =
+            ended.out.lines().filter_map(|line| Some(line.split_once("/platform/")?.1.to_owned())).collect();
+        seen.sort();
+        seen
+    };
+    let environment = ["env/PATHS: /platform", "env: done"];
+    let asked = "[grants]\nbindings = true\n";
+    assert_eq!(
+        build(asked, &["--bindings", "services"]),
+        [&["bindings/db/type: postgresql", "bindings/db: done", "bindings: done"][..], &environment].concat()
+    );
+    assert_eq!(build("", &["--bindings", "services"]), environment);
+    assert_eq!(build(asked, &[]), environment);
+
+    site.file("services/stray", "");
+    let arguments = ["build", "x", "--path", "app", "--output", "oci:out", "--bindings", "services"];
+    let ended = site.run(&arguments).with(3);
+    ended.complains(&["error[input.bindings]", "services/stray` is no binding: it is not a directory"]);
+}

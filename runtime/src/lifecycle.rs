@@ -65,6 +65,8 @@ pub struct AppRequest<'a> {
     pub exec_env: &'a ExecEnv,
     /// Variables of the user; the names are file names.
     pub user_env: &'a BTreeMap<String, String>,
+    /// A directory of service bindings, for the buildpacks that are granted them.
+    pub bindings: Option<&'a Path>,
     pub worker: &'a WorkerCommand,
     /// Leave the directories that buildpacks saw where they are.
     pub keep_work_dir: bool,
@@ -291,7 +293,10 @@ impl Site {
         } else {
             Tree { lower: Some(source.root.clone()), upper: None, hidden: source.hidden.clone() }
         };
-        let workspace = Workspace::new(work.path(), app, request.user_env).map_err(Error::Prepare)?;
+        let mut workspace = Workspace::new(work.path(), app, request.user_env).map_err(Error::Prepare)?;
+        if let Some(bindings) = request.bindings {
+            workspace.add_bindings(bindings)?;
+        }
         Ok(Self { source, workspace, work, worker_user })
     }
 

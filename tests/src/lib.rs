@@ -113,6 +113,7 @@ pub fn build(
             target: &amd64(),
             exec_env: &ExecEnv::default(),
             user_env: &job.env,
+            bindings: None,
             worker: &WorkerCommand { program: job.worker.clone(), arguments: job.worker_arguments.clone() },
             keep_work_dir: false,
             cancel: surroundings.cancel,
