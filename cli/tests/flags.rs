@@ -131,3 +131,26 @@ fn bindings_are_seen_by_buildpacks_that_ask_for_them() {
     let ended = site.run(&arguments).with(3);
     ended.complains(&["error[input.bindings]", "services/stray` is no binding: it is not a directory"]);
 }
+
+/// ENV-11, ENV-12: the builder's operator has the last word, by what the file's name says.
+#[test]
+fn env_11_and_12_a_builder_sets_variables_for_its_builds() {
+    let site = Site::new();
+    site.file("app/index.html", "<h1>hello</h1>");
+    let guest = site.guest("env-reader").expect("the guests are built");
+    std::fs::create_dir_all(site.path().join("builder/buildpacks/test_env-reader")).unwrap();
+    std::fs::rename(guest, site.path().join("builder/buildpacks/test_env-reader/0.1.0")).unwrap();
+    let order = "[[order]]\n[[order.group]]\nid = \"test/env-reader\"\nversion = \"0.1.0\"\n";
+    site.file("builder/order.toml", order);
+    site.file("builder/build-config/env/PLAIN", "operator");
+    site.file("builder/build-config/env/GIVEN", "operator");
+    site.file("builder/build-config/env/FORCED.override", "operator");
+    site.file("builder/build-config/env/LIST.append", "operator");
+    site.file("builder/build-config/env/LIST.delim", ":");
+    let arguments = ["build", "x", "--path", "app", "--output", "oci:out", "--builder", "builder"];
+    let user = ["--env", "GIVEN=user", "--env", "FORCED=user", "--env", "LIST=user"];
+    let ended = site.run(&[&arguments[..], &user].concat()).with(0);
+    for line in ["PLAIN=operator", "GIVEN=user", "FORCED=operator", "LIST=user:operator"] {
+        assert!(ended.out.contains(&format!("env {line}\n")), "{line}: {}", ended.out);
+    }
+}

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::cancel::Cancelled;
+use crate::executor::process::variables::VariablesError;
 use crate::fault::{Diagnose, Fault};
 use crate::phase::build::BuildError;
 use crate::phase::detect::DetectError;
@@ -24,6 +25,9 @@ pub enum Error {
     /// The directories of the build.
     #[error("cannot prepare the build")]
     Prepare(#[source] io::Error),
+    /// What the builder's operator sets.
+    #[error("cannot use the builder's `build-config`")]
+    Operator(#[from] VariablesError),
     /// The service bindings.
     #[error(transparent)]
     Bindings(#[from] BindingsError),
@@ -56,6 +60,7 @@ impl Error {
             Self::Build(error) => Some(error),
             Self::Export(error) => Some(error),
             Self::Prepare(_)
+            | Self::Operator(_)
             | Self::Bindings(_)
             | Self::Worker(_)
             | Self::Sboms { .. }
@@ -70,6 +75,7 @@ impl Diagnose for Error {
             (Some(error), _) => error.id(),
             (None, Self::Cancelled(_)) => "build.cancelled",
             (None, Self::Worker(_)) => "worker.unavailable",
+            (None, Self::Operator(_)) => "input.builder",
             (None, Self::Bindings(_)) => "input.bindings",
             (None, _) => "host.io",
         }
@@ -78,7 +84,7 @@ impl Diagnose for Error {
     fn fault(&self) -> Fault {
         match (self.inner(), self) {
             (Some(error), _) => error.fault(),
-            (None, Self::Cancelled(_) | Self::Bindings(_)) => Fault::Caller,
+            (None, Self::Cancelled(_) | Self::Operator(_) | Self::Bindings(_)) => Fault::Caller,
             (None, _) => Fault::Environment,
         }
     }

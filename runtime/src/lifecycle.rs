@@ -294,6 +294,9 @@ impl Site {
             Tree { lower: Some(source.root.clone()), upper: None, hidden: source.hidden.clone() }
         };
         let mut workspace = Workspace::new(work.path(), app, request.user_env).map_err(Error::Prepare)?;
+        if let Some(build_config) = &request.builder.build_config {
+            workspace.set_operator(build_config)?;
+        }
         if let Some(bindings) = request.bindings {
             workspace.add_bindings(bindings)?;
         }

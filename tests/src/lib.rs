@@ -175,5 +175,5 @@ fn builder(store: &Store, directories: &[impl AsRef<Path>]) -> Builder {
         catalog.add(buildpack).expect("each once");
     }
     let order = Order { groups: vec![OrderGroup { members }] };
-    Builder { catalog, order, extensions: Order::default() }
+    Builder { catalog, order, extensions: Order::default(), build_config: None }
 }
