@@ -125,6 +125,7 @@ pub(super) struct BuildpackTable {
 /// ```
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[expect(clippy::struct_excessive_bools, reason = "a table of switches, as it is written")]
 struct GrantsTable {
     sources: Vec<String>,
     optional_sources: Vec<String>,
