@@ -250,6 +250,7 @@ fn det_14_a_required_member_for_another_target_fails_its_group_and_an_optional_o
     assert_eq!(required.group(), "A B");
 }
 
+/// DET-15, EXE-01
 #[test]
 fn det_15_a_member_for_another_execution_environment_is_skipped_even_when_required() {
     let mut site = site("A B|A", &[("B", "fail")]);
