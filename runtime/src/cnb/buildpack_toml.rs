@@ -145,6 +145,16 @@ impl BuildpackDescriptor {
         self.targets.iter().any(|pattern| pattern.matches(target))
     }
 
+    /// Whether it is for images of `stack`, which mattered before there were targets.
+    /// One that lists no stacks is for any.
+    ///
+    /// # Spec
+    /// TGT-07, TGT-15, API-19.
+    #[must_use]
+    pub fn fits_stack(&self, stack: &str) -> bool {
+        self.stacks.is_empty() || self.stacks.iter().any(|own| own.id == "*" || own.id == stack)
+    }
+
     /// Fills in the targets of a buildpack that lists none, by its stacks or else
     /// by the executables it has.
     ///

@@ -285,6 +285,29 @@ fn tgt_10_buildpacks_are_told_what_is_known_of_the_target() {
     );
 }
 
+/// WSM-07: the same, whichever version its descriptor names.
+#[test]
+fn wsm_07_a_component_has_the_environment_of_the_newest_api() {
+    let bench = Bench::new();
+    let workspace = bench.workspace();
+    let component = || BuildpackKind::Component { path: "/x".into(), digest: "sha256:0".into() };
+    let of = |minor: u64, kind: BuildpackKind| {
+        let buildpack = buildpack(&format!("api = \"0.{minor}\"\n[buildpack]"), kind);
+        let carried = workspace.before_layers();
+        let mut environment = workspace.environment(&buildpack, &bench.target, &ExecEnv::default(), &carried);
+        workspace.add_build_variables(&buildpack, &mut environment);
+        environment
+    };
+    let newest = of(12, component());
+    for minor in [2, 7, 9, 10] {
+        assert_eq!(of(minor, component()), newest, "0.{minor}");
+    }
+    let names: Vec<&String> = newest.keys().collect();
+    let mut classic = of(12, BuildpackKind::Classic);
+    classic.remove("PATH");
+    assert_eq!(names, classic.keys().collect::<Vec<_>>());
+}
+
 /// ENV-30; components have nothing of the host, whatever it sets.
 #[test]
 fn env_30_nothing_of_layers_at_detect_and_nothing_of_the_host_for_components() {
