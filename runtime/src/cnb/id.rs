@@ -202,6 +202,14 @@ checked_name! {
     }
 }
 
+impl ExecEnv {
+    /// Whether it is in a list of execution environments; an empty one has all.
+    #[must_use]
+    pub fn is_among(&self, list: &[Self]) -> bool {
+        list.is_empty() || list.iter().any(|listed| listed == self || listed.as_str() == "*")
+    }
+}
+
 impl Default for ExecEnv {
     /// `production`, as the specification has it.
     fn default() -> Self {
