@@ -310,6 +310,7 @@ impl Site {
             policy: request.policy,
             limits: &request.policy.limits,
             target: request.target,
+            stack: None,
             exec_env: request.exec_env,
             user_env: request.user_env,
         }

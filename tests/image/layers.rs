@@ -119,20 +119,20 @@ const METADATA_TOML: &str = "\
 buildpack-default-process-type = \"web\"
 
 [[buildpacks]]
-id = \"test/well-behaved\"
-version = \"1.0.0\"
-api = \"0.12\"
+  id = \"test/well-behaved\"
+  version = \"1.0.0\"
+  api = \"0.12\"
 
 [[labels]]
-key = \"well-behaved\"
-value = \"yes\"
+  key = \"well-behaved\"
+  value = \"yes\"
 
 [[processes]]
-type = \"web\"
-command = [\"/layers/test_well-behaved/program/bin/program\"]
-args = [\"--polite\"]
-direct = true
-buildpack-id = \"test/well-behaved\"
+  type = \"web\"
+  command = [\"/layers/test_well-behaved/program/bin/program\"]
+  args = [\"--polite\"]
+  direct = true
+  buildpack-id = \"test/well-behaved\"
 ";
 
 /// IMG-08, in the order of EXP-03.

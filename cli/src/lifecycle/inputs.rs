@@ -94,6 +94,7 @@ pub(super) fn speech(settings: &Settings) -> Result<Speech, UsageError> {
 pub(super) fn resolve(settings: &Settings, surroundings: &Surroundings) -> Result<Task, UsageError> {
     let mut warnings = unread_flags(&settings.arguments);
     let names = names(settings)?;
+    let stack = surroundings.variable("CNB_STACK_ID");
     let epoch = surroundings.variable("SOURCE_DATE_EPOCH");
     let reader = Reader {
         settings,
@@ -101,6 +102,7 @@ pub(super) fn resolve(settings: &Settings, surroundings: &Surroundings) -> Resul
         own: surroundings.user,
         exec_env: exec_env(settings, surroundings)?,
         scratch: surroundings.scratch(),
+        stack: stack.map(|stack| stack.to_string_lossy().into_owned()),
         source_date_epoch: epoch.map(|epoch| epoch.to_string_lossy().into_owned()),
     };
     let inputs = reader.inputs()?;
@@ -249,6 +251,8 @@ struct Reader<'a> {
     /// The ids of this process.
     own: (u32, u32),
     exec_env: ExecEnv,
+    /// `CNB_STACK_ID`, of the build image.
+    stack: Option<String>,
     /// `SOURCE_DATE_EPOCH` as it is set.
     source_date_epoch: Option<String>,
     /// For what is only needed while a program runs.
@@ -304,6 +308,7 @@ impl Reader<'_> {
             tags: tags.to_vec(),
             previous_image: self.settings.text("previous-image")?,
             run_image: self.settings.text("run-image")?,
+            stack: self.stack.clone(),
             run: self.run()?,
             layers: self.path("layers")?,
             analyzed: self.path("analyzed")?,

@@ -419,7 +419,7 @@ fn cre_03_and_04_the_creator_hands_its_flags_to_the_phases() {
 }
 
 #[test]
-fn execution_environments_are_there_from_platform_api_0_15_on() {
+fn env_29_the_execution_environment_is_the_platforms_or_production() {
     let exec_env = |api, value| match task_with(api, "builder", &[("CNB_EXEC_ENV", value)]) {
         Ok(Task { inputs: Inputs::Builder(inputs), .. }) => Ok(inputs.exec_env.as_str().to_owned()),
         Ok(_) => panic!(),
@@ -428,7 +428,11 @@ fn execution_environments_are_there_from_platform_api_0_15_on() {
     assert_eq!(exec_env("0.15", "test"), Ok("test".to_owned()));
     assert_eq!(exec_env("0.14", "test"), Ok("production".to_owned()));
     assert_eq!(exec_env("0.15", ""), Ok("production".to_owned()));
-    assert_eq!(exec_env("0.15", "a b"), Err(3));
+    for bad in ["a b", "a/b", "/"] {
+        assert_eq!(exec_env("0.15", bad), Err(3), "{bad}");
+    }
+    let unset = task_with("0.15", "builder", &[]).unwrap().inputs;
+    assert!(matches!(unset, Inputs::Builder(inputs) if inputs.exec_env.as_str() == "production"));
 }
 
 #[test]

@@ -52,13 +52,8 @@ impl<'a> Module<'a> {
             Self::Buildpack(buildpack) => (buildpack.descriptor.api, &buildpack.descriptor.exec_envs),
             Self::Extension(extension) => (extension.descriptor.api, &extension.descriptor.exec_envs),
         };
-        api < ApiVersion::zero(12) || lists(exec_envs, exec_env)
+        api < ApiVersion::zero(12) || exec_env.is_among(exec_envs)
     }
-}
-
-/// Whether a list of execution environments has this one; an empty one has all.
-fn lists(list: &[ExecEnv], exec_env: &ExecEnv) -> bool {
-    list.is_empty() || list.iter().any(|listed| listed == exec_env || listed.as_str() == "*")
 }
 
 impl Builder {
@@ -242,7 +237,7 @@ impl<'a> Expansion<'a> {
 
     /// Whether the order itself wants this member in the execution environment.
     fn is_wanted(&self, member: &OrderMember) -> bool {
-        self.exec_env.is_none_or(|exec_env| lists(&member.exec_envs, exec_env))
+        self.exec_env.is_none_or(|exec_env| exec_env.is_among(&member.exec_envs))
     }
 
     /// Replaces a composite by each of its groups in turn.

@@ -254,6 +254,27 @@ mod tests {
     }
 
     #[test]
+    fn awkward_text_is_read_by_others() {
+        let awkward = "a \"b\" 'c' \\ \u{1}\r\n\n'''\"\"\" ü\t<&>";
+        let mut table = ProcessTable::default();
+        table.add(&"a".parse().unwrap(), vec![process("t", &[awkward, ""], &[awkward])]);
+        let metadata = BuildMetadata {
+            buildpacks: &[],
+            extensions: &[],
+            labels: &[],
+            processes: &table,
+            slices: &[],
+            bom: &[],
+        };
+        let text = metadata.to_toml(api(15));
+        let script = "import sys,json,tomllib;p=tomllib.loads(sys.argv[1])['processes'][0];\
+            print(json.dumps(p['command']+p['args']))";
+        let output = std::process::Command::new("python3").args(["-c", script, &text]).output().unwrap();
+        let read: Vec<String> = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(read, [awkward, "", awkward]);
+    }
+
+    #[test]
     fn prc_06_one_word_commands_of_old_platforms() {
         let metadata = BuildMetadata {
             buildpacks: &[],

@@ -148,6 +148,16 @@ impl BuildpackDescriptor {
         self.targets.iter().any(|pattern| pattern.matches(target))
     }
 
+    /// Whether it is for images of `stack`, which mattered before there were targets.
+    /// One that lists no stacks is for any.
+    ///
+    /// # Spec
+    /// TGT-07, TGT-15, API-19.
+    #[must_use]
+    pub fn fits_stack(&self, stack: &str) -> bool {
+        self.stacks.is_empty() || self.stacks.iter().any(|own| own.id == "*" || own.id == stack)
+    }
+
     /// Fills in the targets of a buildpack that lists none, by its stacks or else
     /// by the executables it has.
     ///
@@ -314,9 +324,13 @@ mod tests {
 
     #[test]
     fn bpt_02_reserved_or_strange_ids_are_refused_and_odd_versions_accepted() {
-        for id in ["app", "SBOM", "../x", "a b", ""] {
+        let reserved = ["app", "config", "generated", "sbom", "App", "CONFIG", "gEnerated", "SBOM"];
+        for id in reserved.into_iter().chain(["../x", "a b", "a_b", "a@1", "größe", ""]) {
             let text = MINIMAL.replace("acme/node", id);
             assert_eq!(BuildpackDescriptor::parse(&text).unwrap_err().line, 3, "{id}");
+        }
+        for id in ["application", "a/sbom", "A.b-9/c"] {
+            assert!(BuildpackDescriptor::parse(&MINIMAL.replace("acme/node", id)).is_ok(), "{id}");
         }
         let odd = BuildpackDescriptor::parse(&MINIMAL.replace("1.2.0", "v1.02")).unwrap();
         assert_eq!(odd.warnings, ["buildpack `acme/node` has version `v1.02`, which is not `X.Y.Z`"]);

@@ -33,6 +33,8 @@ pub struct DetectRequest<'a> {
     pub policy: &'a Policy,
     pub limits: &'a Limits,
     pub target: &'a Target,
+    /// The stack of the build image, if it has one; it counts before 0.12.
+    pub stack: Option<&'a str>,
     pub exec_env: &'a ExecEnv,
     pub user_env: &'a BTreeMap<String, String>,
 }
@@ -280,15 +282,20 @@ fn ask<'a>(
     Ok(())
 }
 
-/// Why a module does not build for the target; counted as an error, as the
-/// reference lifecycle does (DET-14).
+/// Why a module does not build for the target, or before Platform API 0.12 for the
+/// stack; counted as an error, as the reference lifecycle does (DET-14, TGT-15).
 fn mismatch(request: &DetectRequest<'_>, module: Module<'_>) -> Option<String> {
     let target = request.target;
     let matches = match module {
         Module::Buildpack(buildpack) => buildpack.descriptor.matches(target),
         Module::Extension(extension) => extension.descriptor.matches(target),
     };
-    if matches || !request.api.at_least(12) {
+    if !request.api.at_least(12) {
+        let Module::Buildpack(buildpack) = module else { return None };
+        let stack = request.stack.filter(|stack| !buildpack.descriptor.fits_stack(stack))?;
+        return Some(format!("it does not build for the stack `{}`", harmless(stack)));
+    }
+    if matches {
         return None;
     }
     let mut system = format!("{}/{}", target.os, target.arch);

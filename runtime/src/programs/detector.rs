@@ -1,6 +1,7 @@
 //! `detector`: finds the group that builds.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -248,6 +249,12 @@ fn agrees_to_experiments(services: &Services<'_>) -> bool {
         .any(|(_, value)| !value.is_empty() && value != "error")
 }
 
+/// The stack of this build image, if it says which.
+fn stack(environment: &[(OsString, OsString)]) -> Option<&str> {
+    let mut values = environment.iter().filter(|(name, _)| name == "CNB_STACK_ID");
+    values.next_back().and_then(|(_, value)| value.to_str()).filter(|stack| !stack.is_empty())
+}
+
 fn places(inputs: &Inputs) -> Result<Places, DetectorError> {
     let text = |path: &Path| {
         path.to_str().map(str::to_owned).ok_or_else(|| DetectorError::Path { path: path.to_owned() })
@@ -296,6 +303,7 @@ fn ask<'a, 's: 'a>(
         policy: services.policy,
         limits: &services.policy.limits,
         target,
+        stack: stack(services.environment),
         exec_env: &inputs.exec_env,
         user_env,
     };

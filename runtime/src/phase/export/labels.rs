@@ -92,7 +92,7 @@ pub(super) fn set_labels(
                 id: buildpack.reference.id.to_string(),
                 version: buildpack.reference.version.to_string(),
                 homepage: buildpack.homepage.clone(),
-                api: Some(buildpack.api.clone()),
+                api: Some(buildpack.api.to_string()),
             })
             .collect(),
         processes: built

@@ -125,7 +125,7 @@ impl Bench {
         let mut built = Built {
             buildpacks: vec![BuiltBuildpack {
                 reference: node(),
-                api: "0.12".into(),
+                api: crate::cnb::api::ApiVersion::zero(12),
                 homepage: Some("https://example.com".into()),
                 store: None,
             }],

@@ -349,6 +349,32 @@ fn det_11_what_members_print_is_told_by_members_once_detection_is_over() {
     assert_eq!(told(&platform), ["a out,err,out again true", "b no true", "c oh true"]);
 }
 
+/// ENV-28: at detect and generate; those of build are tested with the builder.
+#[test]
+fn env_28_directories_are_absolute() {
+    let mut platform = Platform::new();
+    let says = "env | grep ^CNB_ > $CNB_PLATFORM_DIR/said-$1-by";
+    let says = |who: &str| format!("#!/bin/bash\n{}\n", says.replace("$1-by", who));
+    platform.buildpack("acme/a", "", &says("buildpack"));
+    platform.extension("acme/x", &[("bin/detect", &says("detect")), ("bin/generate", &says("generate"))]);
+    platform.order(&["acme/a", ".acme/x"]);
+    platform.run().unwrap();
+    for (who, variables) in [
+        ("buildpack", &["CNB_BUILDPACK_DIR", "CNB_BUILD_PLAN_PATH", "CNB_PLATFORM_DIR"][..]),
+        ("detect", &["CNB_EXTENSION_DIR", "CNB_BUILD_PLAN_PATH", "CNB_PLATFORM_DIR"]),
+        ("generate", &["CNB_EXTENSION_DIR", "CNB_BP_PLAN_PATH", "CNB_PLATFORM_DIR", "CNB_OUTPUT_DIR"]),
+    ] {
+        let said = platform.read(&format!("platform/said-{who}"));
+        for variable in variables {
+            let value = said.lines().find_map(|line| line.strip_prefix(&format!("{variable}=")));
+            assert!(value.is_some_and(|value| value.starts_with('/')), "{who} {variable}: {said}");
+        }
+        let directories = said.lines().filter(|line| line.contains("_DIR=") || line.contains("_PATH="));
+        assert_eq!(directories.count(), variables.len(), "{who}: {said}");
+    }
+}
+
+/// DET-17, CLI-12
 #[test]
 fn det_17_credentials_do_not_reach_detect() {
     let mut platform = Platform::new();
@@ -388,6 +414,7 @@ fn det_14_the_target_of_the_run_image_decides() {
 
 const BUILD: &str = "ARG base_image\nFROM ${base_image}\nRUN true\n";
 
+/// EXT-02, EXT-07, EXT-03, UNM-06, EXT-10
 #[test]
 fn ext_02_and_07_what_an_extension_generates_lies_in_its_directory() {
     let mut platform = Platform::new();

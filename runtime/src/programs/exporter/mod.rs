@@ -16,8 +16,9 @@ use self::base::Base;
 use self::scratch::ScratchBlobs;
 use super::error::{BUILDPACK_API, GENERIC, INVALID, of_file};
 use super::files::{self, FileError};
-use super::images::{FoundImage, Images, ImagesError, SavedImage, recorded_names};
+use super::images::{FoundImage, Images, ImagesError, SavedImage, Unsaved, recorded_names};
 use super::new_cache::{self, Cached};
+use super::telling::with_causes;
 use crate::cancel::Cancel;
 use crate::cnb::analyzed_toml::{Analyzed, AnalyzedRunImage};
 use crate::cnb::api::{ApiVersion, PlatformApi};
@@ -30,6 +31,7 @@ use crate::cnb::run_toml::{RunImageNames, RunToml};
 use crate::event::{Event, EventSink};
 use crate::oci::image::Layer;
 use crate::oci::layer::Owner;
+use crate::oci::layout::LayoutError;
 use crate::oci::reference::{InvalidReference, Reference};
 use crate::phase::export::{
     DirectoryBuildpack, DirectoryExport, ExportError, KnownDiffIds, Launcher, MadeImage, PreviousImage,
@@ -171,10 +173,17 @@ pub fn run_knowing(
 ) -> Result<(), ExporterError> {
     let scratch = &inputs.scratch;
     let failed = |source| ExporterError::Scratch { path: scratch.clone(), source };
-    let given = Given::read(inputs, images, events)?;
+    let mut given = Given::read(inputs, images, events)?;
     let blobs = ScratchBlobs::new(scratch).map_err(failed)?;
-    let made = given.make(inputs, known_diff_ids, &blobs, cancel, events)?;
-    let saved = images.save(&made.image, &inputs.images, &blobs, cancel).map_err(ExporterError::Save)?;
+    let (made, saved) = loop {
+        let made = given.make(inputs, known_diff_ids, &blobs, cancel, events)?;
+        match images.save(&made.image, &inputs.images, &blobs, cancel) {
+            Ok(saved) => break (made, saved),
+            // Layers of the previous image are believed until they are copied.
+            Err(error) if given.forget_damaged(&error, events) => {}
+            Err(error) => return Err(ExporterError::Save(error)),
+        }
+    };
     tell(&made, &saved, events);
     given.report(inputs, saved)?;
     let group = read_group(&inputs.group)?;
@@ -207,6 +216,23 @@ struct Given {
 }
 
 impl Given {
+    /// Forgets a layer of the previous image that is the reason of `error`, if there is
+    /// one, so that it is made anew.
+    fn forget_damaged(&mut self, error: &ImagesError, events: &mut dyn EventSink) -> bool {
+        let ImagesError::Unsaved { unsaved, .. } = error else { return false };
+        let damaged =
+            |one: &Unsaved| Some(one.cause.downcast_ref::<LayoutError>()?.damaged_blob()?.to_owned());
+        let Some(blob) = unsaved.iter().find_map(damaged) else { return false };
+        let before = self.previous.len();
+        self.previous.retain(|layer| layer.blob != blob);
+        let is_ours = self.previous.len() < before;
+        if is_ours {
+            let message = format!("a layer of the previous image is not used again: {}", with_causes(error));
+            events.event(Event::Warning { message });
+        }
+        is_ours
+    }
+
     fn read(inputs: &Inputs, images: &dyn Images, events: &mut dyn EventSink) -> Result<Self, ExporterError> {
         check_names(&inputs.images, images)?;
         let places = places(inputs)?;
