@@ -185,6 +185,12 @@ impl<'a> WorkerExecutor<'a> {
         self.worker().map(|worker| worker.isolation.clone())
     }
 
+    /// What holds the worker that runs, if one does.
+    #[must_use]
+    pub fn running_isolation(&self) -> Option<&Isolation> {
+        self.worker.as_ref().map(|worker| &worker.isolation)
+    }
+
     /// Lets the worker try to open `paths`, make sockets and more.
     ///
     /// # Errors
