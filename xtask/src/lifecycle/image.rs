@@ -39,8 +39,12 @@ fn contents_version(descriptor: &Table) -> &str {
 
 fn write(contents: &Contents, architecture: &str, labels: &Value) -> io::Result<Vec<u8>> {
     let mut ground = Builder::new(Vec::new());
-    for (name, mode) in [("layers/", 0o755), ("tmp/", 0o1777)] {
+    for (name, mode) in [("etc/", 0o755), ("layers/", 0o755), ("tmp/", 0o1777)] {
         ground.append_data(&mut header(tar::EntryType::Directory, mode, 0), name, io::empty())?;
+    }
+    // Platforms start some phases as `root`, by this name.
+    for (name, text) in [("etc/passwd", "root:x:0:0:root:/:/sbin/nologin\n"), ("etc/group", "root:x:0:\n")] {
+        ground.append_data(&mut header(tar::EntryType::Regular, 0o644, text.len()), name, text.as_bytes())?;
     }
     let mut programs = Builder::new(Vec::new());
     programs.append_data(&mut header(tar::EntryType::Directory, 0o755, 0), "cnb/", io::empty())?;
@@ -111,6 +115,8 @@ mod tests {
         let names: Vec<String> = entries(last).into_keys().collect();
         assert!(names.iter().all(|name| name == "cnb/" || name.starts_with("cnb/lifecycle/")), "{names:?}");
         assert!(names.contains(&"cnb/lifecycle/restorer".to_owned()));
+        let first = entries(&archive[layers[0].as_str().unwrap()]);
+        assert!(first["etc/passwd"].starts_with(b"root:x:0:0:"));
         assert_eq!(packed, pack(&contents, "amd64").unwrap());
     }
 }
