@@ -305,7 +305,11 @@ impl TestKit {
         }
         Ok(CallInputs {
             buildpack: self.buildpack.reference.clone(),
-            program: Program::Component(ComponentFile { digest: digest.clone(), path: path.clone() }),
+            program: Program::Component(ComponentFile {
+                digest: digest.clone(),
+                path: path.clone(),
+                directories: workspace.guest_directories(&self.buildpack),
+            }),
             mounts: workspace.mounts(&self.buildpack, app_write)?,
             environment,
             target: self.target.clone(),

@@ -2,6 +2,7 @@
 //! the names in a builder image, classic buildpacks, files in between.
 
 mod chain;
+mod components;
 mod daemon;
 mod fixture;
 mod reference;

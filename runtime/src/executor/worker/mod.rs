@@ -853,7 +853,7 @@ fn without_host_paths(call: &Call) -> Call {
         mounts: Vec::new(),
         program: match &inputs.program {
             Program::Component(component) => {
-                Program::Component(ComponentFile { digest: component.digest.clone(), path: PathBuf::new() })
+                Program::Component(ComponentFile { path: PathBuf::new(), ..component.clone() })
             }
             other @ Program::Executables(_) => other.clone(),
         },
