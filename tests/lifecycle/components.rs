@@ -5,7 +5,7 @@ use super::fixture::{IMAGE, Lifecycle, Platform};
 use crate::support::{guest, target_directory};
 
 /// Says what it sees of the component before it, and has a layer of its own.
-const BUILD: &str = r#"
+pub(super) const BUILD: &str = r#"
 echo "classic sees TOOLS=${TOOLS:-} in $(cd "$1/.." && echo *)"
 mkdir -p "$1/plain"
 echo plain > "$1/plain/file"
@@ -21,7 +21,7 @@ fn platform() -> Platform {
     platform
 }
 
-fn add_component(platform: &Platform, name: &str, behaviour: &str) {
+pub(super) fn add_component(platform: &Platform, name: &str, behaviour: &str) {
     let directory = format!("buildpacks/acme_{name}/1.0.0");
     let toml = format!(
         "api = \"0.12\"\n[buildpack]\nid = \"acme/{name}\"\nversion = \"1.0.0\"\n\
@@ -33,7 +33,7 @@ fn add_component(platform: &Platform, name: &str, behaviour: &str) {
 }
 
 /// A new container: layers are gone, but not the cache.
-fn begin_again(platform: &Platform) {
+pub(super) fn begin_again(platform: &Platform) {
     std::fs::remove_dir_all(platform.path("layers")).unwrap();
     std::fs::create_dir(platform.path("layers")).unwrap();
 }
@@ -43,7 +43,7 @@ fn has(ended: &super::fixture::Ended, text: &str) -> bool {
 }
 
 #[track_caller]
-fn says(ended: &super::fixture::Ended, lines: &[&str]) {
+pub(super) fn says(ended: &super::fixture::Ended, lines: &[&str]) {
     for line in lines {
         assert!(has(ended, line), "`{line}` is not in:\n{}", ended.said());
     }

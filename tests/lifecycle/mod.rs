@@ -3,6 +3,7 @@
 
 mod chain;
 mod components;
+mod containers;
 mod daemon;
 mod fixture;
 mod reference;
