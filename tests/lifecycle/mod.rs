@@ -5,6 +5,7 @@ mod chain;
 mod components;
 mod containers;
 mod daemon;
+mod extend;
 mod fixture;
 mod reference;
 mod start;
