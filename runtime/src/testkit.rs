@@ -304,7 +304,11 @@ impl TestKit {
         }
         Ok(CallInputs {
             buildpack: self.buildpack.reference.clone(),
-            program: Program::Component(ComponentFile { digest: digest.clone(), path: path.clone() }),
+            program: Program::Component(ComponentFile {
+                digest: digest.clone(),
+                path: path.clone(),
+                directories: workspace.guest_directories(&self.buildpack),
+            }),
             mounts: workspace.mounts(&self.buildpack, &grants, building)?,
             environment,
             target: self.target.clone(),

@@ -33,7 +33,7 @@ pub use self::environment::{Carried, Surroundings};
 
 use crate::catalog::{Buildpack, BuildpackKind};
 use crate::cnb::id::{BuildpackId, BuildpackRef, LayerName};
-use crate::executor::{ComponentFile, Executables, Mount, Program};
+use crate::executor::{ComponentFile, Executables, GuestDirectories, Mount, Program};
 use crate::grant::{Grant, Grants};
 use crate::tree::Tree;
 use crate::walk;
@@ -171,9 +171,11 @@ impl Workspace {
     /// What runs `buildpack` here; `None` when nothing does.
     pub fn program(&self, buildpack: &Buildpack) -> Option<Program> {
         match &buildpack.kind {
-            BuildpackKind::Component { path, digest } => {
-                Some(Program::Component(ComponentFile { digest: digest.clone(), path: path.clone() }))
-            }
+            BuildpackKind::Component { path, digest } => Some(Program::Component(ComponentFile {
+                digest: digest.clone(),
+                path: path.clone(),
+                directories: self.guest_directories(buildpack),
+            })),
             BuildpackKind::Classic if self.in_place => Some(Program::Executables(Executables {
                 directory: buildpack.directory.clone(),
                 api: buildpack.descriptor.api,
@@ -183,6 +185,15 @@ impl Workspace {
                 scratch: self.root.join("tmp"),
             })),
             BuildpackKind::Composite(_) | BuildpackKind::Classic => None,
+        }
+    }
+
+    /// What a component is told of the mounts of its calls.
+    pub fn guest_directories(&self, buildpack: &Buildpack) -> GuestDirectories {
+        GuestDirectories {
+            app: self.places.app.clone(),
+            buildpack: self.places.buildpack(&buildpack.reference),
+            platform: self.places.platform.clone(),
         }
     }
 

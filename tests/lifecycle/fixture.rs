@@ -140,7 +140,7 @@ impl Platform {
         }
         let launcher = target_directory().join("embed/launcher/linux-amd64");
         std::fs::copy(&launcher, platform.path("launcher")).expect("run `cargo xtask embed` first");
-        write_run_image(&platform.path("layout").join(RUN_IMAGE.replace(':', "/")));
+        platform.run_image(RUN_IMAGE);
         for (name, value) in [
             ("CNB_PLATFORM_API", api),
             ("CNB_EXPERIMENTAL_MODE", "quiet"),
@@ -175,6 +175,11 @@ impl Platform {
             platform.set("CNB_GROUP_ID", &rustix::process::getgid().as_raw().to_string());
         }
         platform
+    }
+
+    /// Adds a run image; a label says its name.
+    pub(crate) fn run_image(&self, name: &str) {
+        write_run_image(&self.path("layout").join(name.replace(':', "/")), name);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -339,7 +344,7 @@ pub(crate) fn give(path: &Path) {
 }
 
 /// A run image of one layer, as a platform would have put it there.
-fn write_run_image(directory: &Path) {
+fn write_run_image(directory: &Path, name: &str) {
     let blobs = directory.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).expect("a directory");
     let put = |bytes: &[u8]| {
@@ -361,7 +366,7 @@ fn write_run_image(directory: &Path) {
         "created": "1980-01-01T00:00:01Z", "architecture": "amd64", "os": "linux",
         "config": {"Env": ["PATH=/usr/bin:/bin"], "User": "1000:1000", "Labels": {
             "io.buildpacks.base.distro.name": "debian", "io.buildpacks.base.distro.version": "12",
-            "io.buildpacks.stack.id": "acme.stack",
+            "io.buildpacks.stack.id": "acme.stack", "acme.run-image": name,
         }},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{diff_id}")]},
         "history": [{"created": "1980-01-01T00:00:01Z", "created_by": "base"}],

@@ -29,7 +29,7 @@ pub fn run(inputs: &Inputs, images: &dyn Images, services: &mut Services<'_>) ->
     begin(Phase::Restore, services);
     restorer::run(&inputs.restorer, images, services.events)?;
     begin(Phase::Build, services);
-    builder::run(&inputs.builder, services)?;
+    builder::run_in_creator(&inputs.builder, services)?;
     begin(Phase::Export, services);
     exporter::run(&inputs.exporter, images, services.cancel, services.events)?;
     Ok(())

@@ -58,10 +58,8 @@ pub(super) fn write(
         warn(events, format!("nothing is cached: the cache image `{}` is not written", harmless(name)));
         return;
     }
-    let Some(directory) = directory else {
-        warn(events, "no cache is given: nothing is cached".to_owned());
-        return;
-    };
+    // Whoever gives no cache is told so before anything is done.
+    let Some(directory) = directory else { return };
     if let Err(error) = cached.write(directory, cancel, events) {
         warn(events, format!("nothing is cached: {}", with_causes(&error)));
     }

@@ -123,9 +123,6 @@ pub fn run(inputs: &Inputs, images: &dyn Images, events: &mut dyn EventSink) -> 
         let path = inputs.analyzed.display();
         warn(events, format!("there is no `{path}`: nothing is known of the last image"));
     }
-    if inputs.cache_dir.is_none() && inputs.cache_image.is_none() {
-        warn(events, "no cache is given: nothing that was cached is used".to_owned());
-    }
     let cache = LastCache::open(inputs.cache_dir.as_deref(), inputs.cache_image.as_deref(), images)?;
     let layers = LayersDir::open(&inputs.layers)?;
     let restoring = Restoring { inputs, layers, cache, app };
