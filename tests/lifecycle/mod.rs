@@ -6,3 +6,4 @@ mod daemon;
 mod fixture;
 mod reference;
 mod start;
+mod untouched;
