@@ -12,6 +12,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use flate2::{Compression, GzBuilder};
@@ -30,7 +31,7 @@ const PEER: &str = "WAPACK_BENCH_LIFECYCLE";
 const USER: u32 = 65534;
 /// Counted rebuilds of the small app, and of the one with large layers.
 const SMALL_RUNS: usize = 21;
-const LARGE_RUNS: usize = 5;
+const LARGE_RUNS: usize = 3;
 
 /// Layers of the large app, files and bytes of each: 1.2 GB in 55,000 files, of which
 /// a few are large.
@@ -112,7 +113,7 @@ fn compare(
     }
     print("first build", lifecycles, &first.iter().map(|time| vec![*time]).collect::<Vec<_>>());
     print("unchanged rebuild", lifecycles, &times);
-    Ok(())
+    fs::remove_dir_all(directory).map_err(|error| failed("remove", directory, &error))
 }
 
 fn print(what: &str, lifecycles: &[Lifecycle], times: &[Vec<Duration>]) {
@@ -137,6 +138,8 @@ fn print(what: &str, lifecycles: &[Lifecycle], times: &[Vec<Duration>]) {
 struct Site<'a> {
     lifecycle: &'a Lifecycle,
     directory: PathBuf,
+    /// How many there were.
+    builds: AtomicUsize,
 }
 
 impl<'a> Site<'a> {
@@ -146,7 +149,7 @@ impl<'a> Site<'a> {
         architecture: &str,
         buildpacks: &[Buildpack],
     ) -> Result<Self> {
-        let site = Self { lifecycle, directory: directory.to_owned() };
+        let site = Self { lifecycle, directory: directory.to_owned(), builds: AtomicUsize::new(0) };
         for name in ["cache", "layers", "layout", "platform/env", "sbom", "temporary"] {
             let path = site.path(name);
             fs::create_dir_all(&path).map_err(|error| failed("make", &path, &error))?;
