@@ -102,13 +102,16 @@ pub struct BuildRequest<'a> {
     pub previous: PreviousImage<'a>,
 }
 
-/// Finds out who would take part, and runs no `build`.
+/// Finds out who would take part, and runs no `build`. A worker takes a moment to
+/// start: one that was `spawned` before is there when it is needed.
 ///
 /// # Errors
 /// [`Error`].
-pub fn detect<'a>(request: &AppRequest<'a>, events: &mut dyn EventSink) -> Result<Detected<'a>, Error> {
-    // It takes a moment to start; an error is met again, and told, when it is needed.
-    let spawned = SpawnedWorker::new(request.worker).ok();
+pub fn detect<'a>(
+    request: &AppRequest<'a>,
+    spawned: Option<SpawnedWorker>,
+    events: &mut dyn EventSink,
+) -> Result<Detected<'a>, Error> {
     let mut site = Site::prepare(request, events)?;
     let code = Code(request.store);
     let mut executor = WorkerExecutor::new(site.settings(request, None), &code).with_spawned(spawned);

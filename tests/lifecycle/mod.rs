@@ -9,3 +9,4 @@ mod extend;
 mod fixture;
 mod reference;
 mod start;
+mod untouched;
