@@ -39,7 +39,7 @@ pub(crate) fn run_all(
 }
 
 fn run_directory(environment: &mut Environment, directory: &Path) -> Result<(), Failure> {
-    for program in layers::files(directory)? {
+    for program in layers::files_without_dangling_links(directory)? {
         let failed = |why: String| Failure::launch(format!("exec.d program `{}` {why}", program.display()));
         let (status, output) =
             run(&program, environment).map_err(|error| failed(format!("could not be run: {error}")))?;

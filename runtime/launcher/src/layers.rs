@@ -80,7 +80,7 @@ pub(crate) fn files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(entries(directory)?.into_iter().filter(Entry::is_file).map(|entry| entry.path).collect())
 }
 
-/// As [`files`], but a link that leads nowhere is an error: what it should say is missing (ENV-12).
+/// As [`files`], but a link that leads nowhere is an error: what it should say or do is missing (ENV-12).
 pub(crate) fn files_without_dangling_links(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let entries = entries(directory)?;
     for Entry { path, .. } in entries.iter().filter(|entry| entry.kind.is_symlink()) {

@@ -81,6 +81,16 @@ fn of_image(
         .iter()
         .find(|buildpack| buildpack.id == process.buildpack_id)
         .map(|buildpack| buildpack.api);
+    let nobodys = || {
+        Failure::launch(format!(
+            "process `{}` is of the buildpack `{}`, which the image does not list",
+            process.process_type, process.buildpack_id
+        ))
+    };
+    // What becomes of the user's arguments depends on the buildpack.
+    if platform.api >= COMMAND_LISTS && process.command.len() == 1 && !user_arguments.is_empty() {
+        api.ok_or_else(nobodys)?;
+    }
     // Before buildpack API 0.9 a command was one string, so several elements settle it too.
     let overridable = platform.api >= COMMAND_LISTS
         && (process.command.len() > 1 || api.is_some_and(|api| api >= OVERRIDABLE_ARGUMENTS));
@@ -94,7 +104,12 @@ fn of_image(
     arguments.extend(user_arguments);
 
     let start = if process.direct {
+        if program.is_empty() {
+            return Err(Failure::launch(format!("process `{}` has no command", process.process_type)));
+        }
         Start::Direct { program, arguments }
+    } else if !arguments.is_empty() && !process.buildpack_id.is_empty() && api.is_none() {
+        return Err(nobodys());
     } else if arguments.is_empty() || api.is_some_and(|api| api < SHELL_WORDS) {
         Start::ShellScript { script: program, arguments }
     } else {

@@ -162,6 +162,7 @@ impl Analyzed {
     pub fn to_toml(&self) -> Result<String, MetadataError> {
         let not_toml = |error: &dyn std::fmt::Display| MetadataError::NotToml(error.to_string());
         let mut json = serde_json::to_value(&self.metadata).map_err(|error| not_toml(&error))?;
+        complete(&mut json);
         for (way, in_label, in_file) in &KEYS {
             rename(&mut json, way, in_label, in_file);
         }
@@ -195,6 +196,20 @@ const KEYS: [(&[&str], &str, &str); 4] = [
     (&["stack"], "runImage", "run-image"),
     (&["buildpacks", "*", "layers", "*"], "data", "metadata"),
 ];
+
+/// Gives the metadata the keys that the reference lifecycle writes: digests that are not known
+/// are empty, and what is empty besides is left out.
+fn complete(metadata: &mut Value) {
+    let Value::Object(metadata) = metadata else { return };
+    for name in ["config", "launcher"] {
+        metadata.entry(name).or_insert_with(|| serde_json::json!({"sha": ""}));
+    }
+    metadata.retain(|name, value| match name.as_str() {
+        "app" | "buildpacks" => value.as_array().is_none_or(|values| !values.is_empty()),
+        "stack" => value["runImage"]["image"] != "",
+        _ => true,
+    });
+}
 
 fn rename(value: &mut Value, way: &[&str], from: &str, to: &str) {
     match (value, way) {

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use super::reference_toml::moment;
+
 /// Name of the label with a [`LifecycleMetadata`].
 pub const LIFECYCLE_METADATA: &str = "io.buildpacks.lifecycle.metadata";
 /// Name of the label with a [`BuildMetadata`].
@@ -186,8 +188,8 @@ pub struct ProcessRecord {
     /// One text before Platform API 0.10.
     #[serde(deserialize_with = "text_or_list")]
     pub command: Vec<String>,
-    #[serde(deserialize_with = "null_is_default")]
-    pub args: Vec<String>,
+    /// `null` when the buildpack did not speak of them.
+    pub args: Option<Vec<String>>,
     pub direct: bool,
     #[serde(rename = "buildpackID", alias = "buildpack-id")]
     pub buildpack_id: String,
@@ -213,9 +215,11 @@ pub struct ProjectMetadata {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProjectSource {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", skip_serializing_if = "String::is_empty")]
     pub kind: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub version: BTreeMap<String, Value>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, Value>,
 }
 
@@ -288,16 +292,16 @@ pub enum MetadataError {
 /// Levels of tables and lists; readers of JSON commonly stop at 128.
 const MAX_DEPTH: usize = 64;
 
-/// TOML text as it is stored in a label; `null` when there is none.
+/// TOML text as it is stored in a label; `null` when it is empty.
 ///
 /// # Errors
 /// [`MetadataError`]
 pub fn json_of_toml(text: &str) -> Result<Value, MetadataError> {
-    let table: toml::Table =
-        toml::from_str(text).map_err(|error| MetadataError::NotToml(error.message().to_owned()))?;
-    if table.is_empty() {
+    if text.is_empty() {
         return Ok(Value::Null);
     }
+    let table: toml::Table =
+        toml::from_str(text).map_err(|error| MetadataError::NotToml(error.message().to_owned()))?;
     json_of(toml::Value::Table(table), MAX_DEPTH)
 }
 
@@ -319,7 +323,7 @@ fn json_of(value: toml::Value, depth: usize) -> Result<Value, MetadataError> {
             serde_json::Number::from_f64(number).map(Value::Number).ok_or(MetadataError::NotANumber)?
         }
         toml::Value::Boolean(value) => Value::Bool(value),
-        toml::Value::Datetime(time) => Value::String(time.to_string()),
+        toml::Value::Datetime(time) => Value::String(moment(&time)),
         toml::Value::Array(values) => {
             Value::Array(values.into_iter().map(|value| json_of(value, depth)).collect::<Result<_, _>>()?)
         }
@@ -430,7 +434,7 @@ mod tests {
         let metadata: BuildMetadata = serde_json::from_str(text).unwrap();
         assert_eq!(metadata.processes[0].command, ["run"]);
         assert_eq!(metadata.processes[1].command, ["run", "x"]);
-        assert_eq!(metadata.processes[1].args, ["y"]);
+        assert_eq!(metadata.processes[1].args.as_deref(), Some(&["y".to_owned()][..]));
     }
 
     #[test]

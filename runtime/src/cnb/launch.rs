@@ -16,8 +16,8 @@ pub struct Process {
     pub process_type: ProcessType,
     /// Executable and fixed arguments; never empty.
     pub command: Vec<String>,
-    /// Arguments the user of the image may replace.
-    pub args: Vec<String>,
+    /// Arguments the user of the image may replace; `None` when the buildpack does not speak of them.
+    pub args: Option<Vec<String>>,
     /// Started as it is; else by a shell, which only buildpacks before API 0.9 ask for.
     pub direct: bool,
     /// Whether it is the image's default process.
@@ -139,7 +139,7 @@ pub fn metadata_toml(
             .map(|(buildpack, process)| MetadataProcess {
                 process_type: &process.process_type,
                 command: &process.command,
-                args: &process.args,
+                args: process.args.as_deref().unwrap_or_default(),
                 direct: process.direct,
                 buildpack_id: buildpack,
                 working_directory: process.working_directory.as_deref(),
@@ -203,7 +203,7 @@ mod tests {
         Process {
             process_type: process_type.parse().unwrap(),
             command: vec!["run".into()],
-            args: vec![],
+            args: None,
             direct: true,
             default,
             working_directory: None,
@@ -239,7 +239,7 @@ mod tests {
             exec_envs: vec!["test".parse().unwrap()],
             ..process("web", true)
         };
-        let job = Process { args: vec!["-v".into()], ..process("job", false) };
+        let job = Process { args: Some(vec!["-v".into()]), ..process("job", false) };
         table.add(&"acme/node".parse().unwrap(), vec![web, job]);
         let buildpacks = [LaunchBuildpack {
             reference: BuildpackRef { id: "acme/node".parse().unwrap(), version: "1.2".parse().unwrap() },

@@ -57,8 +57,7 @@ struct ProcessTable {
     #[serde(rename = "type", default)]
     process_type: String,
     command: Option<Value>,
-    #[serde(default)]
-    args: Vec<String>,
+    args: Option<Vec<String>>,
     direct: Option<bool>,
     #[serde(default)]
     default: bool,
@@ -118,7 +117,7 @@ pub fn to_toml(processes: &[Process], labels: &[Label], slices: &[Slice]) -> Str
         let mut fields = Fields::default();
         fields.text("type", process.process_type.as_str());
         fields.texts("command", &process.command);
-        fields.texts("args", &process.args);
+        fields.texts("args", process.args.as_deref().unwrap_or_default());
         fields.value("default", process.default.to_string());
         fields.text_if_any("working-dir", process.working_directory.as_deref().unwrap_or_default());
         let exec_envs: Vec<&str> = process.exec_envs.iter().map(ExecEnv::as_str).collect();

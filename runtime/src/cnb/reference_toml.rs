@@ -246,7 +246,7 @@ pub(super) fn json(value: &Value) -> String {
 }
 
 /// A moment in full: what a date or a time of day leaves open is zero.
-fn moment(when: &toml::value::Datetime) -> String {
+pub(super) fn moment(when: &toml::value::Datetime) -> String {
     let date = when.date.map_or("0000-01-01".to_owned(), |date| date.to_string());
     let time = when.time.map_or("00:00:00".to_owned(), |time| time.to_string());
     let offset = when.offset.map_or("Z".to_owned(), |offset| offset.to_string());

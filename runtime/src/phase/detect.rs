@@ -60,6 +60,16 @@ pub struct FailedGroup {
     pub plan: Option<Unresolved>,
 }
 
+impl FailedGroup {
+    /// Whether the group failed over its members, and one of them went wrong. As with the
+    /// reference lifecycle, an optional member that went wrong does not count where the rest
+    /// of the group has no plan.
+    fn went_wrong(&self) -> bool {
+        self.plan.is_none()
+            && self.members.iter().any(|member| matches!(member.verdict, Verdict::Error { .. }))
+    }
+}
+
 /// What one member of a group said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TriedMember {
@@ -229,7 +239,7 @@ pub fn detect<'a>(
             Err(group) => failed.push(group),
         }
     }
-    let with_errors = answers.values().any(|answer| matches!(answer, Answer::Error(_)));
+    let with_errors = failed.iter().any(FailedGroup::went_wrong);
     Err(DetectError::NobodyTakesPart { groups: failed, with_errors })
 }
 
