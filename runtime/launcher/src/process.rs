@@ -95,9 +95,14 @@ fn of_image(
     let overridable = platform.api >= COMMAND_LISTS
         && (process.command.len() > 1 || api.is_some_and(|api| api >= OVERRIDABLE_ARGUMENTS));
 
-    let mut words = process.command.iter().map(OsString::from);
-    let program = words.next().unwrap_or_default();
-    let mut arguments: Vec<OsString> = words.collect();
+    let (program, mut arguments): (OsString, Vec<OsString>) =
+        if platform.api < COMMAND_LISTS && !process.direct {
+            // For these platforms a command is one text, however it is written.
+            (process.command.join(" ").into(), Vec::new())
+        } else {
+            let mut words = process.command.iter().map(OsString::from);
+            (words.next().unwrap_or_default(), words.collect())
+        };
     if user_arguments.is_empty() || !overridable {
         arguments.extend(process.args.iter().map(OsString::from));
     }
@@ -302,6 +307,21 @@ mod tests {
         assert_eq!(
             started("web", &[], &image(shell(&["a"]), ApiVersion::new(0, 3)), &platform()),
             Start::ShellScript { script: "echo $A".into(), arguments: words(&["a"]) }
+        );
+    }
+
+    #[test]
+    fn lau_09_before_platform_api_0_10_a_list_for_the_shell_is_one_text() {
+        let shell = metadata::Process {
+            command: vec!["serve".into(), "--fixed $A".into()],
+            args: vec![],
+            direct: false,
+            ..web()
+        };
+        let old = Platform { api: ApiVersion::new(0, 9), ..platform() };
+        assert_eq!(
+            started("web", &[], &image(shell, NOW), &old),
+            Start::ShellScript { script: "serve --fixed $A".into(), arguments: vec![] }
         );
     }
 

@@ -130,9 +130,7 @@ impl BuildPlan {
             let mut fields = Fields::default();
             fields.text("id", provider.buildpack.id.as_str());
             fields.text("version", provider.buildpack.version.as_str());
-            if provider.extension {
-                fields.value("extension", "true".to_owned());
-            }
+            fields.flag_if_set("extension", provider.extension);
             fields
         };
         let requirement = |requirement: &Requirement| {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::reference_toml::moment;
+use super::reference_toml::{Fields, moment};
 
 /// Name of the label with a [`LifecycleMetadata`].
 pub const LIFECYCLE_METADATA: &str = "io.buildpacks.lifecycle.metadata";
@@ -347,6 +347,19 @@ pub fn toml_of_json(value: &Value) -> Result<String, MetadataError> {
         }
         _ => Ok(String::new()),
     }
+}
+
+/// Metadata of a label as the reference lifecycle writes it into a file.
+///
+/// # Errors
+/// [`MetadataError::TooDeep`]
+pub fn file_of_json(value: &Value) -> Result<String, MetadataError> {
+    Ok(fields_of_json(value)?.map(|fields| fields.document()).unwrap_or_default())
+}
+
+/// The fields of an object; `None` for anything else.
+pub(super) fn fields_of_json(value: &Value) -> Result<Option<Fields>, MetadataError> {
+    Ok(toml_of(value, MAX_DEPTH)?.as_ref().and_then(toml::Value::as_table).map(Fields::from))
 }
 
 fn toml_of(value: &Value, depth: usize) -> Result<Option<toml::Value>, MetadataError> {

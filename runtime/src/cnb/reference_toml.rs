@@ -31,6 +31,12 @@ impl Fields {
         }
     }
 
+    pub(super) fn flag_if_set(&mut self, name: &str, flag: bool) {
+        if flag {
+            self.value(name, "true".to_owned());
+        }
+    }
+
     pub(super) fn texts(&mut self, name: &str, values: &[impl AsRef<str>]) {
         self.value(name, list(values.iter().map(|value| quoted(value.as_ref()))));
     }
