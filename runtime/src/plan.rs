@@ -332,7 +332,7 @@ mod tests {
                 "A,B,C: x=A,B<2",
             ),
             ("PLAN-13 sorted by name", vec![("A", "+z +a"), ("B", "-z -a")], "A,B: a=A<1 z=A<1"),
-            ("PLAN-14 one member, twice the same name", vec![("A", "+x +x -x -x")], "A: x=A<2"),
+            ("PLAN-14 one member, twice the same name", vec![("A", "+x +x -x -x")], "A: x=A,A<2"),
         ] {
             assert_eq!(shown(&members), expected, "{why}: {members:?}");
         }

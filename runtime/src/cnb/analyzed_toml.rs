@@ -141,6 +141,11 @@ impl Analyzed {
             rename(&mut json, way, in_file, in_label);
         }
         let metadata = Option::<LifecycleMetadata>::deserialize(json).map_err(|error| bad(&error))?;
+        let mut metadata = metadata.unwrap_or_default();
+        // Written where nothing is known.
+        for layer in [&mut metadata.config, &mut metadata.launcher] {
+            layer.take_if(|layer| layer.sha.is_empty());
+        }
         let top_level_target = file.target;
         Ok(Self {
             previous_image: file.image.map(|image| image.reference),
@@ -149,7 +154,7 @@ impl Analyzed {
                 .build_image
                 .map(|image| image.reference)
                 .filter(|reference| !reference.is_empty()),
-            metadata: metadata.unwrap_or_default(),
+            metadata,
             run_image: file.run_image.map(|table| AnalyzedRunImage {
                 reference: table.reference,
                 image: table.image,

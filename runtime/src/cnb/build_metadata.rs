@@ -148,6 +148,36 @@ mod tests {
         vec![element("acme/a12", Some("http://example.com/<12>&")), element("acme/last", None)]
     }
 
+    /// As the reference does for what buildpacks wrote.
+    #[test]
+    fn met_04_arguments_that_are_none_are_told_from_no_word_of_them() {
+        let mut table = ProcessTable::default();
+        let none = Process { args: Some(Vec::new()), ..process("none", &["n"], &[]) };
+        table.add(&"a".parse().unwrap(), vec![none, process("silent", &["s"], &[])]);
+        let metadata = BuildMetadata {
+            buildpacks: &[],
+            extensions: &[],
+            labels: &[],
+            processes: &table,
+            slices: &[],
+            bom: &[],
+        };
+        let expected = r#"[[processes]]
+  type = "none"
+  command = ["n"]
+  args = []
+  direct = true
+  buildpack-id = "a"
+
+[[processes]]
+  type = "silent"
+  command = ["s"]
+  direct = true
+  buildpack-id = "a"
+"#;
+        assert_eq!(metadata.to_toml(api(15)), expected);
+    }
+
     /// MET-01, MET-02, MET-03, MET-04, PRC-05. The text is what the reference wrote for the same
     /// buildpacks, but for `direct`, which was true there.
     #[test]

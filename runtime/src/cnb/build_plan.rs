@@ -187,6 +187,25 @@ mod tests {
         assert_eq!(BuildPlan::parse("").unwrap().to_toml(), "");
     }
 
+    /// The text is what the reference wrote; only one of the metadata is there.
+    #[test]
+    fn plan_11_and_12_the_bytes_of_the_reference() {
+        let text = r#"[[entries]]
+
+  [[entries.providers]]
+    id = "acme/a"
+    version = "1.0.0"
+
+  [[entries.requires]]
+    name = "node"
+    [entries.requires.metadata]
+
+  [[entries.requires]]
+    name = "node"
+"#;
+        assert_eq!(BuildPlan::parse(text).unwrap().to_toml(), text);
+    }
+
     #[test]
     fn plan_12_names_of_one_entry_are_equal() {
         let text = "[[entries]]\n[[entries.requires]]\nname = \"a\"\n[[entries.requires]]\nname = \"b\"\n";

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::reference_toml::{Fields, moment};
+use super::reference_toml::{Fields, escape_unicode, moment};
 
 /// Name of the label with a [`LifecycleMetadata`].
 pub const LIFECYCLE_METADATA: &str = "io.buildpacks.lifecycle.metadata";
@@ -349,6 +349,20 @@ pub fn toml_of_json(value: &Value) -> Result<String, MetadataError> {
     }
 }
 
+/// JSON of which every text can stand in HTML, which is how the reference lifecycle writes it.
+/// Outside of texts JSON has none of these characters.
+#[must_use]
+pub fn escaped_for_html(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => escape_unicode(character, &mut escaped),
+            character => escaped.push(character),
+        }
+    }
+    escaped
+}
+
 /// Metadata of a label as the reference lifecycle writes it into a file.
 ///
 /// # Errors
@@ -394,6 +408,17 @@ fn toml_of(value: &Value, depth: usize) -> Result<Option<toml::Value>, MetadataE
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_in_json_can_stand_in_html() {
+        let json = serde_json::json!({"a<b": "&\u{2028}ü>"}).to_string();
+        let escaped = escaped_for_html(&json);
+        assert_eq!(escaped, "{\"a\\u003cb\":\"\\u0026\\u2028ü\\u003e\"}");
+        assert_eq!(
+            serde_json::from_str::<Value>(&escaped).unwrap(),
+            serde_json::from_str::<Value>(&json).unwrap()
+        );
+    }
 
     /// LBL-03
     #[test]
@@ -455,16 +480,32 @@ mod tests {
         assert_eq!(serde_json::to_string(&ProjectMetadata::default()).unwrap(), "{}");
     }
 
+    /// LBL-01, STO-05: the reference tells a table without anything in it from none.
+    #[test]
+    fn an_empty_table_is_not_nothing() {
+        assert_eq!(json_of_toml("").unwrap(), Value::Null);
+        let layer = |text: &str| {
+            let file = crate::cnb::layer_toml::LayerToml::parse(text, crate::cnb::api::ApiVersion::zero(12));
+            json_of_toml(&file.unwrap().metadata).unwrap()
+        };
+        assert_eq!(layer("[types]\n"), Value::Null);
+        assert_eq!(layer("[metadata]\n"), serde_json::json!({}));
+        let store = |text: &str| json_of_toml(&crate::cnb::store_toml::parse(text).unwrap()).unwrap();
+        assert_eq!((store(""), store("[metadata]\n")), (Value::Null, serde_json::json!({})));
+        assert_eq!(file_of_json(&serde_json::json!({"metadata": {}})).unwrap(), "[metadata]\n");
+        assert_eq!(file_of_json(&serde_json::json!({"metadata": null})).unwrap(), "");
+    }
+
     #[test]
     fn sto_05_metadata_survives_the_way_there_and_back() {
         let text = "big = 9007199254740993\nfloat = 1.0\nlist = [1, 2]\ntime = 1979-05-27\n\n[\"a.b\".c]\nd = true\n";
         let json = json_of_toml(text).unwrap();
         assert_eq!(json["big"], 9_007_199_254_740_993_i64);
         assert_eq!(json["a.b"]["c"]["d"], true);
-        assert_eq!(json["time"], "1979-05-27");
+        assert_eq!(json["time"], "1979-05-27T00:00:00Z");
         let back: toml::Table = toml::from_str(&toml_of_json(&json).unwrap()).unwrap();
         let mut expected: toml::Table = toml::from_str(text).unwrap();
-        expected.insert("time".into(), "1979-05-27".into());
+        expected.insert("time".into(), "1979-05-27T00:00:00Z".into());
         assert_eq!(back, expected);
     }
 

@@ -198,7 +198,7 @@ fn escape_common(character: char, out: &mut String) -> bool {
     true
 }
 
-fn escape_unicode(character: char, out: &mut String) {
+pub(super) fn escape_unicode(character: char, out: &mut String) {
     let _ = write!(out, "\\u{:04x}", u32::from(character));
 }
 

@@ -215,7 +215,9 @@ pub fn detect<'a>(
     let mut answers = Answers::new();
     let mut failed = Vec::new();
     let exec_env = request.api.at_least(15).then_some(request.exec_env);
-    for members in request.builder.groups(exec_env) {
+    let mut with_errors = false;
+    let mut groups = request.builder.groups(exec_env);
+    while let Some(members) = groups.next() {
         let members = members.map_err(DetectError::Order)?;
         ask(request, workspace, executor, events, &members, &mut answers)?;
         match settle(&members, &answers) {
@@ -236,10 +238,12 @@ pub fn detect<'a>(
                 events.event(Event::GroupChosen { buildpacks, considered: members.len() });
                 return Ok(Detected { group, extensions, plan, members, failed });
             }
-            Err(group) => failed.push(group),
+            Err(group) => {
+                with_errors |= group.went_wrong() && !groups.is_attempt();
+                failed.push(group);
+            }
         }
     }
-    let with_errors = failed.iter().any(FailedGroup::went_wrong);
     Err(DetectError::NobodyTakesPart { groups: failed, with_errors })
 }
 

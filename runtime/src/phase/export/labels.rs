@@ -166,5 +166,5 @@ impl LabelSet<'_> {
 }
 
 pub(super) fn json_text(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("labels have string keys only")
+    labels::escaped_for_html(&serde_json::to_string(value).expect("labels have string keys only"))
 }

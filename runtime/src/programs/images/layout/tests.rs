@@ -205,7 +205,7 @@ fn layers_come_without_their_compression() {
 fn a_damaged_image_is_told_from_one_that_cannot_be_reached() {
     let fixture = Fixture::new();
     let image = fixture.image("hi");
-    let (configuration, manifest) = image.documents();
+    let (configuration, manifest) = image.documents_called("latest");
     for damage in [&configuration.digest, &manifest.digest] {
         fixture.save(&image, &["app"]).unwrap();
         let blob = fixture.path("index.docker.io/library/app/latest/blobs/sha256").join(damage.hex());
