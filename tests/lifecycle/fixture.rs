@@ -140,7 +140,7 @@ impl Platform {
         }
         let launcher = target_directory().join("embed/launcher/linux-amd64");
         std::fs::copy(&launcher, platform.path("launcher")).expect("run `cargo xtask embed` first");
-        write_run_image(&platform.path("layout").join(RUN_IMAGE.replace(':', "/")));
+        platform.run_image(RUN_IMAGE);
         for (name, value) in [
             ("CNB_PLATFORM_API", api),
             ("CNB_EXPERIMENTAL_MODE", "quiet"),
@@ -175,6 +175,11 @@ impl Platform {
             platform.set("CNB_GROUP_ID", &rustix::process::getgid().as_raw().to_string());
         }
         platform
+    }
+
+    /// Adds a run image; a label says its name.
+    pub(crate) fn run_image(&self, name: &str) {
+        write_run_image(&self.path("layout").join(name.replace(':', "/")), name);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -221,12 +226,23 @@ impl Platform {
 
     /// Runs a program as a user who is not root.
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Ended {
+        self.run_below(&[], program, arguments)
+    }
+
+    /// The same, as the child of another program.
+    pub(crate) fn run_below(&self, parent: &[&str], program: &str, arguments: &[&str]) -> Ended {
         if is_root() {
             for name in ["app", "layers", "cache", "layout"] {
                 give(&self.path(name));
             }
         }
         let mut command = self.command(program, arguments);
+        if let [parent, rest @ ..] = parent {
+            let child = command;
+            command = Command::new(parent);
+            command.args(rest).arg(child.get_program()).args(child.get_args());
+            command.env_clear().envs(&self.variables).current_dir(self.root.path());
+        }
         if is_root() {
             command.uid(USER).gid(USER);
         }
@@ -339,7 +355,7 @@ pub(crate) fn give(path: &Path) {
 }
 
 /// A run image of one layer, as a platform would have put it there.
-fn write_run_image(directory: &Path) {
+fn write_run_image(directory: &Path, name: &str) {
     let blobs = directory.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).expect("a directory");
     let put = |bytes: &[u8]| {
@@ -361,7 +377,7 @@ fn write_run_image(directory: &Path) {
         "created": "1980-01-01T00:00:01Z", "architecture": "amd64", "os": "linux",
         "config": {"Env": ["PATH=/usr/bin:/bin"], "User": "1000:1000", "Labels": {
             "io.buildpacks.base.distro.name": "debian", "io.buildpacks.base.distro.version": "12",
-            "io.buildpacks.stack.id": "acme.stack",
+            "io.buildpacks.stack.id": "acme.stack", "acme.run-image": name,
         }},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{diff_id}")]},
         "history": [{"created": "1980-01-01T00:00:01Z", "created_by": "base"}],

@@ -2,7 +2,11 @@
 //! the names in a builder image, classic buildpacks, files in between.
 
 mod chain;
+mod components;
+mod containers;
 mod daemon;
+mod extend;
 mod fixture;
 mod reference;
 mod start;
+mod untouched;

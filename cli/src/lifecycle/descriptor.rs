@@ -3,8 +3,9 @@
 use wapack_runtime::cnb::api::{ApiVersion, PlatformApi};
 
 /// The version that platforms see. They choose what to ask for by the numbers of the
-/// reference lifecycle, so it starts with that of the one whose behaviour this has.
-pub(super) const VERSION: &str = concat!("0.21.17+wapack.", env!("CARGO_PKG_VERSION"));
+/// reference lifecycle, so it starts with that of the one whose behaviour this has; and
+/// they make the tag of an image of it, which cannot have a `+`.
+pub(super) const VERSION: &str = concat!("0.21.17-wapack.", env!("CARGO_PKG_VERSION"));
 
 /// `lifecycle.toml`.
 ///
@@ -47,7 +48,7 @@ mod tests {
   buildpack = "0.2"
 
 [lifecycle]
-  version = "0.21.17+wapack.{}""#,
+  version = "0.21.17-wapack.{}""#,
             env!("CARGO_PKG_VERSION")
         );
         assert_eq!(toml(), expected);

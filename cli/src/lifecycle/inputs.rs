@@ -58,10 +58,30 @@ impl Inputs {
     pub(super) fn buildpacks(&self) -> Option<&Path> {
         match self {
             Self::Detector(inputs) => Some(&inputs.buildpacks),
-            Self::Extender(inputs) => Some(&inputs.buildpacks),
             Self::Builder(inputs) => Some(&inputs.buildpacks),
             Self::Creator(inputs) => Some(&inputs.builder.buildpacks),
-            Self::Analyzer(_) | Self::Restorer(_) | Self::Exporter(_) | Self::Rebaser(_) => None,
+            Self::Analyzer(_)
+            | Self::Restorer(_)
+            | Self::Extender(_)
+            | Self::Exporter(_)
+            | Self::Rebaser(_) => None,
+        }
+    }
+
+    /// Where what was compiled outlives the program: the containers of a platform end with
+    /// it, but not its volumes.
+    pub(super) fn keeping(&self) -> Keeping<'_> {
+        match self {
+            Self::Detector(inputs) => Keeping::ThisBuild(&inputs.layers),
+            Self::Builder(inputs) => Keeping::ThisBuild(&inputs.layers),
+            Self::Creator(inputs) => {
+                inputs.exporter.cache_dir.as_deref().map_or(Keeping::Nothing, Keeping::EveryBuild)
+            }
+            Self::Analyzer(_)
+            | Self::Restorer(_)
+            | Self::Extender(_)
+            | Self::Exporter(_)
+            | Self::Rebaser(_) => Keeping::Nothing,
         }
     }
 
@@ -69,6 +89,16 @@ impl Inputs {
     pub(super) fn needs_images(&self) -> bool {
         !matches!(self, Self::Detector(_) | Self::Extender(_) | Self::Builder(_))
     }
+}
+
+/// A volume of the platform, for what components were compiled to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeping<'a> {
+    /// The cache directory.
+    EveryBuild(&'a Path),
+    /// The layers directory: what the detector compiled, the builder need not.
+    ThisBuild(&'a Path),
+    Nothing,
 }
 
 /// Where a program's images are.

@@ -27,6 +27,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use wapack_runtime::cancel::Cancel;
+use wapack_runtime::programs::extender::ExtendKind;
 use wapack_runtime::programs::images::Images;
 use wapack_runtime::programs::{
     ProgramError, analyzer, builder, creator, detector, exporter, extender, rebaser, restorer,
@@ -100,6 +101,7 @@ fn prepare(call: &Call, surroundings: &Surroundings, speech: &mut Speech) -> Res
         match call.arguments.first().and_then(|word| word.to_str()) {
             Some("-version" | "--version") => return Ok(version()),
             Some("-descriptor" | "--descriptor") => return Ok(Prepared::Say(descriptor::toml())),
+            Some("-h" | "-help" | "--help" | "help") => return Ok(Prepared::Say(usage::overview())),
             _ => {}
         }
     }
@@ -141,6 +143,12 @@ fn start(task: &Task, surroundings: &mut Surroundings, speech: Speech, cancel: &
         Ok((images, ())) => images,
         Err(error) => return fail(&mut log, &error, error.code()),
     };
+    // As root, and before anybody else's code runs (EXT-12).
+    let builder = match extend(task, surroundings, &mut log) {
+        Ok(builder) => builder,
+        Err(error) => return fail(&mut log, &error, error.code()),
+    };
+    let task = builder.as_ref().unwrap_or(task);
     // From here on there are threads.
     let caught = signals::watch(cancel);
     match run_task(task, images.as_deref(), surroundings, cancel, &mut log) {
@@ -163,6 +171,22 @@ fn privileges(task: &Task, surroundings: &mut Surroundings) -> Result<(), UsageE
     Ok(())
 }
 
+/// What the extender has to do as root. The build of an extended build image is the next
+/// task, as the user that builds.
+fn extend(task: &Task, surroundings: &mut Surroundings, log: &mut Log) -> Result<Option<Task>, Failed> {
+    let Inputs::Extender(inputs) = &task.inputs else { return Ok(None) };
+    extender::run(inputs, log).map_err(ProgramError::from)?;
+    if inputs.kind == ExtendKind::Run {
+        return Ok(None);
+    }
+    if let Some((user, group)) = inputs.owner {
+        privileges::become_user(user, group, &[&inputs.layers])?;
+        privileges::set_home(surroundings, user)?;
+    }
+    privileges::refuse_root(Program::Builder)?;
+    Ok(Some(Task { inputs: Inputs::Builder(inputs.of_builder()), ..task.clone() }))
+}
+
 fn run_task(
     task: &Task,
     images: Option<&dyn Images>,
@@ -173,7 +197,7 @@ fn run_task(
     let images = || images.ok_or(ImageError::None);
     let equipment = match task.inputs.buildpacks() {
         Some(buildpacks) => Some(
-            Equipment::gather(buildpacks, surroundings, cancel, log)
+            Equipment::gather(buildpacks, task.inputs.keeping(), surroundings, cancel, log)
                 .map_err(|error| Failed::Equipment(Box::new(error)))?,
         ),
         None => None,
@@ -185,9 +209,8 @@ fn run_task(
             .lend(cancel, log, |services| detector::run(inputs, services))
             .map_err(ProgramError::from)?,
         Inputs::Restorer(inputs) => restorer::run(inputs, images()?, log).map_err(ProgramError::from)?,
-        Inputs::Extender(inputs) => equipment()
-            .lend(cancel, log, |services| extender::run(inputs, services))
-            .map_err(ProgramError::from)?,
+        // Done, or the builder's by now.
+        Inputs::Extender(_) => {}
         Inputs::Builder(inputs) => equipment()
             .lend(cancel, log, |services| builder::run(inputs, services))
             .map_err(ProgramError::from)?,

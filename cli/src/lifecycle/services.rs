@@ -18,6 +18,7 @@ use wapack_runtime::programs::Services;
 use wapack_runtime::sources::Sources;
 use wapack_runtime::store::Store;
 
+use super::inputs::Keeping;
 use super::settings::Surroundings;
 use crate::app;
 use crate::discovery::{self, Environment};
@@ -42,13 +43,14 @@ impl Equipment {
     /// What the buildpacks below `buildpacks` need.
     pub(super) fn gather(
         buildpacks: &Path,
+        keeping: Keeping<'_>,
         surroundings: &Surroundings,
         cancel: &Cancel,
         events: &mut dyn EventSink,
     ) -> Result<Self, Failure> {
         // Policy files are for `wapack build`: here the platform decides, by what it puts into the image.
         let (policy, _) = Policy::load(&PolicyPaths::default())?;
-        let store = if has_components(buildpacks) { open_store(surroundings, events) } else { None };
+        let store = if has_components(buildpacks) { open_store(keeping, surroundings, events) } else { None };
         let sources = match &store {
             Some(kept) => {
                 let environment = Environment::of_variables(surroundings.environment.clone());
@@ -99,9 +101,22 @@ fn has_components(buildpacks: &Path) -> bool {
         .any(|version| version.join("buildpack.wasm").is_file())
 }
 
-/// The store that `wapack build` uses as well, or one that is gone with this process.
-fn open_store(surroundings: &Surroundings, events: &mut dyn EventSink) -> Option<Kept> {
-    if let Some(directory) = user_cache(surroundings) {
+/// The first store that can be used: one that the user has set up, one in a volume of the
+/// platform, the one that `wapack build` uses as well, or one that is gone with this process.
+///
+/// What buildpacks of executables run as can write the first three. They are of the same
+/// builder image, and what they leave in the same volumes becomes part of the image anyway.
+fn open_store(keeping: Keeping<'_>, surroundings: &Surroundings, events: &mut dyn EventSink) -> Option<Kept> {
+    let absolute = |name| surroundings.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let of_user = absolute("XDG_CACHE_HOME").map(|base| base.join("wapack"));
+    let of_platform = match keeping {
+        Keeping::EveryBuild(cache) => Some(cache.join("wapack")),
+        // No buildpack's directory has a name like this: identifiers have no `~`.
+        Keeping::ThisBuild(layers) => Some(layers.join("~wapack")),
+        Keeping::Nothing => None,
+    };
+    let of_home = absolute("HOME").map(|home| home.join(".cache/wapack"));
+    for directory in [of_user, of_platform, of_home].into_iter().flatten() {
         match Store::open(&directory) {
             Ok((store, warnings)) => {
                 for message in warnings {
@@ -110,7 +125,7 @@ fn open_store(surroundings: &Surroundings, events: &mut dyn EventSink) -> Option
                 return Some(Kept { store, _temporary: None });
             }
             Err(error) => {
-                let message = format!("nothing is kept for the next build: {error}");
+                let message = format!("what is compiled is not kept in `{}`: {error}", directory.display());
                 events.event(Event::Note { message });
             }
         }
@@ -118,13 +133,6 @@ fn open_store(surroundings: &Surroundings, events: &mut dyn EventSink) -> Option
     let temporary = tempfile::tempdir().ok()?;
     let (store, _) = Store::open(&temporary.path().join("store")).ok()?;
     Some(Kept { store, _temporary: Some(temporary) })
-}
-
-/// `$XDG_CACHE_HOME/wapack` or `~/.cache/wapack`, of the user that the program works as.
-fn user_cache(surroundings: &Surroundings) -> Option<PathBuf> {
-    let absolute = |name| surroundings.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-    Some(base.join("wapack"))
 }
 
 /// A cache that keeps nothing.

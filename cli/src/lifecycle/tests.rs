@@ -45,6 +45,18 @@ fn code(api: &str, line: &str) -> Option<u8> {
     task_with(api, line, &[]).err()
 }
 
+#[test]
+fn help_on_all_programs_needs_no_platform_api() {
+    for line in ["lifecycle -h", "wapack lifecycle --help"] {
+        let Ok(Prepared::Say(text)) = call(line, &[]) else { panic!("`{line}` says nothing") };
+        for program in
+            ["analyzer", "detector", "restorer", "extender", "builder", "exporter", "creator", "rebaser"]
+        {
+            assert!(text.contains(&format!("\n  {program} ")), "{text}");
+        }
+    }
+}
+
 /// The table of flags in the specification: name, and the letters of the programs that
 /// have it in the newest Platform API; with `<0.N` or `>=0.N` where it is not in all.
 const SPECIFIED: &str = "

@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
-use crate::layers::{self, BuildpackLayers};
+use crate::layers::{self, BuildpackLayers, Files};
 use crate::process::{Process, Start};
 
 /// The only shell that profile scripts may count on.
@@ -48,9 +48,10 @@ fn profiles(
     let mut profiles = Vec::new();
     for layer in layers.iter().flat_map(|buildpack| &buildpack.layers) {
         let directory = layer.join("profile.d");
-        profiles.extend(layers::files(&directory)?);
-        if let Some(process_type) = process_type {
-            profiles.extend(layers::files(&directory.join(process_type))?);
+        let Files { files, has_own } = layers::files(&directory, process_type)?;
+        profiles.extend(files);
+        if let Some(process_type) = process_type.filter(|_| has_own) {
+            profiles.extend(layers::files(&directory.join(process_type), None)?.files);
         }
     }
     let of_app = app_directory.join(".profile");

@@ -119,15 +119,18 @@ pub(super) struct BuildpackTable {
 /// sources = ["npm"]
 /// optional-sources = ["nodejs"]
 /// app-write = true
+/// bindings = true
 /// clock = true
 /// random = true
 /// ```
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[expect(clippy::struct_excessive_bools, reason = "a table of switches, as it is written")]
 struct GrantsTable {
     sources: Vec<String>,
     optional_sources: Vec<String>,
     app_write: bool,
+    bindings: bool,
     clock: bool,
     random: bool,
 }
@@ -211,6 +214,7 @@ impl BuildpackDescriptor {
         let mut required = sources("sources", file.grants.sources)?;
         let asked = [
             (file.grants.app_write, Grant::AppWrite),
+            (file.grants.bindings, Grant::Bindings),
             (file.grants.clock, Grant::Clock),
             (file.grants.random, Grant::Random),
         ];
@@ -297,6 +301,7 @@ mod tests {
             sources = ["npm", "npm:@acme"]
             optional-sources = ["nodejs"]
             app-write = true
+            bindings = true
             clock = false
             "#,
         )
@@ -312,7 +317,7 @@ mod tests {
         assert_eq!(metadata["n"].as_integer(), Some(1));
         assert_eq!(metadata["deep"]["when"].as_datetime().unwrap().to_string(), "1979-05-27");
         let asked: Vec<String> = descriptor.grants.required.0.iter().map(ToString::to_string).collect();
-        assert_eq!(asked, ["app-write", "source=npm", "source=npm:@acme"]);
+        assert_eq!(asked, ["app-write", "bindings", "source=npm", "source=npm:@acme"]);
         assert!(descriptor.grants.optional.allows(&"source=nodejs".parse().unwrap()));
         assert!(descriptor.warnings.is_empty());
     }

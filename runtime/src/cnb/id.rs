@@ -164,7 +164,7 @@ checked_name! {
     ///
     /// # Spec
     /// LCH-06: what any published buildpack could use, for it becomes a file name;
-    /// [`ProcessType::is_plain`] is what the specification asks for.
+    /// [`ProcessType::plain`] is what the specification asks for.
     ProcessType, "process type", MAX_NAME_BYTES, |value| {
         if value.contains(['/', '>', '<', ':', '\\', '|', '&']) {
             Some("it has one of `/`, `>`, `<`, `:`, `\\`, `|` and `&`")
@@ -177,13 +177,22 @@ checked_name! {
 }
 
 impl ProcessType {
-    /// Whether it has letters, digits, `.`, `_` and `-` only.
+    /// The type `value`, if it keeps to what the specification asks of new buildpacks.
     ///
     /// # Spec
     /// `buildpack.md` 0.12 "launch.toml".
-    #[must_use]
-    pub fn is_plain(&self) -> bool {
-        self.0.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+    ///
+    /// # Errors
+    /// When it has another character than letters, digits, `.`, `_` and `-`, or is no type at all.
+    pub fn plain(value: &str) -> Result<Self, InvalidName> {
+        if value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')) {
+            return value.parse();
+        }
+        Err(InvalidName {
+            kind: "process type",
+            value: value.escape_default().to_string(),
+            rule: "it may have letters, digits, `.`, `_` and `-` only",
+        })
     }
 }
 

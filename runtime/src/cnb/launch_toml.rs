@@ -181,13 +181,8 @@ fn process(table: ProcessTable, api: ApiVersion, warnings: &mut Vec<String>) -> 
 
 /// LCH-06: stricter from API 0.9 on than what published buildpacks were held to.
 fn process_type(text: &str, api: ApiVersion) -> Result<ProcessType, TomlError> {
-    let process_type: ProcessType = text.parse().map_err(|error| TomlError::whole(format!("{error}")))?;
-    if api >= ApiVersion::zero(9) && !process_type.is_plain() {
-        return Err(TomlError::whole(format!(
-            "process type `{process_type}` is not valid: it may have letters, digits, `.`, `_` and `-` only"
-        )));
-    }
-    Ok(process_type)
+    let process_type = if api >= ApiVersion::zero(9) { ProcessType::plain(text) } else { text.parse() };
+    process_type.map_err(|error| TomlError::whole(error.to_string()))
 }
 
 #[cfg(test)]

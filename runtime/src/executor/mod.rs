@@ -165,13 +165,23 @@ pub enum Program {
     Executables(Executables),
 }
 
-/// A component file and the digest it was loaded under.
+/// A component file, the digest it was loaded under, and the directories its guest is told of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentFile {
     /// `sha256:<hex>` of the component's bytes.
     pub digest: String,
     /// The component file on the host.
     pub path: PathBuf,
+    pub directories: GuestDirectories,
+}
+
+/// Directories of every call, as absolute guest paths; they are mounts of the call.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GuestDirectories {
+    pub app: String,
+    /// The buildpack's own files.
+    pub buildpack: String,
+    pub platform: String,
 }
 
 /// A classic buildpack and the directories its processes are told of.

@@ -20,13 +20,13 @@ pub enum MediaFamily {
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
-/// What the families call the other kinds of layers.
-const OTHER_LAYERS: [(MediaType, &str); 3] = [
+/// What the families call each kind of layer.
+const LAYERS: [(MediaType, &str); 4] = [
+    (MediaType::ImageLayerGzip, DOCKER_LAYER),
     (MediaType::ImageLayer, "application/vnd.docker.image.rootfs.diff.tar"),
     (MediaType::ImageLayerZstd, "application/vnd.docker.image.rootfs.diff.tar.zstd"),
     (MediaType::ImageLayerNonDistributableGzip, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
 ];
-const DOCKER_PLAIN_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 /// Docker's counterpart of an image index.
 pub(super) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
@@ -68,40 +68,29 @@ impl MediaFamily {
         }
     }
 
-    /// What this family calls a layer of either; `None` when it has no word for it.
-    #[must_use]
-    pub fn layer_like(self, media_type: &MediaType) -> Option<MediaType> {
-        let is_gzip = match media_type {
-            MediaType::ImageLayerGzip => true,
-            MediaType::ImageLayer => false,
-            MediaType::ImageLayerZstd if self == Self::Oci => return Some(MediaType::ImageLayerZstd),
-            MediaType::Other(other) if other == DOCKER_LAYER => true,
-            MediaType::Other(other) if other == DOCKER_PLAIN_LAYER => false,
-            _ => return None,
-        };
-        Some(match self {
-            _ if is_gzip => self.layer(),
-            Self::Oci => MediaType::ImageLayer,
-            Self::Docker => MediaType::Other(DOCKER_PLAIN_LAYER.to_owned()),
-        })
-    }
-}
-
-impl MediaFamily {
     /// What this family calls a layer of `media_type`; unknown types stay.
     #[must_use]
     pub fn of_layer(self, media_type: &MediaType) -> MediaType {
-        let names = [(MediaType::ImageLayerGzip, DOCKER_LAYER)];
-        for (oci, docker) in names.iter().chain(&OTHER_LAYERS) {
-            let docker = MediaType::Other((*docker).to_owned());
-            if *media_type == *oci || *media_type == docker {
-                return match self {
-                    Self::Oci => oci.clone(),
-                    Self::Docker => docker,
-                };
-            }
+        let known = LAYERS.into_iter().find(|(oci, docker)| {
+            media_type == oci || matches!(media_type, MediaType::Other(other) if other == docker)
+        });
+        match (self, known) {
+            (Self::Oci, Some((oci, _))) => oci,
+            (Self::Docker, Some((_, docker))) => MediaType::Other(docker.to_owned()),
+            (_, None) => media_type.clone(),
         }
-        media_type.clone()
+    }
+
+    /// The same, for a layer that is to be used again; `None` when who reads this family
+    /// might not be able to unpack it.
+    #[must_use]
+    pub fn layer_like(self, media_type: &MediaType) -> Option<MediaType> {
+        let is_read = match Self::Oci.of_layer(media_type) {
+            MediaType::ImageLayerGzip | MediaType::ImageLayer => true,
+            MediaType::ImageLayerZstd => self == Self::Oci,
+            _ => false,
+        };
+        is_read.then(|| self.of_layer(media_type))
     }
 }
 

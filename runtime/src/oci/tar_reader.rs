@@ -7,6 +7,8 @@
 
 use std::io::{self, BufRead, Read};
 
+use super::digest::{Digest, Hasher};
+
 const BLOCK_BYTES: usize = 512;
 /// Bytes of a pax header or a long name, which are read into memory.
 const MAX_HEADER_BYTES: u64 = 64 * 1024;
@@ -60,12 +62,30 @@ pub struct TarReader<R> {
     /// Contents and padding of that entry that were not read yet.
     left: u64,
     padding: u64,
+    /// Of the headers, where it is wanted.
+    outline: Option<Hasher>,
 }
 
 impl<R: BufRead> TarReader<R> {
     /// Reads `source`, which nothing but zeros may follow.
     pub fn new(source: R) -> Self {
-        Self { source, header: [0; BLOCK_BYTES], number: 0, left: 0, padding: 0 }
+        Self { source, header: [0; BLOCK_BYTES], number: 0, left: 0, padding: 0, outline: None }
+    }
+
+    /// The same, with an eye on [`TarReader::outline`].
+    pub fn with_outline(source: R) -> Self {
+        Self { outline: Some(Hasher::default()), ..Self::new(source) }
+    }
+
+    /// The digest of the headers that were read, without contents and end: two tars
+    /// with the same outline and the same contents have the same bytes. `None` when
+    /// nobody asked for it.
+    ///
+    /// # Shape
+    /// As [`LayerWriter::file_header`](super::layer::LayerWriter::file_header) writes it.
+    #[must_use]
+    pub fn outline(self) -> Option<Digest> {
+        self.outline.map(Hasher::finish)
     }
 
     /// The next entry; `None` at the end, after which nothing but zeros was found.
@@ -169,6 +189,9 @@ impl<R: BufRead> TarReader<R> {
                 return Ok(None);
             }
             self.check_sum()?;
+            if let Some(outline) = &mut self.outline {
+                outline.update(&self.header);
+            }
             let header = Header(&self.header);
             let size = header.size().ok_or_else(|| self.damaged("has a size that is no number"))?;
             match header.kind() {
@@ -300,6 +323,11 @@ impl<R: BufRead> TarReader<R> {
             return Err(self.damaged("is cut short"));
         }
         self.skip_padding(size)?;
+        if let Some(outline) = &mut self.outline {
+            outline.update(&bytes);
+            let padding = usize::try_from(padding(size)).expect("less than a block");
+            outline.update(&[0; BLOCK_BYTES][..padding]);
+        }
         Ok(bytes)
     }
 

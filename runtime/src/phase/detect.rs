@@ -362,7 +362,7 @@ fn prepare(
     Ok(Prepared::Call(Box::new(DetectInputs {
         call: CallInputs {
             buildpack: buildpack.reference.clone(),
-            mounts: workspace.mounts(buildpack, false).map_err(DetectError::Io)?,
+            mounts: workspace.mounts(buildpack, &grants, false).map_err(DetectError::Io)?,
             environment: workspace.environment(
                 buildpack,
                 request.target,

@@ -300,7 +300,7 @@ fn unpack_sboms(
         Ok(diff_id) => match images.layer(previous, &diff_id) {
             Err(error) => with_causes(&error),
             Ok(tar) => match unpack(verified(tar, &diff_id), layers.place("sbom/launch")) {
-                Ok(()) => return Ok(()),
+                Ok(_) => return Ok(()),
                 Err(error) if error.is_of_machine() => return Err(AnalyzeError::Sbom(error)),
                 Err(error) => with_causes(&error),
             },

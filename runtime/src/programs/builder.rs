@@ -12,8 +12,8 @@ use super::error::of_file;
 use super::files::{self, FileError};
 use super::scratch::Scratch;
 use super::target::{OS_RELEASE, target_of};
-use super::{BUILDPACK_API, Services};
-use crate::catalog::{Buildpack, CatalogError};
+use super::{BUILDPACK_API, Services, telling};
+use crate::catalog::{Buildpack, BuildpackKind, CatalogError};
 use crate::cnb::analyzed_toml::Analyzed;
 use crate::cnb::api::PlatformApi;
 use crate::cnb::build_plan::BuildPlan;
@@ -110,6 +110,25 @@ impl BuilderError {
 /// # Spec
 /// `platform.md` 0.15 "Phase: Build"; BLD-01 to BLD-10, API-07, GRP-02, GRP-03.
 pub fn run(inputs: &Inputs, services: &mut Services<'_>) -> Result<(), BuilderError> {
+    run_with(inputs, services, Isolated::Untold)
+}
+
+/// Runs it as a part of the creator, whose detector has said what holds components.
+///
+/// # Errors
+/// [`BuilderError`].
+pub fn run_in_creator(inputs: &Inputs, services: &mut Services<'_>) -> Result<(), BuilderError> {
+    run_with(inputs, services, Isolated::Told)
+}
+
+/// Whether it has been said what holds components.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Isolated {
+    Told,
+    Untold,
+}
+
+fn run_with(inputs: &Inputs, services: &mut Services<'_>, isolated: Isolated) -> Result<(), BuilderError> {
     let group = files::read(&inputs.group, Group::parse)?;
     let plan = files::read(&inputs.plan, BuildPlan::parse)?;
     // API-07: before anything runs.
@@ -142,6 +161,15 @@ pub fn run(inputs: &Inputs, services: &mut Services<'_>) -> Result<(), BuilderEr
     let mut executables = ProcessExecutor::new(services.cancel.clone());
     let settings = settings(inputs, services, scratch.path(), &buildpacks);
     let mut components = WorkerExecutor::new(settings, services.code);
+    let has_components =
+        buildpacks.iter().any(|buildpack| matches!(buildpack.kind, BuildpackKind::Component { .. }));
+    // A worker that cannot be started is the error of the first call.
+    if has_components
+        && isolated == Isolated::Untold
+        && let Ok(isolation) = components.isolation()
+    {
+        telling::isolation(services.events, &isolation);
+    }
     let mut executor = ByKind { components: &mut components, executables: &mut executables };
     let request = BuildPhaseRequest {
         policy: services.policy,

@@ -11,6 +11,7 @@ use super::error::{BUILDPACK_API, GENERIC, of_file};
 use super::files::{self, FileError};
 use super::scratch::Scratch;
 use super::target::{OS_RELEASE, disagreements, target_of};
+use super::telling;
 use crate::catalog::{Builder, BuildpackKind, CatalogError, Installed};
 use crate::cnb::analyzed_toml::Analyzed;
 use crate::cnb::api::PlatformApi;
@@ -309,6 +310,9 @@ fn ask<'a, 's: 'a>(
     };
     let mut collected = Collected { events: services.events, members: Vec::new(), rest: Vec::new() };
     let result = detect(&request, workspace, &mut executor, &mut collected);
+    if let Some(isolation) = components.running_isolation() {
+        telling::isolation(collected.events, isolation);
+    }
     collected.tell(result.is_err());
     Ok(result?)
 }

@@ -3,15 +3,15 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::builder;
 use super::error::{BUILDPACK_API, of_file};
 use super::files::{self, FileError};
-use super::{Services, builder};
 use crate::cnb::api::{ApiVersion, PlatformApi};
 use crate::cnb::dockerfile::{Dockerfile, DockerfileError, DockerfileKind, Instruction};
 use crate::cnb::extension_toml::ExtensionDescriptor;
 use crate::cnb::group_toml::Group;
 use crate::cnb::id::{BuildpackRef, ExecEnv};
-use crate::event::Event;
+use crate::event::{Event, EventSink};
 use crate::fault::{Diagnose, Fault};
 use crate::phase::generate::{Generated, GeneratedFiles};
 
@@ -139,7 +139,7 @@ impl Inputs {
 /// # Spec
 /// `platform.md` 0.15 "Phase: Extend"; EXT-04, EXT-06, EXT-07, and EXT-13, of which
 /// only the choice of a run image is done.
-pub fn run(inputs: &Inputs, services: &mut Services<'_>) -> Result<(), ExtendError> {
+pub fn run(inputs: &Inputs, events: &mut dyn EventSink) -> Result<(), ExtendError> {
     let group = files::read(&inputs.group, Group::parse)?;
     let (kind, image) = match inputs.kind {
         ExtendKind::Build => (DockerfileKind::Build, "build"),
@@ -167,7 +167,7 @@ pub fn run(inputs: &Inputs, services: &mut Services<'_>) -> Result<(), ExtendErr
         }
     }
     let message = format!("no image extension changes the {image} image");
-    services.events.event(Event::Note { message });
+    events.event(Event::Note { message });
     Ok(())
 }
 

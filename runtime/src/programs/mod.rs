@@ -31,6 +31,7 @@ mod new_cache;
 pub mod rebaser;
 pub mod restorer;
 mod scratch;
+mod seals;
 mod target;
 mod telling;
 

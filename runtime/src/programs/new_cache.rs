@@ -39,8 +39,9 @@ pub(super) struct Cached<'a> {
     pub buildpacks: &'a [GroupElement],
     /// Of layers and everything in them, as in the image.
     pub owner: Owner,
-    /// Digests of layers that were made for the image: those need not be made again.
-    pub launch_layers: &'a KnownDiffIds,
+    /// Digests of layers that were made for the image, or that nothing has touched
+    /// since they were restored: those need not be made again.
+    pub known: &'a KnownDiffIds,
 }
 
 /// Writes the cache. Whatever goes wrong is a warning, for the image is made.
@@ -58,10 +59,8 @@ pub(super) fn write(
         warn(events, format!("nothing is cached: the cache image `{}` is not written", harmless(name)));
         return;
     }
-    let Some(directory) = directory else {
-        warn(events, "no cache is given: nothing is cached".to_owned());
-        return;
-    };
+    // Whoever gives no cache is told so before anything is done.
+    let Some(directory) = directory else { return };
     if let Err(error) = cached.write(directory, cancel, events) {
         warn(events, format!("nothing is cached: {}", with_causes(&error)));
     }
@@ -187,7 +186,7 @@ impl Cached<'_> {
                     record: record(&file, data),
                     path: path.to_owned(),
                     last: last.get(name.as_str()).and_then(|record| record.sha.parse().ok()),
-                    diff_id: self.launch_layers.get(&(buildpack.id.clone(), name.clone())).cloned(),
+                    diff_id: self.known.get(&(buildpack.id.clone(), name.clone())).cloned(),
                     name,
                 });
             }

@@ -1,6 +1,7 @@
 //! Saying what happens, in one line each.
 
 use crate::event::{Event, EventSink};
+use crate::executor::worker::Isolation;
 use crate::text::harmless;
 
 /// Something the user should know that stops nothing.
@@ -11,6 +12,14 @@ pub(super) fn warn(events: &mut dyn EventSink, message: String) {
 /// Something for those who want to know more.
 pub(super) fn note(events: &mut dyn EventSink, message: String) {
     events.event(Event::Note { message });
+}
+
+/// What holds components, where that is not everything. In the containers of platforms
+/// it never is, and there is nothing that users could do, so this is no warning.
+pub(super) fn isolation(events: &mut dyn EventSink, isolation: &Isolation) {
+    if let Some(message) = isolation.remains() {
+        note(events, message);
+    }
 }
 
 /// An error with its causes.

@@ -71,15 +71,17 @@ impl Surroundings {
             .map(|(name, value)| (name.to_owned(), value.clone()))
             .collect();
         let operator = match build_config {
-            Some(directory) => changes_of_directory(
-                &variables::read(&directory.join("env"))?,
-                &EnvironmentScope::All,
-                Unsuffixed::Default,
-            ),
+            Some(directory) => of_operator(directory)?,
             None => Vec::new(),
         };
         Ok(Self { inherited, user: variables::read(&platform.join("env"))?, operator })
     }
+}
+
+/// What the directory `build_config` sets.
+fn of_operator(build_config: &Path) -> Result<Vec<EnvironmentChange>, VariablesError> {
+    let files = variables::read(&build_config.join("env"))?;
+    Ok(changes_of_directory(&files, &EnvironmentScope::All, Unsuffixed::Default))
 }
 
 /// What earlier buildpacks leave to later ones in the environment.
@@ -100,6 +102,18 @@ impl Carried {
 }
 
 impl Workspace {
+    /// Has the operator's directory `build_config` apply to every call.
+    ///
+    /// # Errors
+    /// [`VariablesError`] when its files cannot be read.
+    ///
+    /// # Spec
+    /// ENV-11, ENV-12.
+    pub fn set_operator(&mut self, build_config: &Path) -> Result<(), VariablesError> {
+        self.surroundings.operator = of_operator(build_config)?;
+        Ok(())
+    }
+
     /// The environment before any buildpack has built.
     pub fn before_layers(&self) -> Carried {
         Carried { executables: self.surroundings.inherited.clone(), components: Environment::new() }

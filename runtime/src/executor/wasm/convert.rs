@@ -15,13 +15,11 @@ use crate::cnb::launch::{Label, Process, Slice};
 use crate::cnb::layer::{EnvironmentChange, EnvironmentOperation, EnvironmentScope, LayerTypes};
 use crate::cnb::sbom::{Sbom, SbomFormat};
 use crate::executor::{
-    AppLink, BuildInputs, BuildOutputs, CallInputs, DetectOutputs, GuestFailure, LayerContents, LayerOutput,
-    ReturnedFault, StoreOutput,
+    AppLink, BuildInputs, BuildOutputs, CallInputs, DetectOutputs, GuestDirectories, GuestFailure,
+    LayerContents, LayerOutput, ReturnedFault, StoreOutput,
 };
 use crate::limits::LimitKind;
 
-/// The app as guests see it.
-const APP: &str = "/workspace";
 /// Labels that describe how the image was made; a buildpack may not change them.
 const RESERVED_LABEL: &str = "io.buildpacks.lifecycle.metadata";
 /// Bytes of one label, and of one environment value.
@@ -79,13 +77,12 @@ fn target(call: &CallInputs) -> types::Target {
 }
 
 fn directories(call: &CallInputs, layers: &str) -> types::Directories {
-    let BuildpackRef { id, version } = &call.buildpack;
-    types::Directories {
-        app: APP.to_owned(),
-        buildpack: format!("/cnb/buildpacks/{}/{version}", id.directory_name()),
-        platform: "/platform".to_owned(),
-        layers: layers.to_owned(),
-    }
+    let GuestDirectories { app, buildpack, platform } = guest_directories(call);
+    types::Directories { app, buildpack, platform, layers: layers.to_owned() }
+}
+
+fn guest_directories(call: &CallInputs) -> GuestDirectories {
+    call.component().map(|component| component.directories.clone()).unwrap_or_default()
 }
 
 fn user_env(call: &CallInputs) -> Vec<types::Variable> {
@@ -274,7 +271,7 @@ pub(super) fn build_outputs(
         build_sboms: sboms(&check, call, outcome.build_sboms)?,
         launch_bom: Vec::new(),
         build_bom: Vec::new(),
-        app_hidden: cell.files.hidden(APP),
+        app_hidden: cell.files.hidden(&guest_directories(call).app),
     })
 }
 
@@ -371,12 +368,7 @@ fn environment_change(
 }
 
 fn process_type(check: &Checker<'_>, name: &str) -> Result<ProcessType, GuestFailure> {
-    let process_type: ProcessType = check.name(name)?;
-    if process_type.is_plain() {
-        Ok(process_type)
-    } else {
-        Err(check.bad(format!("process type `{process_type}` is not letters, digits, `.`, `_` and `-`")))
-    }
+    ProcessType::plain(name).map_err(|error| check.bad(error.to_string()))
 }
 
 fn processes(check: &Checker<'_>, processes: Vec<types::Process>) -> Result<Vec<Process>, GuestFailure> {

@@ -46,6 +46,19 @@ pub struct Isolation {
 }
 
 impl Isolation {
+    /// What holds guests nevertheless, when something is missing; in one line.
+    #[must_use]
+    pub fn remains(&self) -> Option<String> {
+        let missing = self.missing();
+        if missing.is_empty() {
+            return None;
+        }
+        let walls = [("Landlock", &self.landlock_missing), ("seccomp", &self.seccomp_missing)];
+        let mut there = vec!["their cell"];
+        there.extend(walls.into_iter().filter(|(_, missing)| missing.is_none()).map(|(name, _)| name));
+        Some(format!("components are held by {}; here is {}", there.join(", "), missing.join(", ")))
+    }
+
     /// What is missing, one sentence each; empty when nothing is.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {

@@ -185,6 +185,12 @@ impl<'a> WorkerExecutor<'a> {
         self.worker().map(|worker| worker.isolation.clone())
     }
 
+    /// What holds the worker that runs, if one does.
+    #[must_use]
+    pub fn running_isolation(&self) -> Option<&Isolation> {
+        self.worker.as_ref().map(|worker| &worker.isolation)
+    }
+
     /// Lets the worker try to open `paths`, make sockets and more.
     ///
     /// # Errors
@@ -847,7 +853,7 @@ fn without_host_paths(call: &Call) -> Call {
         mounts: Vec::new(),
         program: match &inputs.program {
             Program::Component(component) => {
-                Program::Component(ComponentFile { digest: component.digest.clone(), path: PathBuf::new() })
+                Program::Component(ComponentFile { path: PathBuf::new(), ..component.clone() })
             }
             other @ Program::Executables(_) => other.clone(),
         },

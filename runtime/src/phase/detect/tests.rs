@@ -121,7 +121,7 @@ impl Site {
 
     fn detect<T>(&mut self, look: impl FnOnce(Result<Detected<'_>, DetectError>) -> T) -> T {
         let OrderToml { order, extensions } = OrderToml::parse(&self.order).unwrap();
-        let builder = Builder { catalog: self.catalog.clone(), order, extensions };
+        let builder = Builder { catalog: self.catalog.clone(), order, extensions, build_config: None };
         let temp = tempfile::tempdir().unwrap();
         let mut workspace = Workspace::new(temp.path(), Tree::default(), &BTreeMap::new()).unwrap();
         let answers = self.answers.clone();

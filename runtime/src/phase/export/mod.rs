@@ -20,7 +20,7 @@ pub use self::directories::{
     DirectoryBuildpack, DirectoryExport, DirectoryLayer, KnownDiffIds, MadeImage, PreviousImage, make_image,
     write_layer,
 };
-pub use self::directory_tar::write_directory;
+pub use self::directory_tar::{DirectoryLook, write_directory};
 pub use self::error::ExportError;
 pub use self::needs::{MissingLibrary, Origin, Problem, Unmet};
 

@@ -160,7 +160,7 @@ pub fn run(
 
 /// Runs it where the digests of some layers are known already: nothing has touched
 /// them since the same process took them apart. They are not read at all where the
-/// previous image has them.
+/// previous image has them, or the last cache.
 ///
 /// # Errors
 /// [`ExporterError`].
@@ -187,12 +187,14 @@ pub fn run_knowing(
     tell(&made, &saved, events);
     given.report(inputs, saved)?;
     let group = read_group(&inputs.group)?;
+    let mut known_diff_ids = known_diff_ids.clone();
+    known_diff_ids.extend(made.diff_ids);
     let cached = Cached {
         api: inputs.api,
         layers: &inputs.layers,
         buildpacks: &group.buildpacks,
-        owner: Owner { uid: inputs.owner.0.into(), gid: inputs.owner.1.into() },
-        launch_layers: &made.diff_ids,
+        owner: owner(inputs),
+        known: &known_diff_ids,
     };
     new_cache::write(&cached, inputs.cache_dir.as_deref(), inputs.cache_image.as_deref(), cancel, events);
     Ok(())
@@ -284,11 +286,10 @@ impl Given {
         cancel: &Cancel,
         events: &mut dyn EventSink,
     ) -> Result<MadeImage, ExportError> {
-        let (uid, gid) = inputs.owner;
         let request = DirectoryExport {
             api: inputs.api,
             places: &self.places,
-            owner: Owner { uid: uid.into(), gid: gid.into() },
+            owner: owner(inputs),
             base: &self.base.image,
             run_image_reference: &self.base.reference,
             run_image_names: &self.run_image_names,
@@ -334,7 +335,7 @@ fn check_names(names: &[String], images: &dyn Images) -> Result<(), ExporterErro
     Ok(())
 }
 
-fn places(inputs: &Inputs) -> Result<Places, ExporterError> {
+pub(super) fn places(inputs: &Inputs) -> Result<Places, ExporterError> {
     // Without a slash at the end, or two in the middle.
     let text = |path: &Path| {
         let clean: PathBuf = path.components().collect();
@@ -342,6 +343,12 @@ fn places(inputs: &Inputs) -> Result<Places, ExporterError> {
         text.map(str::to_owned).ok_or_else(|| ExporterError::Directory { path: path.to_owned() })
     };
     Ok(Places { app: text(&inputs.app)?, layers: text(&inputs.layers)?, ..Places::default() })
+}
+
+/// Of layers and app in the image.
+pub(super) fn owner(inputs: &Inputs) -> Owner {
+    let (uid, gid) = inputs.owner;
+    Owner { uid: uid.into(), gid: gid.into() }
 }
 
 fn read_group(path: &Path) -> Result<Group, ExporterError> {

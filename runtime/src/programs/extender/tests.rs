@@ -1,30 +1,9 @@
 //! The extender on files that lie there.
 
-use std::ffi::OsString;
 use std::path::Path;
 
 use super::*;
-use crate::cancel::Cancel;
-use crate::executor::worker::{CodeCache, WorkerCommand};
-use crate::policy::Policy;
 use crate::programs::ProgramError;
-use crate::sources::Sources;
-
-struct NoCode;
-
-impl CodeCache for NoCode {
-    fn load(&self, _: &str, _: &str, _: &std::fs::File) -> bool {
-        false
-    }
-
-    fn keep(&self, _: &str, _: &str, _: &[u8]) {}
-
-    fn load_failure(&self, _: &str, _: &str) -> Option<String> {
-        None
-    }
-
-    fn keep_failure(&self, _: &str, _: &str, _: &str) {}
-}
 
 /// Extends with these files below `<generated>`; `acme/x` is in the group.
 fn extend(root: &Path, api: u64, kind: ExtendKind, files: &[(&str, &str)]) -> Result<(), ExtendError> {
@@ -55,19 +34,7 @@ fn extend(root: &Path, api: u64, kind: ExtendKind, files: &[(&str, &str)]) -> Re
         platform: path("platform"),
         owner: None,
     };
-    let environment: Vec<(OsString, OsString)> = Vec::new();
-    run(
-        &inputs,
-        &mut Services {
-            worker: &WorkerCommand { program: PathBuf::new(), arguments: Vec::new() },
-            code: &NoCode,
-            policy: &Policy::default(),
-            sources: &Sources::default(),
-            environment: &environment,
-            cancel: &Cancel::default(),
-            events: &mut |_| {},
-        },
-    )
+    run(&inputs, &mut |_| {})
 }
 
 /// The error and its exit code; empty when there is none.

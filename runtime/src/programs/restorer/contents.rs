@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
 
 use crate::cnb::id::BuildpackId;
-use crate::oci::digest::DiffId;
+use crate::oci::digest::{DiffId, Digest};
 use crate::oci::unpack::{UnpackError, unpack};
 use crate::programs::last_cache::{LastCache, layer_of};
 use crate::programs::layers_dir::LayersDir;
@@ -39,11 +39,15 @@ impl From<UnpackError> for Miss {
     }
 }
 
-/// Unpacks what is wanted; one result for each, in order.
+/// Unpacks what is wanted; the outline of each tar, in order.
 ///
 /// Reading and hashing have a thread for each layer that is at work, so that even a
 /// single large layer keeps two cores busy.
-pub(super) fn restore(cache: &LastCache<'_>, layers: &LayersDir, wanted: &[Wanted]) -> Vec<Result<(), Miss>> {
+pub(super) fn restore(
+    cache: &LastCache<'_>,
+    layers: &LayersDir,
+    wanted: &[Wanted],
+) -> Vec<Result<Digest, Miss>> {
     let Some(directory) = cache.directory() else {
         return wanted
             .iter()
@@ -96,7 +100,7 @@ pub(super) fn unpack_one(
     layers: &LayersDir,
     sha: &str,
     place: &str,
-) -> Result<(), Miss> {
+) -> Result<Digest, Miss> {
     let Ok(diff_id) = sha.parse() else { return Err(Miss::Absent) };
     let tar = cache.layer(&diff_id).map_err(Miss::Unreadable)?.ok_or(Miss::Absent)?;
     Ok(unpack(tar, layers.place(place))?)

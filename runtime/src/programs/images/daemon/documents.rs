@@ -12,6 +12,7 @@ use crate::oci::image::{History, ImageConfiguration, RootFs, RunConfiguration, t
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Inspected {
+    #[serde(deserialize_with = "bare_id")]
     pub(super) id: String,
     #[serde(default)]
     created: Option<String>,
@@ -50,6 +51,12 @@ pub(super) struct Step {
     size: i64,
     #[serde(default)]
     comment: String,
+}
+
+/// An image's id as `analyzed.toml`, labels and `report.toml` have it: without `sha256:`.
+fn bare_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let id = String::deserialize(deserializer)?;
+    Ok(id.strip_prefix("sha256:").map(str::to_owned).unwrap_or(id))
 }
 
 /// The layers of an image that was looked at.

@@ -96,7 +96,7 @@ fn serve(stream: UnixStream, answers: &mut Answers, sender: &mpsc::Sender<Asked>
     }
 }
 
-const ID: &str = "sha256:00000000000000000000000000000000000000000000000000000000000000aa";
+const ID: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
 
 /// A tar with one file, and the digest of it.
 fn layer_tar(content: &str) -> (DiffId, Vec<u8>) {
@@ -111,7 +111,7 @@ fn layer_tar(content: &str) -> (DiffId, Vec<u8>) {
 
 fn inspected(layers: &[&DiffId]) -> Vec<u8> {
     let layers: Vec<String> = layers.iter().map(ToString::to_string).collect();
-    let value = json!({"Id": ID, "Config": {"Env": ["A=b"]}, "Architecture": "amd64", "Os": "linux",
+    let value = json!({"Id": format!("sha256:{ID}"), "Config": {"Env": ["A=b"]}, "Architecture": "amd64", "Os": "linux",
         "RootFS": {"Type": "layers", "Layers": layers}});
     serde_json::to_vec(&value).unwrap()
 }
@@ -317,7 +317,8 @@ fn rpt_06_every_name_is_tried() {
         (&refused, 409, br#"{"message":"conflict"}"#.to_vec()),
         (&taken, 201, vec![]),
     ]);
-    let names = ["app", "reg.example/app:1", "reg.example/app:2", &format!("app@{ID}")].map(str::to_owned);
+    let names =
+        ["app", "reg.example/app:1", "reg.example/app:2", &format!("app@sha256:{ID}")].map(str::to_owned);
     let error = daemon.save(&image_of(vec![]), &names, &NoBlobs, &Cancel::default()).unwrap_err();
     let ImagesError::Unsaved { saved, unsaved } = error else { panic!("{error:?}") };
     assert_eq!(saved.names, ["app", "reg.example/app:2"]);
