@@ -130,7 +130,7 @@ pub(super) fn resolve(settings: &Settings, surroundings: &Surroundings) -> Resul
         settings,
         names: &names,
         own: surroundings.user,
-        exec_env: exec_env(settings, surroundings)?,
+        exec_env: exec_env(surroundings)?,
         scratch: surroundings.scratch(),
         stack: stack.map(|stack| stack.to_string_lossy().into_owned()),
         source_date_epoch: epoch.map(|epoch| epoch.to_string_lossy().into_owned()),
@@ -221,14 +221,15 @@ fn images(
     Ok(ImagePlace::Registry { insecure: settings.texts("insecure-registry")? })
 }
 
-/// `CNB_EXEC_ENV`, from Platform API 0.15 on.
-fn exec_env(settings: &Settings, surroundings: &Surroundings) -> Result<ExecEnv, UsageError> {
+/// `CNB_EXEC_ENV`. Buildpacks of API 0.12 are told whatever the Platform API is, as by the
+/// reference lifecycle; all else looks at it from Platform API 0.15 on.
+fn exec_env(surroundings: &Surroundings) -> Result<ExecEnv, UsageError> {
     match surroundings.variable("CNB_EXEC_ENV") {
-        Some(value) if settings.api.at_least(15) => {
+        Some(value) => {
             let value = value.to_string_lossy();
             value.parse().map_err(|_| UsageError::ExecEnv { value: value.into_owned() })
         }
-        _ => Ok(ExecEnv::default()),
+        None => Ok(ExecEnv::default()),
     }
 }
 

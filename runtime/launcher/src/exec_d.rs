@@ -44,7 +44,7 @@ fn run_directory(
     directory: &Path,
     process_type: Option<&str>,
 ) -> Result<bool, Failure> {
-    let Files { files, has_own } = layers::files(directory, process_type)?;
+    let Files { files, has_own } = layers::files_without_dangling_links(directory, process_type)?;
     for program in files {
         let failed = |why: String| Failure::launch(format!("exec.d program `{}` {why}", program.display()));
         let (status, output) =

@@ -88,7 +88,7 @@ pub(crate) fn files(directory: &Path, process_type: Option<&str>) -> Result<File
     Ok(chosen(entries(directory)?, process_type))
 }
 
-/// As [`files`], but a link that leads nowhere is an error: what it should say is missing (ENV-12).
+/// As [`files`], but a link that leads nowhere is an error: what it should say or do is missing (ENV-12).
 pub(crate) fn files_without_dangling_links(
     directory: &Path,
     process_type: Option<&str>,

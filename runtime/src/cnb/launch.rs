@@ -16,8 +16,8 @@ pub struct Process {
     pub process_type: ProcessType,
     /// Executable and fixed arguments; never empty.
     pub command: Vec<String>,
-    /// Arguments the user of the image may replace.
-    pub args: Vec<String>,
+    /// Arguments the user of the image may replace; `None` when the buildpack does not speak of them.
+    pub args: Option<Vec<String>>,
     /// Started as it is; else by a shell, which only buildpacks before API 0.9 ask for.
     pub direct: bool,
     /// Whether it is the image's default process.
@@ -109,7 +109,7 @@ mod tests {
         Process {
             process_type: process_type.parse().unwrap(),
             command: vec!["run".into()],
-            args: vec![],
+            args: None,
             direct: true,
             default,
             working_directory: None,

@@ -144,8 +144,8 @@ fn run_with(inputs: &Inputs, services: &mut Services<'_>, isolated: Isolated) ->
     });
     let buildpacks = load(inputs, &group, services.policy.limits.component_bytes)?;
 
-    let build_config = inputs.api.at_least(11).then_some(inputs.build_config.as_path());
-    let surroundings = Surroundings::of_program(services.environment, &inputs.platform, build_config)?;
+    let surroundings =
+        Surroundings::of_program(services.environment, &inputs.platform, &inputs.build_config)?;
     let user_env: BTreeMap<String, String> = surroundings
         .user
         .iter()

@@ -178,11 +178,8 @@ fn run_with(
     }
     let failed = |source| DetectorError::Work { parent: inputs.layers.clone(), source };
     let work = Scratch::create(&inputs.layers).map_err(failed)?;
-    let surroundings = Surroundings::of_program(
-        services.environment,
-        &inputs.platform,
-        inputs.api.at_least(11).then_some(inputs.build_config.as_path()),
-    )?;
+    let surroundings =
+        Surroundings::of_program(services.environment, &inputs.platform, &inputs.build_config)?;
     let mut workspace = Workspace::in_place(work.path(), places(inputs)?, surroundings)
         .map_err(|source| DetectorError::Work { parent: work.path().to_owned(), source })?;
     let user_env = workspace.user_environment();

@@ -25,7 +25,7 @@ use crate::cnb::api::{ApiVersion, PlatformApi};
 use crate::cnb::cache_metadata::CacheMetadata;
 use crate::cnb::group_toml::{Group, GroupElement};
 use crate::cnb::id::{BuildpackId, BuildpackRef, ExecEnv, LayerName};
-use crate::cnb::labels::{LayerRecord, LifecycleMetadata, MetadataError, toml_of_json};
+use crate::cnb::labels::{LayerRecord, LifecycleMetadata, MetadataError, file_of_json};
 use crate::cnb::sbom::SbomFormat;
 use crate::event::{Event, EventSink};
 use crate::oci::digest::{DiffId, Digest};
@@ -230,7 +230,7 @@ impl Restoring<'_> {
         for restored in &restored {
             let Restored { buildpack, layer, record, .. } = restored;
             let name = format!("{layer}.toml");
-            match toml_of_json(&layer_file(record, buildpack.api)) {
+            match file_of_json(&layer_file(record, buildpack.api)) {
                 Ok(text) => self.layers.write(&buildpack.id, &name, &text)?,
                 Err(error) => {
                     warn(
@@ -258,7 +258,7 @@ impl Restoring<'_> {
                 .find(|entry| entry.key == element.id.as_str())
                 .and_then(|entry| entry.store.as_ref());
             let Some(store) = store else { continue };
-            match toml_of_json(&json!({ "metadata": store.metadata })) {
+            match file_of_json(&json!({ "metadata": store.metadata })) {
                 Ok(text) => self.layers.write(&element.id, "store.toml", &text)?,
                 Err(error) => {
                     warn(events, format!("the store of buildpack `{}` is not restored: {error}", element.id));

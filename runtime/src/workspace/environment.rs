@@ -52,7 +52,7 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Those of a program of the lifecycle that was started with `environment`.
-    /// `build_config` is the operator's directory, where the Platform API has one.
+    /// `build_config` is the operator's directory.
     ///
     /// # Errors
     /// [`VariablesError`] when the files of the user or the operator cannot be read.
@@ -62,7 +62,7 @@ impl Surroundings {
     pub fn of_program(
         environment: &[(OsString, OsString)],
         platform: &Path,
-        build_config: Option<&Path>,
+        build_config: &Path,
     ) -> Result<Self, VariablesError> {
         let inherited = environment
             .iter()
@@ -70,10 +70,7 @@ impl Surroundings {
             .filter(|(name, _)| INHERITED.contains(name) || PATH_VARIABLES.contains(name))
             .map(|(name, value)| (name.to_owned(), value.clone()))
             .collect();
-        let operator = match build_config {
-            Some(directory) => of_operator(directory)?,
-            None => Vec::new(),
-        };
+        let operator = of_operator(build_config)?;
         Ok(Self { inherited, user: variables::read(&platform.join("env"))?, operator })
     }
 }

@@ -237,7 +237,7 @@ fn prj_09_what_the_label_says_of_the_source() {
     );
     assert_eq!(
         label("version = '1.2'"),
-        json!({"source": { "type": "project", "version": {"declared": "1.2"}, "metadata": {} }})
+        json!({"source": { "type": "project", "version": {"declared": "1.2"} }})
     );
 }
 

@@ -395,7 +395,7 @@ fn processes(check: &Checker<'_>, processes: Vec<types::Process>) -> Result<Vec<
         checked.push(Process {
             process_type,
             command: process.command,
-            args: process.args,
+            args: Some(process.args),
             direct: true,
             default: process.default,
             working_directory: process.working_directory,

@@ -171,7 +171,7 @@ fn grp_01_and_plan_12_group_and_plan_are_written() {
     platform.run().unwrap();
     assert_eq!(
         platform.read("layers/group.toml"),
-        "[[group]]\nid = \"acme/a\"\nversion = \"1\"\napi = \"0.10\"\nhomepage = \"https://example.com\"\n"
+        "[[group]]\n  id = \"acme/a\"\n  version = \"1\"\n  api = \"0.10\"\n  homepage = \"https://example.com\"\n"
     );
     let plan = BuildPlan::parse(&platform.read("layers/plan.toml")).unwrap();
     let entry = &plan.entries[0];

@@ -318,7 +318,7 @@ impl Given {
         };
         let report = Report { image };
         let text =
-            if inputs.api.at_least(9) { report.to_toml() } else { report.to_toml_with_bom(self.build_bom) };
+            if inputs.api.at_least(9) { report.to_toml() } else { report.to_toml_with_bom(&self.build_bom) };
         files::write(&inputs.report, &text).map_err(ExporterError::Report)
     }
 }

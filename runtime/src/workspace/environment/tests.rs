@@ -41,7 +41,7 @@ impl Bench {
             buildpacks: self.path("buildpacks"),
         };
         let (platform, config) = (PathBuf::from(&places.platform), self.path("build-config"));
-        let surroundings = Surroundings::of_program(&self.host, &platform, Some(config.as_ref())).unwrap();
+        let surroundings = Surroundings::of_program(&self.host, &platform, config.as_ref()).unwrap();
         Workspace::in_place(self.path("work").as_ref(), places, surroundings).unwrap()
     }
 

@@ -241,7 +241,7 @@ fn wsm_03_all_a_classic_buildpack_can_write_a_component_can_give_back() {
     let process = Process {
         process_type: "web".parse().unwrap(),
         command: vec!["run".into(), "a b".into()],
-        args: vec!["-v".into()],
+        args: Some(vec!["-v".into()]),
         direct: true,
         default: true,
         working_directory: Some("sub".into()),
