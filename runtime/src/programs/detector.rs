@@ -26,10 +26,9 @@ use crate::event::{Event, EventSink, Verdict};
 use crate::executor::by_kind::ByKind;
 use crate::executor::process::ProcessExecutor;
 use crate::executor::process::variables::VariablesError;
-use crate::executor::worker::{Root, WorkerExecutor, WorkerSettings};
+use crate::executor::worker::{Root, WorkerExecutor};
 use crate::phase::detect::{DetectError, DetectRequest, Detected, detect};
 use crate::phase::generate::{GenerateError, GenerateRequest, generate};
-use crate::policy::Isolation;
 use crate::workspace::{Places, Surroundings, Workspace};
 
 /// The order of a builder image, where nothing else says one.
@@ -284,15 +283,7 @@ fn ask<'a, 's: 'a>(
             .filter(|buildpack| matches!(buildpack.kind, BuildpackKind::Component { .. }))
             .map(|buildpack| read_only(&buildpack.directory)),
     );
-    let settings = WorkerSettings {
-        command: services.worker.clone(),
-        limits: services.policy.limits.clone(),
-        roots,
-        user: None,
-        isolation_required: services.policy.isolation == Isolation::Required,
-        cancel: services.cancel.clone(),
-    };
-    let mut components = WorkerExecutor::new(settings, services.code);
+    let mut components = WorkerExecutor::new(services.worker_settings(roots), services.code);
     let mut executables = ProcessExecutor::new(services.cancel.clone());
     let mut executor = ByKind { components: &mut components, executables: &mut executables };
     let request = DetectRequest {

@@ -13,13 +13,12 @@
 //! # Spec
 //! CAC-05: the digest of what is taken over was checked when it was unpacked.
 
-use std::num::NonZero;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::each::each;
 use super::restorer::Unpacked;
 use crate::cancel::Cancel;
 use crate::oci::layer::Owner;
@@ -90,30 +89,6 @@ impl Context<'_> {
         let path = self.places.layer(&layer.buildpack, &layer.layer);
         DirectoryLook::at(&path, self.owner, TreeLimits::default(), self.cancel).ok().flatten()
     }
-}
-
-/// Calls `look` for each, several at a time; the answers in order.
-fn each<T: Sync, A: Send>(all: &[T], look: impl Fn(&T) -> A + Sync) -> Vec<A> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(one) = all.get(number) else { return done };
-            done.push((number, look(one)));
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(all.len());
-    let mut answers = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut answers = work();
-        for other in others {
-            answers.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        }
-        answers
-    });
-    answers.sort_by_key(|(number, _)| *number);
-    answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
 fn has_honest_times(directory: &Path) -> bool {

@@ -9,23 +9,10 @@ use super::*;
 use crate::cancel::Cancel;
 use crate::cnb::api::ApiVersion;
 use crate::event::EventSink;
-use crate::executor::worker::{CodeCache, WorkerCommand};
+use crate::executor::worker::WorkerCommand;
 use crate::policy::Policy;
-use crate::programs::{BUILDPACK_API, GENERIC};
+use crate::programs::{BUILDPACK_API, GENERIC, NoCode};
 use crate::sources::Sources;
-
-struct NoCode;
-
-impl CodeCache for NoCode {
-    fn load(&self, _: &str, _: &str, _: &std::fs::File) -> bool {
-        false
-    }
-    fn keep(&self, _: &str, _: &str, _: &[u8]) {}
-    fn load_failure(&self, _: &str, _: &str) -> Option<String> {
-        None
-    }
-    fn keep_failure(&self, _: &str, _: &str, _: &str) {}
-}
 
 /// A platform's directories.
 struct Site {

@@ -7,27 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::cancel::Cancel;
 use crate::cnb::build_plan::BuildPlan;
-use crate::executor::worker::{CodeCache, WorkerCommand};
+use crate::executor::worker::WorkerCommand;
 use crate::fault::Diagnose as _;
 use crate::policy::Policy;
-use crate::programs::ProgramError;
+use crate::programs::{NoCode, ProgramError};
 use crate::sources::Sources;
-
-struct NoCode;
-
-impl CodeCache for NoCode {
-    fn load(&self, _: &str, _: &str, _: &std::fs::File) -> bool {
-        false
-    }
-
-    fn keep(&self, _: &str, _: &str, _: &[u8]) {}
-
-    fn load_failure(&self, _: &str, _: &str) -> Option<String> {
-        None
-    }
-
-    fn keep_failure(&self, _: &str, _: &str, _: &str) {}
-}
 
 /// The directories of a platform.
 struct Platform {
