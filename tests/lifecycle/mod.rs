@@ -7,5 +7,6 @@ mod containers;
 mod daemon;
 mod extend;
 mod fixture;
+mod foreign;
 mod reference;
 mod start;
