@@ -419,10 +419,13 @@ fn execution_environments_are_there_from_platform_api_0_15_on() {
     assert_eq!(exec_env("0.15", "a b"), Err(3));
 }
 
+/// CAC-10
 #[test]
 fn what_a_platform_might_not_have_meant_is_warned_of() {
     let warned = |line: &str, part: &str| task(line).warnings.iter().any(|text| text.contains(part));
-    assert!(warned("restorer", "no cache specified"));
+    for line in ["restorer", "exporter image", "creator image"] {
+        assert!(warned(line, "no cache specified"), "{line}");
+    }
     assert!(!warned("restorer -cache-dir c", "no cache specified"));
     assert!(warned("exporter -launch-cache l image", "Ignoring -launch-cache"));
     assert!(!warned("exporter -daemon -launch-cache l image", "Ignoring -launch-cache"));
