@@ -7,6 +7,7 @@ mod containers;
 mod daemon;
 mod extend;
 mod fixture;
+mod foreign;
 mod reference;
 mod start;
 mod untouched;
