@@ -2,7 +2,8 @@
 //!
 //! Both read and write layouts, so that no registry is between them. The peer is the
 //! lifecycle in the directory that `WAPACK_BENCH_LIFECYCLE` names: `creator` or
-//! `lifecycle`, and `launcher`. Each gets directories of its own; runs alternate.
+//! `lifecycle`, and `launcher`. Each gets directories of its own; runs alternate. They
+//! take up to 18 GB of disk, and with a peer a quarter of an hour.
 
 use std::env;
 use std::fmt::Write as _;
