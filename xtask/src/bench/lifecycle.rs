@@ -174,6 +174,11 @@ impl<'a> Site<'a> {
             write(&site.path(&format!("sbom/launcher.sbom.{kind}.json")), b"{}", 0o644)?;
         }
         write_run_image(&site.path("layout/index.docker.io/library/run/latest"), architecture)?;
+        if is_root() {
+            // Images are made beside the run image.
+            let owner = format!("{USER}:{USER}");
+            run_command(Command::new("chown").args(["-R", &owner]).arg(site.path("layout")))?;
+        }
         let link = site.path("creator");
         symlink(&lifecycle.program, &link).map_err(|error| failed("link", &link, &error))?;
         Ok(site)
