@@ -3,6 +3,8 @@
 
 mod chain;
 mod daemon;
+mod differential;
 mod fixture;
+mod random;
 mod reference;
 mod start;
