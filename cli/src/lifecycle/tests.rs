@@ -436,11 +436,14 @@ fn env_29_the_execution_environment_is_the_platforms_or_production() {
     assert!(matches!(unset, Inputs::Builder(inputs) if inputs.exec_env.as_str() == "production"));
 }
 
+/// CAC-10
 #[test]
 fn what_a_platform_might_not_have_meant_is_warned_of() {
     let warned = |line: &str, part: &str| task(line).warnings.iter().any(|text| text.contains(part));
     assert!(warned("restorer", "no cache specified"));
     assert!(!warned("restorer -cache-dir c", "no cache specified"));
+    assert!(warned("exporter image", "no cache specified"));
+    assert!(warned("creator image", "no cache specified"));
     assert!(warned("exporter -launch-cache l image", "Ignoring -launch-cache"));
     assert!(!warned("exporter -daemon -launch-cache l image", "Ignoring -launch-cache"));
     assert!(warned("exporter -parallel image", "Parallel export"));
