@@ -126,7 +126,7 @@ fn what_the_detector_compiled_is_not_compiled_by_the_builder() {
     assert!(!inside.keys().any(|name| name.contains("~wapack")), "it is no part of the image");
 }
 
-/// The buildpacks of the program itself, as a builder image would have them.
+/// WSM-04: the buildpacks of the program itself, as a builder image would have them.
 #[test]
 fn built_in_buildpacks_build_in_the_directories_of_a_platform() {
     let platform = Platform::new(Lifecycle::ours(), "0.15");

@@ -440,7 +440,9 @@ fn env_29_the_execution_environment_is_the_platforms_or_production() {
 #[test]
 fn what_a_platform_might_not_have_meant_is_warned_of() {
     let warned = |line: &str, part: &str| task(line).warnings.iter().any(|text| text.contains(part));
-    assert!(warned("restorer", "no cache specified"));
+    for line in ["restorer", "exporter image", "creator image"] {
+        assert!(warned(line, "no cache specified"), "{line}");
+    }
     assert!(!warned("restorer -cache-dir c", "no cache specified"));
     assert!(warned("exporter image", "no cache specified"));
     assert!(warned("creator image", "no cache specified"));

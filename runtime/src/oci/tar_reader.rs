@@ -62,30 +62,24 @@ pub struct TarReader<R> {
     /// Contents and padding of that entry that were not read yet.
     left: u64,
     padding: u64,
-    /// Of the headers, where it is wanted.
-    outline: Option<Hasher>,
+    /// Of the headers.
+    outline: Hasher,
 }
 
 impl<R: BufRead> TarReader<R> {
     /// Reads `source`, which nothing but zeros may follow.
     pub fn new(source: R) -> Self {
-        Self { source, header: [0; BLOCK_BYTES], number: 0, left: 0, padding: 0, outline: None }
-    }
-
-    /// The same, with an eye on [`TarReader::outline`].
-    pub fn with_outline(source: R) -> Self {
-        Self { outline: Some(Hasher::default()), ..Self::new(source) }
+        Self { source, header: [0; BLOCK_BYTES], number: 0, left: 0, padding: 0, outline: Hasher::default() }
     }
 
     /// The digest of the headers that were read, without contents and end: two tars
-    /// with the same outline and the same contents have the same bytes. `None` when
-    /// nobody asked for it.
+    /// with the same outline and the same contents have the same bytes.
     ///
     /// # Shape
     /// As [`LayerWriter::file_header`](super::layer::LayerWriter::file_header) writes it.
     #[must_use]
-    pub fn outline(self) -> Option<Digest> {
-        self.outline.map(Hasher::finish)
+    pub fn outline(self) -> Digest {
+        self.outline.finish()
     }
 
     /// The next entry; `None` at the end, after which nothing but zeros was found.
@@ -189,9 +183,7 @@ impl<R: BufRead> TarReader<R> {
                 return Ok(None);
             }
             self.check_sum()?;
-            if let Some(outline) = &mut self.outline {
-                outline.update(&self.header);
-            }
+            self.outline.update(&self.header);
             let header = Header(&self.header);
             let size = header.size().ok_or_else(|| self.damaged("has a size that is no number"))?;
             match header.kind() {
@@ -323,11 +315,9 @@ impl<R: BufRead> TarReader<R> {
             return Err(self.damaged("is cut short"));
         }
         self.skip_padding(size)?;
-        if let Some(outline) = &mut self.outline {
-            outline.update(&bytes);
-            let padding = usize::try_from(padding(size)).expect("less than a block");
-            outline.update(&[0; BLOCK_BYTES][..padding]);
-        }
+        let padding = usize::try_from(padding(size)).expect("less than a block");
+        self.outline.update(&bytes);
+        self.outline.update(&[0; BLOCK_BYTES][..padding]);
         Ok(bytes)
     }
 

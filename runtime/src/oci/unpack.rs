@@ -79,7 +79,7 @@ pub fn unpack(tar: impl BufRead, place: Place<'_>) -> Result<Digest, UnpackError
     let below: Vec<&[u8]> = parts_of(place.below).unwrap_or_default();
     let mut unpacking =
         Unpacking { root: place.root, current: None, known: BTreeSet::new(), made: Vec::new() };
-    let mut tar = TarReader::with_outline(tar);
+    let mut tar = TarReader::new(tar);
     while let Some(entry) = tar.next_entry()? {
         let outside = || UnpackError::Outside {
             number: entry.number,
@@ -108,7 +108,7 @@ pub fn unpack(tar: impl BufRead, place: Place<'_>) -> Result<Digest, UnpackError
         unpacking.add(&entry, inner, &mut tar.contents())?;
     }
     unpacking.set_modes()?;
-    Ok(tar.outline().expect("it was asked for"))
+    Ok(tar.outline())
 }
 
 /// The names of a path, absolute or not; `None` when it has a `..` or cannot be one.

@@ -29,7 +29,7 @@ use crate::workspace::Places;
 /// File systems of Linux itself that keep times of change to the tick of the clock, by
 /// their magic numbers: ext, XFS, Btrfs, tmpfs, overlay. Others may have a clock of
 /// their own, on another machine.
-const HONEST: [u64; 5] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0x794C_7630];
+const HONEST: [i128; 5] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0x794C_7630];
 /// Far longer than a tick of the clock; then it does not go by the time of the files.
 const PATIENCE_TICKS: u32 = 50;
 
@@ -92,7 +92,8 @@ impl Context<'_> {
 }
 
 fn has_honest_times(directory: &Path) -> bool {
-    let magic = rustix::fs::statfs(directory).map(|found| found.f_type as u64);
+    // Its type is not the same with every C library.
+    let magic = rustix::fs::statfs(directory).map(|found| i128::from(found.f_type));
     magic.is_ok_and(|magic| HONEST.contains(&magic))
 }
 

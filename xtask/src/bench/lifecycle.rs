@@ -2,7 +2,8 @@
 //!
 //! Both read and write layouts, so that no registry is between them. The peer is the
 //! lifecycle in the directory that `WAPACK_BENCH_LIFECYCLE` names: `creator` or
-//! `lifecycle`, and `launcher`. Each gets directories of its own; runs alternate.
+//! `lifecycle`, and `launcher`. Each gets directories of its own; runs alternate. They
+//! take up to 18 GB of disk, and with a peer a quarter of an hour.
 
 use std::env;
 use std::fmt::Write as _;
@@ -173,6 +174,11 @@ impl<'a> Site<'a> {
             write(&site.path(&format!("sbom/launcher.sbom.{kind}.json")), b"{}", 0o644)?;
         }
         write_run_image(&site.path("layout/index.docker.io/library/run/latest"), architecture)?;
+        if is_root() {
+            // Images are made beside the run image.
+            let owner = format!("{USER}:{USER}");
+            run_command(Command::new("chown").args(["-R", &owner]).arg(site.path("layout")))?;
+        }
         let link = site.path("creator");
         symlink(&lifecycle.program, &link).map_err(|error| failed("link", &link, &error))?;
         Ok(site)
@@ -182,18 +188,18 @@ impl<'a> Site<'a> {
         self.directory.join(name)
     }
 
-    /// One build with a fresh directory of layers, which is made before and removed after.
+    /// One build with a fresh directory of layers. The one before is moved away and not
+    /// removed: ext4 does not give out an inode again that was freed a moment ago, and
+    /// looks at each of those for every new file.
     fn time(&self) -> Result<Duration> {
         let layers = self.path("layers");
-        for (path, is_fresh) in [("layers", true), ("cache", false), ("layout", false), ("temporary", false)]
-        {
-            let path = self.path(path);
-            if is_fresh {
-                fs::remove_dir_all(&path).map_err(|error| failed("remove", &path, &error))?;
-                fs::create_dir(&path).map_err(|error| failed("make", &path, &error))?;
-            }
-            if is_root() {
-                give(&path)?;
+        let number = self.builds.fetch_add(1, Ordering::Relaxed);
+        let old = self.path(&format!("old-layers-{number}"));
+        fs::rename(&layers, &old).map_err(|error| failed("move", &layers, &error))?;
+        fs::create_dir(&layers).map_err(|error| failed("make", &layers, &error))?;
+        if is_root() {
+            for path in ["layers", "cache", "layout", "temporary"] {
+                give(&self.path(path))?;
             }
         }
         // What the run before wrote or removed is not this one's business.

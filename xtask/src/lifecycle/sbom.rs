@@ -271,6 +271,21 @@ mod tests {
         parts(&metadata(), &["lib"]).unwrap_err();
     }
 
+    /// This repository itself: what cargo prints is what is read here.
+    #[test]
+    fn the_launcher_is_made_of_few_crates_and_the_lifecycle_of_many() {
+        let target = "x86_64-unknown-linux-musl";
+        let launcher = program("launcher", &["wapack-launcher"], target).unwrap();
+        let lifecycle = program("lifecycle", &["wapack", "wapack-launcher"], target).unwrap();
+        let has = |program: &Program, name: &str| program.parts.iter().any(|part| part.name == name);
+        assert!(has(&launcher, "wapack-launcher") && has(&lifecycle, "wapack-launcher"));
+        assert!(has(&lifecycle, "wasmtime") && !has(&launcher, "wasmtime"));
+        for compiled_away in ["syn", "thiserror-impl", "cc", "insta"] {
+            assert!(!has(&lifecycle, compiled_away), "{compiled_away}");
+        }
+        assert!(launcher.compiler.starts_with("rustc "), "{}", launcher.compiler);
+    }
+
     #[test]
     fn sbom_11_every_format_names_the_same_parts() {
         let documents = documents(&example());
