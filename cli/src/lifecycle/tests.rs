@@ -444,6 +444,8 @@ fn what_a_platform_might_not_have_meant_is_warned_of() {
         assert!(warned(line, "no cache specified"), "{line}");
     }
     assert!(!warned("restorer -cache-dir c", "no cache specified"));
+    assert!(warned("exporter image", "no cache specified"));
+    assert!(warned("creator image", "no cache specified"));
     assert!(warned("exporter -launch-cache l image", "Ignoring -launch-cache"));
     assert!(!warned("exporter -daemon -launch-cache l image", "Ignoring -launch-cache"));
     assert!(warned("exporter -parallel image", "Parallel export"));
