@@ -34,8 +34,8 @@ pub(super) fn add_component(platform: &Platform, name: &str, behaviour: &str) {
 
 /// A new container: layers are gone, but not the cache.
 pub(super) fn begin_again(platform: &Platform) {
-    std::fs::remove_dir_all(platform.path("layers")).unwrap();
-    std::fs::create_dir(platform.path("layers")).unwrap();
+    std::fs::remove_dir_all(platform.path("layers")).expect("a directory");
+    std::fs::create_dir(platform.path("layers")).expect("a directory");
 }
 
 fn has(ended: &super::fixture::Ended, text: &str) -> bool {

@@ -1,5 +1,6 @@
 //! Image extensions, from the detector to the image.
 
+use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::fixture::{IMAGE, Lifecycle, Platform, USER, is_root};
@@ -13,7 +14,7 @@ fn platform(dockerfiles: &[(&str, &str)]) -> Platform {
     platform.run_image(OTHER_RUN_IMAGE);
     platform.buildpack("one", "0.10", "exit 0", "echo \"script of $(id -u) at $HOME\"");
     platform.order(&["one"]);
-    let order = std::fs::read_to_string(platform.path("order.toml")).unwrap();
+    let order = std::fs::read_to_string(platform.path("order.toml")).expect("a file");
     let extensions =
         "[[order-extensions]]\n[[order-extensions.group]]\nid = \"acme/x\"\nversion = \"1.0.0\"\n";
     platform.file("order.toml", &format!("{order}{extensions}"), 0o644);
@@ -23,7 +24,7 @@ fn platform(dockerfiles: &[(&str, &str)]) -> Platform {
     let mut generate = "#!/bin/sh\nset -eu\n".to_owned();
     for (name, text) in dockerfiles {
         platform.file(&format!("{directory}/files/{name}"), text, 0o644);
-        generate.push_str(&format!("cp \"$CNB_EXTENSION_DIR/files/{name}\" \"$1/{name}\"\n"));
+        let _ = writeln!(generate, "cp \"$CNB_EXTENSION_DIR/files/{name}\" \"$1/{name}\"");
     }
     platform.file(&format!("{directory}/bin/detect"), "#!/bin/sh\nexit 0\n", 0o755);
     platform.file(&format!("{directory}/bin/generate"), &generate, 0o755);
