@@ -43,6 +43,8 @@ pub(crate) struct App {
     selection: Selection,
     /// What the image says of where its source came from.
     pub(crate) project: ProjectMetadata,
+    /// Service bindings of the platform.
+    bindings: Option<PathBuf>,
     keep_work_dir: bool,
 }
 
@@ -85,6 +87,7 @@ impl App {
                 with_git: arguments.include_git,
             },
             project: project.descriptor.metadata(),
+            bindings: arguments.bindings.clone(),
             keep_work_dir: arguments.keep_work_dir,
         })
     }
@@ -99,7 +102,7 @@ impl App {
         let grants = self.builder.catalog.iter().flat_map(|buildpack| buildpack.descriptor.grants.all().0);
         let wanted = grants.filter_map(|grant| match grant {
             Grant::Source(name) => Some(name),
-            Grant::AppWrite | Grant::Clock | Grant::Random => None,
+            Grant::AppWrite | Grant::Bindings | Grant::Clock | Grant::Random => None,
         });
         let question = Question {
             policy: &self.policy,
@@ -121,6 +124,7 @@ impl App {
             target,
             exec_env: &self.exec_env,
             user_env: &self.environment,
+            bindings: self.bindings.as_deref(),
             worker: &self.worker,
             keep_work_dir: self.keep_work_dir,
             cancel,

@@ -23,7 +23,9 @@ Examples:
                                             put the same app on a newer run image
   wapack inspect oci:my-app.oci             what is in an image
   wapack inspect --host                     what holds a buildpack on this machine
-  wapack config show                        the policy in force, and where each line came from";
+  wapack config show                        the policy in force, and where each line came from
+
+`wapack lifecycle` runs the phases as programs, for platforms; `wapack lifecycle -h` lists them.";
 
 const BUILD_EXAMPLES: &str = "\
 Examples:
@@ -303,6 +305,11 @@ pub(crate) struct AppArguments {
     #[arg(long = "env-file", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) env_files: Vec<PathBuf>,
 
+    /// Service bindings for the buildpacks that ask for them: a directory with one directory for
+    /// each, which they find in `/platform/bindings`
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) bindings: Option<PathBuf>,
+
     /// The system the image is for, such as `linux/arm64` [default: that of the run image, or this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) target: Option<String>,
@@ -328,7 +335,7 @@ pub(crate) struct PolicyArguments {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) policy: Option<PathBuf>,
 
-    /// Allow every buildpack: `app-write`, `clock`, `random` or `source=NAME`
+    /// Allow every buildpack: `app-write`, `bindings`, `clock`, `random` or `source=NAME`
     #[arg(long = "grant", value_name = "GRANT")]
     pub(crate) grants: Vec<Grant>,
 

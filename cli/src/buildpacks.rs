@@ -290,7 +290,12 @@ impl Assembly<'_> {
                 }
             }
         }
-        Ok(Builder { catalog, order: Order { groups }, extensions: self.builder.extensions.clone() })
+        Ok(Builder {
+            catalog,
+            order: Order { groups },
+            extensions: self.builder.extensions.clone(),
+            build_config: self.builder.build_config.clone(),
+        })
     }
 }
 

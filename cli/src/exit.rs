@@ -46,7 +46,12 @@ pub(crate) fn code(failure: &Failure, signal: Option<i32>) -> u8 {
 
 fn run(error: &Error) -> u8 {
     match error {
-        Error::Source(_) | Error::Store(_) | Error::Prepare(_) | Error::Worker(_) => by_fault(error.fault()),
+        Error::Source(_)
+        | Error::Store(_)
+        | Error::Prepare(_)
+        | Error::Operator(_)
+        | Error::Bindings(_)
+        | Error::Worker(_) => by_fault(error.fault()),
         Error::Detect(error) => match error {
             DetectError::NobodyTakesPart { with_errors: false, .. } => NOBODY,
             DetectError::NobodyTakesPart { with_errors: true, .. } => NOBODY_WITH_ERRORS,

@@ -13,8 +13,7 @@ const SHOWN_CHARACTERS: usize = 200;
 /// # Shape
 /// ```text
 /// layer 'acme/node:node' rebuilt: what it depends on is another
-///   was  node 18.1.0
-///   is   node 20.2.0
+///   version: was 18.1.0, is 20.2.0
 /// ```
 pub(crate) fn text(
     buildpack: &BuildpackRef,
@@ -34,11 +33,29 @@ pub(crate) fn text(
     match reason {
         LayerReason::SameKey { key } if key.is_empty() => text.push_str("it depends on nothing that changed"),
         LayerReason::SameKey { key } => {
-            let _ = write!(text, "what it depends on is the same: {}", shown(key));
+            let _ = write!(
+                text,
+                "what it depends on is the same: {}",
+                shown(&key.trim_end().replace('\n', ", "))
+            );
         }
         LayerReason::KeyChanged { old, new } => {
             let _ =
                 write!(text, "what it depends on is another\n  was  {}\n  is   {}", shown(old), shown(new));
+        }
+        LayerReason::InputsChanged { changed } => {
+            text.push_str("what it depends on is another");
+            for input in changed {
+                let value =
+                    |value: &Option<String>| value.as_deref().map_or_else(|| "not there".to_owned(), shown);
+                let _ = write!(
+                    text,
+                    "\n  {}: was {}, is {}",
+                    shown(&input.name),
+                    value(&input.old),
+                    value(&input.new)
+                );
+            }
         }
         LayerReason::TypesChanged { old, new } => {
             let _ = write!(text, "types changed\n  was  {}\n  is   {}", types(*old), types(*new));

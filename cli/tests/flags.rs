@@ -98,3 +98,59 @@ fn keys_in_the_app_are_warned_of() {
     site.file("app/.dockerignore", ".env\n");
     assert_eq!(build(&[]).err, "");
 }
+
+/// Bindings are for the buildpacks that ask for them, and only to be read.
+#[test]
+fn bindings_are_seen_by_buildpacks_that_ask_for_them() {
+    let site = Site::new();
+    site.file("app/index.html", "<h1>hello</h1>");
+    site.file("services/db/type", "postgresql");
+    site.file("services/db/..data/password", "hidden");
+    let directory = site.guest("peek").expect("the guests are built");
+    let toml = std::fs::read_to_string(directory.join("buildpack.toml")).unwrap();
+    let build = |grants: &str, more: &[&str]| {
+        std::fs::write(directory.join("buildpack.toml"), format!("{toml}{grants}")).unwrap();
+        let arguments = ["build", "x", "--path", "app", "--output", "oci:out", "--buildpack", "peek"];
+        let ended = site.run(&[&arguments[..], &["--env", "PATHS=/platform"], more].concat()).with(0);
+        let mut seen: Vec<String> =
+            ended.out.lines().filter_map(|line| Some(line.split_once("/platform/")?.1.to_owned())).collect();
+        seen.sort();
+        seen
+    };
+    let environment = ["env/PATHS: /platform", "env: done"];
+    let asked = "[grants]\nbindings = true\n";
+    assert_eq!(
+        build(asked, &["--bindings", "services"]),
+        [&["bindings/db/type: postgresql", "bindings/db: done", "bindings: done"][..], &environment].concat()
+    );
+    assert_eq!(build("", &["--bindings", "services"]), environment);
+    assert_eq!(build(asked, &[]), environment);
+
+    site.file("services/stray", "");
+    let arguments = ["build", "x", "--path", "app", "--output", "oci:out", "--bindings", "services"];
+    let ended = site.run(&arguments).with(3);
+    ended.complains(&["error[input.bindings]", "services/stray` is no binding: it is not a directory"]);
+}
+
+/// ENV-11, ENV-12: the builder's operator has the last word, by what the file's name says.
+#[test]
+fn env_11_and_12_a_builder_sets_variables_for_its_builds() {
+    let site = Site::new();
+    site.file("app/index.html", "<h1>hello</h1>");
+    let guest = site.guest("env-reader").expect("the guests are built");
+    std::fs::create_dir_all(site.path().join("builder/buildpacks/test_env-reader")).unwrap();
+    std::fs::rename(guest, site.path().join("builder/buildpacks/test_env-reader/0.1.0")).unwrap();
+    let order = "[[order]]\n[[order.group]]\nid = \"test/env-reader\"\nversion = \"0.1.0\"\n";
+    site.file("builder/order.toml", order);
+    site.file("builder/build-config/env/PLAIN", "operator");
+    site.file("builder/build-config/env/GIVEN", "operator");
+    site.file("builder/build-config/env/FORCED.override", "operator");
+    site.file("builder/build-config/env/LIST.append", "operator");
+    site.file("builder/build-config/env/LIST.delim", ":");
+    let arguments = ["build", "x", "--path", "app", "--output", "oci:out", "--builder", "builder"];
+    let user = ["--env", "GIVEN=user", "--env", "FORCED=user", "--env", "LIST=user"];
+    let ended = site.run(&[&arguments[..], &user].concat()).with(0);
+    for line in ["PLAIN=operator", "GIVEN=user", "FORCED=operator", "LIST=user:operator"] {
+        assert!(ended.out.contains(&format!("env {line}\n")), "{line}: {}", ended.out);
+    }
+}

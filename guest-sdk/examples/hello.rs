@@ -18,13 +18,14 @@ impl Buildpack for Hello {
 
     fn build(context: &BuildContext) -> Result<Built, Error> {
         let script = fs::read(context.app.join("hello.sh"))?;
-        let layer = context.layer("hello", LayerTypes::LAUNCH | LayerTypes::CACHE).key(&[&script]).fill(
-            |directory| {
+        let layer = context
+            .layer("hello", LayerTypes::LAUNCH | LayerTypes::CACHE)
+            .key(&[("script", &script)])
+            .fill(|directory| {
                 let program = directory.join("hello");
                 fs::write(&program, &script)?;
                 files::set_executable(program, true)
-            },
-        )?;
+            })?;
         let program = layer.path().join("hello").display().to_string();
         Ok(Built::new().layer(layer).process(Process::new("web", [program]).default()))
     }

@@ -133,7 +133,7 @@ impl BuildContext {
     /// let version = "1.2.0";
     /// let layer = context
     ///     .layer("tool", LayerTypes::LAUNCH | LayerTypes::CACHE)
-    ///     .key(&[version, &context.target.arch])
+    ///     .key(&[("version", version), ("architecture", &context.target.arch)])
     ///     .fill(|directory| {
     ///         fs::create_dir(directory.join("bin"))?;
     ///         Ok(fs::write(directory.join("bin/tool"), version)?)

@@ -104,13 +104,14 @@ impl<'a> LayerDefinition<'a> {
         Self { context, name, types }
     }
 
-    /// States everything the contents depend on: versions, hashes of inputs,
-    /// the architecture. While the parts are the same, so is the layer.
+    /// States everything the contents depend on, each with a name: versions,
+    /// hashes of files, the architecture. While all are the same, so is the
+    /// layer; when one is not, `wapack build --explain` says which.
     ///
-    /// The parts are hashed together with their lengths, so `["ab", "c"]` and
-    /// `["a", "bc"]` are different keys.
-    pub fn key<P: AsRef<[u8]>>(self, parts: &[P]) -> KeyedLayer<'a> {
-        KeyedLayer { definition: self, key: hash_parts(parts) }
+    /// The values are kept where the layer is, and shown; long ones and those that
+    /// are no text as their hash. A value that nobody may see does not belong here.
+    pub fn key<V: AsRef<[u8]>>(self, inputs: &[(&str, V)]) -> KeyedLayer<'a> {
+        KeyedLayer { definition: self, key: key_of(inputs) }
     }
 }
 
@@ -285,15 +286,35 @@ impl Layer {
     }
 }
 
-/// One key for all of `parts`: the hash of each part after its length.
-fn hash_parts<P: AsRef<[u8]>>(parts: &[P]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        let part = part.as_ref();
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
+/// Most bytes of an input that stands in a key as it is; a hash is longer than that.
+const LONGEST_VALUE: usize = 64;
+
+/// One key for all of `inputs`.
+///
+/// # Shape
+/// TOML, a line each, so that the host can say which of them changed:
+/// ```text
+/// node = "20.1.0"
+/// "lock file" = "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
+/// ```
+fn key_of<V: AsRef<[u8]>>(inputs: &[(&str, V)]) -> String {
+    // A string of JSON is one of TOML, but for one character.
+    let quoted = |text: &str| serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f");
+    let mut key = String::new();
+    for (name, value) in inputs {
+        let value = value.as_ref();
+        let shown = match std::str::from_utf8(value) {
+            Ok(text) if text.len() <= LONGEST_VALUE => quoted(text),
+            _ => quoted(&format!("sha256:{}", hex(&Sha256::digest(value)))),
+        };
+        let is_bare =
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        key += &if is_bare { (*name).to_owned() } else { quoted(name) };
+        key += " = ";
+        key += &shown;
+        key.push('\n');
     }
-    hex(&hash.finalize())
+    key
 }
 
 /// Lower-case hex digits.
@@ -310,19 +331,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_do_not_run_into_each_other() {
+    fn inputs_do_not_run_into_each_other() {
         let keys = [
-            hash_parts::<&str>(&[]),
-            hash_parts(&[""]),
-            hash_parts(&["abc"]),
-            hash_parts(&["ab", "c"]),
-            hash_parts(&["a", "bc"]),
-            hash_parts(&["a", "bc", ""]),
+            key_of::<&str>(&[]),
+            key_of(&[("a", "")]),
+            key_of(&[("a", "1\"\n\"b\" = \"2")]),
+            key_of(&[("a", "1"), ("b", "2")]),
+            key_of(&[("b", "2"), ("a", "1")]),
+            key_of(&[("a", "12")]),
+            key_of(&[("a\" = \"1", "2")]),
         ];
         for (index, key) in keys.iter().enumerate() {
-            assert_eq!(key.len(), 64);
             assert!(!keys[..index].contains(key), "{index}");
         }
+    }
+
+    #[test]
+    fn a_key_is_toml_of_short_values_and_hashes() {
+        let long = "x".repeat(65);
+        let key = key_of(&[("node", b"20.1.0".as_slice()), ("of \"x\"", &[0xff]), ("long", long.as_bytes())]);
+        // The hashes are those that sha256sum prints.
+        assert_eq!(
+            key,
+            "node = \"20.1.0\"\n\
+             \"of \\\"x\\\"\" = \"sha256:a8100ae6aa1940d0b663bb31cd466142ebbdbd5187131b92d93818987832eb89\"\n\
+             long = \"sha256:9537c5fdf120482f7d58d25e9ed583f52c02b4e304ea814db1633ad565aed7e9\"\n"
+        );
+        let read: toml::Table = toml::from_str(&key).unwrap();
+        assert_eq!(read["node"].as_str(), Some("20.1.0"));
+        assert!(toml::from_str::<toml::Table>(&key_of(&[("a", "\u{7f}\u{1}\t\\/")])).is_ok());
     }
 
     #[test]

@@ -23,7 +23,7 @@
 //!         let source = context.app.join("greeting.txt");
 //!         let layer = context
 //!             .layer("greeting", LayerTypes::LAUNCH | LayerTypes::CACHE)
-//!             .key(&[files::hash_tree(&source)?])
+//!             .key(&[("source", files::hash_tree(&source)?)])
 //!             .fill(|directory| {
 //!                 files::copy_tree(&source, directory.join("greeting.txt"))?;
 //!                 Ok(())

@@ -31,7 +31,7 @@ impl Buildpack for OneLayer {
         let key = fs::read(context.app.join("key"))?;
         let layer = context
             .layer("one", types)
-            .key(&[key])
+            .key(&[("key", key)])
             .fill(|directory| Ok(fs::write(directory.join("file"), "contents")?))?;
         Ok(Built::new().layer(layer))
     }
@@ -91,11 +91,11 @@ fn names_that_the_host_refuses_are_refused() {
     let project = Project::new().unwrap();
     for name in ["../x", "a/b", "", ".", "..", "launch", "/x", "x/"] {
         let context = project.build_context();
-        let opened = context.layer(name, LayerTypes::LAUNCH).key(&["1"]).fill(|_| Ok(()));
+        let opened = context.layer(name, LayerTypes::LAUNCH).key(&[("format", "1")]).fill(|_| Ok(()));
         assert!(opened.is_err(), "{name:?}");
     }
     let context = project.build_context();
-    let open = || context.layer("twice", LayerTypes::LAUNCH).key(&["1"]).fill(|_| Ok(()));
+    let open = || context.layer("twice", LayerTypes::LAUNCH).key(&[("format", "1")]).fill(|_| Ok(()));
     let _ = open().unwrap();
     assert!(open().unwrap_err().message.contains("opened twice"));
 }

@@ -354,6 +354,8 @@ pub struct Builder {
     pub order: Order,
     /// Image extensions that are tried in front of every group (ORD-09).
     pub extensions: Order,
+    /// The directory of what its operator sets for all builds, if it has one.
+    pub build_config: Option<PathBuf>,
 }
 
 impl Builder {
@@ -363,6 +365,7 @@ impl Builder {
     /// ```text
     /// order.toml
     /// buildpacks/<id, / as _>/<version>/buildpack.toml …
+    /// build-config/env/<variable>        what the operator sets, if anything
     /// ```
     ///
     /// # Errors
@@ -395,7 +398,8 @@ impl Builder {
                 catalog.add(buildpack)?;
             }
         }
-        Ok(Self { catalog, order, extensions })
+        let build_config = Some(directory.join("build-config")).filter(|path| path.is_dir());
+        Ok(Self { catalog, order, extensions, build_config })
     }
 }
 

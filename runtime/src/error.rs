@@ -4,12 +4,14 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::cancel::Cancelled;
+use crate::executor::process::variables::VariablesError;
 use crate::fault::{Diagnose, Fault};
 use crate::phase::build::BuildError;
 use crate::phase::detect::DetectError;
 use crate::phase::export::ExportError;
 use crate::source::SourceError;
 use crate::store::StoreError;
+use crate::workspace::BindingsError;
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +25,12 @@ pub enum Error {
     /// The directories of the build.
     #[error("cannot prepare the build")]
     Prepare(#[source] io::Error),
+    /// What the builder's operator sets.
+    #[error("cannot use the builder's `build-config`")]
+    Operator(#[from] VariablesError),
+    /// The service bindings.
+    #[error(transparent)]
+    Bindings(#[from] BindingsError),
     /// A worker process cannot be started or confined as the policy wants.
     #[error("cannot start a worker process: {0}")]
     Worker(String),
@@ -51,7 +59,12 @@ impl Error {
             Self::Detect(error) => Some(error),
             Self::Build(error) => Some(error),
             Self::Export(error) => Some(error),
-            Self::Prepare(_) | Self::Worker(_) | Self::Sboms { .. } | Self::Cancelled(_) => None,
+            Self::Prepare(_)
+            | Self::Operator(_)
+            | Self::Bindings(_)
+            | Self::Worker(_)
+            | Self::Sboms { .. }
+            | Self::Cancelled(_) => None,
         }
     }
 }
@@ -62,6 +75,8 @@ impl Diagnose for Error {
             (Some(error), _) => error.id(),
             (None, Self::Cancelled(_)) => "build.cancelled",
             (None, Self::Worker(_)) => "worker.unavailable",
+            (None, Self::Operator(_)) => "input.builder",
+            (None, Self::Bindings(_)) => "input.bindings",
             (None, _) => "host.io",
         }
     }
@@ -69,7 +84,7 @@ impl Diagnose for Error {
     fn fault(&self) -> Fault {
         match (self.inner(), self) {
             (Some(error), _) => error.fault(),
-            (None, Self::Cancelled(_)) => Fault::Caller,
+            (None, Self::Cancelled(_) | Self::Operator(_) | Self::Bindings(_)) => Fault::Caller,
             (None, _) => Fault::Environment,
         }
     }

@@ -70,8 +70,10 @@ pub enum LayerFate {
 pub enum LayerReason {
     /// What the buildpack says the contents depend on is the same.
     SameKey { key: String },
-    /// It is another.
+    /// It is another, and the buildpack does not say it input by input.
     KeyChanged { old: String, new: String },
+    /// Some of it is another.
+    InputsChanged { changed: Vec<ChangedInput> },
     /// The layer is for something else than it was.
     TypesChanged { old: LayerTypes, new: LayerTypes },
     /// The last build left none, or none that is sound.
@@ -86,6 +88,16 @@ pub enum LayerReason {
     EnvironmentChanged,
     /// The buildpack did not ask for it.
     NoLongerMade,
+}
+
+/// One of the things that a layer's contents depend on, and is another now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ChangedInput {
+    pub name: String,
+    /// `None` when the last build had no such input.
+    pub old: Option<String>,
+    /// `None` when this build has none.
+    pub new: Option<String>,
 }
 
 /// Something that happened.

@@ -15,6 +15,8 @@ use crate::fault::{Diagnose, Fault};
 pub enum Grant {
     /// Write to the app directory in `build`.
     AppWrite,
+    /// See the service bindings of the platform.
+    Bindings,
     /// See the real time instead of a constant.
     Clock,
     /// Get real random numbers instead of a constant sequence.
@@ -28,6 +30,7 @@ impl std::fmt::Display for Grant {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::AppWrite => formatter.write_str("app-write"),
+            Self::Bindings => formatter.write_str("bindings"),
             Self::Clock => formatter.write_str("clock"),
             Self::Random => formatter.write_str("random"),
             Self::Source(name) => write!(formatter, "source={name}"),
@@ -49,7 +52,7 @@ impl Grants {
                 let has = |name: &str| self.0.contains(&Grant::Source(name.to_owned()));
                 has(name) || has(ANY_SOURCE) || name.split_once(':').is_some_and(|(whole, _)| has(whole))
             }
-            Grant::AppWrite | Grant::Clock | Grant::Random => self.0.contains(grant),
+            Grant::AppWrite | Grant::Bindings | Grant::Clock | Grant::Random => self.0.contains(grant),
         }
     }
 }
@@ -86,7 +89,7 @@ impl From<Grants> for AskedGrants {
 /// Text that names no grant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{value}` is not a grant: known are `app-write`, `clock`, `random`, `source=NAME` and `source=*` for all of them"
+    "`{value}` is not a grant: known are `app-write`, `bindings`, `clock`, `random`, `source=NAME` and `source=*` for all of them"
 )]
 pub struct UnknownGrant {
     /// The text, with control characters escaped.
@@ -100,6 +103,7 @@ impl std::str::FromStr for Grant {
     fn from_str(text: &str) -> Result<Self, UnknownGrant> {
         match text {
             "app-write" => Ok(Self::AppWrite),
+            "bindings" => Ok(Self::Bindings),
             "clock" => Ok(Self::Clock),
             "random" => Ok(Self::Random),
             _ => match text.strip_prefix("source=") {
@@ -184,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_grant_reads_what_it_displays() {
-        for text in ["app-write", "clock", "random", "source=npm", "source=npm:@acme"] {
+        for text in ["app-write", "bindings", "clock", "random", "source=npm", "source=npm:@acme"] {
             assert_eq!(text.parse::<Grant>().unwrap().to_string(), text);
         }
         for text in

@@ -65,6 +65,8 @@ pub struct AppRequest<'a> {
     pub exec_env: &'a ExecEnv,
     /// Variables of the user; the names are file names.
     pub user_env: &'a BTreeMap<String, String>,
+    /// A directory of service bindings, for the buildpacks that are granted them.
+    pub bindings: Option<&'a Path>,
     pub worker: &'a WorkerCommand,
     /// Leave the directories that buildpacks saw where they are.
     pub keep_work_dir: bool,
@@ -100,13 +102,16 @@ pub struct BuildRequest<'a> {
     pub previous: PreviousImage<'a>,
 }
 
-/// Finds out who would take part, and runs no `build`.
+/// Finds out who would take part, and runs no `build`. A worker takes a moment to
+/// start: one that was `spawned` before is there when it is needed.
 ///
 /// # Errors
 /// [`Error`].
-pub fn detect<'a>(request: &AppRequest<'a>, events: &mut dyn EventSink) -> Result<Detected<'a>, Error> {
-    // It takes a moment to start; an error is met again, and told, when it is needed.
-    let spawned = SpawnedWorker::new(request.worker).ok();
+pub fn detect<'a>(
+    request: &AppRequest<'a>,
+    spawned: Option<SpawnedWorker>,
+    events: &mut dyn EventSink,
+) -> Result<Detected<'a>, Error> {
     let mut site = Site::prepare(request, events)?;
     let code = Code(request.store);
     let mut executor = WorkerExecutor::new(site.settings(request, None), &code).with_spawned(spawned);
@@ -291,7 +296,13 @@ impl Site {
         } else {
             Tree { lower: Some(source.root.clone()), upper: None, hidden: source.hidden.clone() }
         };
-        let workspace = Workspace::new(work.path(), app, request.user_env).map_err(Error::Prepare)?;
+        let mut workspace = Workspace::new(work.path(), app, request.user_env).map_err(Error::Prepare)?;
+        if let Some(build_config) = &request.builder.build_config {
+            workspace.set_operator(build_config)?;
+        }
+        if let Some(bindings) = request.bindings {
+            workspace.add_bindings(bindings)?;
+        }
         Ok(Self { source, workspace, work, worker_user })
     }
 
@@ -302,6 +313,7 @@ impl Site {
             policy: request.policy,
             limits: &request.policy.limits,
             target: request.target,
+            stack: None,
             exec_env: request.exec_env,
             user_env: request.user_env,
         }

@@ -189,18 +189,16 @@ fn mismatches<'a>(participants: &[Participant<'a>]) -> (Vec<Mismatch<'a>>, Vec<M
 }
 
 /// The plan of participants that fit together: sorted by name (PLAN-13), the
-/// rest in group order (PLAN-14).
+/// rest in group order (PLAN-14). Who provides a name twice is listed twice, as
+/// by the reference lifecycle.
 fn entries(participants: &[Participant<'_>]) -> Vec<BuildPlanEntry> {
     let mut entries: BTreeMap<&str, BuildPlanEntry> = BTreeMap::new();
     for participant in participants {
-        let mut named = BTreeSet::new();
         for name in &participant.contribution.provides {
-            if named.insert(name) {
-                entry(&mut entries, name).providers.push(Provider {
-                    buildpack: participant.buildpack.clone(),
-                    extension: participant.extension,
-                });
-            }
+            entry(&mut entries, name).providers.push(Provider {
+                buildpack: participant.buildpack.clone(),
+                extension: participant.extension,
+            });
         }
         for requirement in &participant.contribution.requires {
             entry(&mut entries, &requirement.name).requires.push(requirement.clone());
@@ -334,7 +332,7 @@ mod tests {
                 "A,B,C: x=A,B<2",
             ),
             ("PLAN-13 sorted by name", vec![("A", "+z +a"), ("B", "-z -a")], "A,B: a=A<1 z=A<1"),
-            ("PLAN-14 one member, twice the same name", vec![("A", "+x +x -x -x")], "A: x=A<2"),
+            ("PLAN-14 one member, twice the same name", vec![("A", "+x +x -x -x")], "A: x=A,A<2"),
         ] {
             assert_eq!(shown(&members), expected, "{why}: {members:?}");
         }

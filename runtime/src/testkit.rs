@@ -296,7 +296,6 @@ impl TestKit {
             return Err(TestKitError::Engine("not a component".to_owned()));
         };
         let grants = self.buildpack.descriptor.grants.all();
-        let app_write = building && grants.allows(&crate::grant::Grant::AppWrite);
         let exec_env = ExecEnv::default();
         let mut environment =
             workspace.environment(&self.buildpack, &self.target, &exec_env, &workspace.before_layers());
@@ -310,7 +309,7 @@ impl TestKit {
                 path: path.clone(),
                 directories: workspace.guest_directories(&self.buildpack),
             }),
-            mounts: workspace.mounts(&self.buildpack, app_write)?,
+            mounts: workspace.mounts(&self.buildpack, &grants, building)?,
             environment,
             target: self.target.clone(),
             exec_env,

@@ -32,6 +32,21 @@ impl fmt::Display for TomlError {
     }
 }
 
+/// The text of a table that may be missing: empty without one, a line break for one
+/// that is there and empty. The reference lifecycle writes the two differently.
+pub(crate) fn text_of(table: Option<&toml::Table>) -> String {
+    match table {
+        None => String::new(),
+        Some(table) if table.is_empty() => "\n".to_owned(),
+        Some(table) => table.to_string(),
+    }
+}
+
+/// The table that [`text_of`] wrote, or any other valid text; one that is not is as good as none.
+pub(crate) fn table_of(text: &str) -> Option<toml::Table> {
+    if text.is_empty() { None } else { toml::from_str(text).ok() }
+}
+
 impl TomlError {
     /// An error at a byte of `text`.
     pub(crate) fn at(text: &str, offset: usize, message: impl Into<String>) -> Self {

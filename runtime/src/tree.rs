@@ -356,6 +356,12 @@ impl Seek for &TreeFile {
 }
 
 impl Listing {
+    /// When an entry was changed last, in seconds and nanoseconds since 1970.
+    #[must_use]
+    pub fn last_change(&self) -> Option<(i64, u64)> {
+        self.entries.iter().map(|entry| entry.stamp.changed).max()
+    }
+
     /// Equal for two listings of the same tree between which nothing was changed.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {

@@ -250,6 +250,10 @@ fn empty(root: OwnedFd, first_failure: &mut Option<Errno>) {
             }
             continue;
         };
+        // Most directories that are left behind are empty.
+        if rustix::fs::unlinkat(&level.directory, &name, AtFlags::REMOVEDIR).is_ok() {
+            continue;
+        }
         let opened = open_for_removal(level.directory.as_fd(), OsStr::from_bytes(name.as_bytes()));
         let opened = match opened {
             Ok(opened) => opened,

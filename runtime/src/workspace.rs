@@ -7,6 +7,7 @@
 //! <work>/layers/<id>/<layer>/   layers made in this build
 //! <work>/changes/<id>/<layer>/  what `update` wrote over a restored layer
 //! <work>/platform/env/<NAME>
+//! <work>/bindings/<binding>/<key>   for those that were granted them
 //! <work>/tmp/<n>/    one per call
 //! ```
 //!
@@ -16,6 +17,7 @@
 //! layers directories of executables are the ones they were given, and only `tmp`
 //! and what components make is below `<work>`.
 
+mod bindings;
 mod environment;
 mod extensions;
 
@@ -26,13 +28,18 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
+pub use self::bindings::BindingsError;
 pub use self::environment::{Carried, Surroundings};
 
 use crate::catalog::{Buildpack, BuildpackKind};
 use crate::cnb::id::{BuildpackId, BuildpackRef, LayerName};
 use crate::executor::{ComponentFile, Executables, GuestDirectories, Mount, Program};
+use crate::grant::{Grant, Grants};
 use crate::tree::Tree;
 use crate::walk;
+
+/// The directory of service bindings in that of the platform.
+const BINDINGS: &str = "bindings";
 
 /// Where a build's directories are, as buildpacks, and later the image, see them.
 ///
@@ -88,6 +95,8 @@ pub struct Workspace {
     surroundings: Surroundings,
     /// Whether `places` are the directories themselves.
     in_place: bool,
+    /// Service bindings, where they are not a part of the platform directory.
+    bindings: Option<PathBuf>,
     calls: u32,
 }
 
@@ -112,6 +121,7 @@ impl Workspace {
             app,
             surroundings: Surroundings { user, ..Surroundings::default() },
             in_place: false,
+            bindings: None,
             calls: 0,
         })
     }
@@ -126,7 +136,26 @@ impl Workspace {
             walk::create_readable(&root.join(directory))?;
         }
         let app = Tree { upper: Some(PathBuf::from(&places.app)), ..Tree::default() };
-        Ok(Self { places, root: root.to_owned(), app, surroundings, in_place: true, calls: 0 })
+        Ok(Self {
+            places,
+            root: root.to_owned(),
+            app,
+            surroundings,
+            in_place: true,
+            bindings: None,
+            calls: 0,
+        })
+    }
+
+    /// Takes the service bindings in the directory `from`, for the buildpacks that are granted them.
+    ///
+    /// # Errors
+    /// [`BindingsError`].
+    pub fn add_bindings(&mut self, from: &Path) -> Result<(), BindingsError> {
+        let copy = self.root.join(BINDINGS);
+        bindings::copy(from, &copy)?;
+        self.bindings = Some(copy);
+        Ok(())
     }
 
     /// Whether the directories that buildpacks see are those of the platform itself.
@@ -186,12 +215,19 @@ impl Workspace {
         }
     }
 
-    /// What every call of `buildpack` sees: the app, its own files, the
-    /// platform directory and an empty `/tmp`.
+    /// What a call of `buildpack` sees: the app, its own files, the platform directory
+    /// and an empty `/tmp`. The app can be written when `building`, if that is granted.
     ///
     /// # Errors
     /// When a directory cannot be made.
-    pub fn mounts(&mut self, buildpack: &Buildpack, app_write: bool) -> io::Result<Vec<Mount>> {
+    pub fn mounts(
+        &mut self,
+        buildpack: &Buildpack,
+        grants: &Grants,
+        building: bool,
+    ) -> io::Result<Vec<Mount>> {
+        let app_write = building && grants.allows(&Grant::AppWrite);
+        let sees_bindings = grants.allows(&Grant::Bindings);
         self.calls += 1;
         let scratch = self.root.join("tmp").join(self.calls.to_string());
         walk::create_readable(&scratch)?;
@@ -207,10 +243,16 @@ impl Workspace {
         };
         let platform =
             if self.in_place { PathBuf::from(&self.places.platform) } else { self.root.join("platform") };
-        Ok(vec![
+        let mut platform = read_only(self.places.platform.clone(), &platform);
+        if !sees_bindings {
+            platform.hidden.push(BINDINGS.to_owned());
+        }
+        let bindings = self.bindings.as_deref().filter(|_| sees_bindings);
+        let bindings = bindings.map(|path| read_only(format!("{}/{BINDINGS}", self.places.platform), path));
+        let mut mounts = vec![
             self.app_mount(app_write),
             read_only(self.places.buildpack(&buildpack.reference), &buildpack.directory),
-            read_only(self.places.platform.clone(), &platform),
+            platform,
             Mount {
                 guest_path: "/tmp".to_owned(),
                 lower: None,
@@ -218,7 +260,9 @@ impl Workspace {
                 writable: true,
                 hidden: Vec::new(),
             },
-        ])
+        ];
+        mounts.extend(bindings);
+        Ok(mounts)
     }
 
     fn app_mount(&self, writable: bool) -> Mount {

@@ -22,7 +22,7 @@ pub(crate) fn skip(reason: &str) {
 }
 
 /// Whether all these programs are installed; if not, says so.
-pub(super) fn have(programs: &[&str]) -> bool {
+pub(crate) fn have(programs: &[&str]) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = |name: &&&str| std::env::split_paths(&path).any(|directory| directory.join(name).is_file());
     let missing: Vec<_> = programs.iter().filter(|name| !found(name)).collect();

@@ -226,12 +226,23 @@ impl Platform {
 
     /// Runs a program as a user who is not root.
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Ended {
+        self.run_below(&[], program, arguments)
+    }
+
+    /// The same, as the child of another program.
+    pub(crate) fn run_below(&self, parent: &[&str], program: &str, arguments: &[&str]) -> Ended {
         if is_root() {
             for name in ["app", "layers", "cache", "layout"] {
                 give(&self.path(name));
             }
         }
         let mut command = self.command(program, arguments);
+        if let [parent, rest @ ..] = parent {
+            let child = command;
+            command = Command::new(parent);
+            command.args(rest).arg(child.get_program()).args(child.get_args());
+            command.env_clear().envs(&self.variables).current_dir(self.root.path());
+        }
         if is_root() {
             command.uid(USER).gid(USER);
         }

@@ -10,3 +10,4 @@ mod fixture;
 mod foreign;
 mod reference;
 mod start;
+mod untouched;

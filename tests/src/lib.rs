@@ -113,6 +113,7 @@ pub fn build(
             target: &amd64(),
             exec_env: &ExecEnv::default(),
             user_env: &job.env,
+            bindings: None,
             worker: &WorkerCommand { program: job.worker.clone(), arguments: job.worker_arguments.clone() },
             keep_work_dir: false,
             cancel: surroundings.cancel,
@@ -174,5 +175,5 @@ fn builder(store: &Store, directories: &[impl AsRef<Path>]) -> Builder {
         catalog.add(buildpack).expect("each once");
     }
     let order = Order { groups: vec![OrderGroup { members }] };
-    Builder { catalog, order, extensions: Order::default() }
+    Builder { catalog, order, extensions: Order::default(), build_config: None }
 }

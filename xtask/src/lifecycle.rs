@@ -51,11 +51,7 @@ struct Contents {
 /// Builds the program and packs it.
 pub(crate) fn run() -> Result<()> {
     embed::run()?;
-    setup::for_builds()?;
-    let architecture = ARCHITECTURES
-        .iter()
-        .find(|architecture| architecture.is_native())
-        .ok_or("there is no lifecycle for this machine's architecture")?;
+    let architecture = native()?;
     let program = build(architecture)?;
     let launcher = workspace::target().join(format!("embed/launcher/linux-{}", architecture.oci));
     for file in [&program, &launcher] {
@@ -127,8 +123,19 @@ fn needs_loader(file: &[u8]) -> Option<bool> {
     Some(false)
 }
 
-/// The static program.
+/// The static program for this machine, made of what was embedded.
+pub(crate) fn program() -> Result<PathBuf> {
+    build(native()?)
+}
+
+fn native() -> Result<&'static Architecture> {
+    let mut architectures = ARCHITECTURES.iter();
+    let native = architectures.find(|architecture| architecture.is_native());
+    native.ok_or_else(|| "there is no lifecycle for this machine's architecture".to_owned())
+}
+
 fn build(architecture: &Architecture) -> Result<PathBuf> {
+    setup::for_builds()?;
     step(&format!("building wapack for {}", architecture.target));
     run_command(static_build(architecture, "release").args(["--package", "wapack"]))?;
     Ok(workspace::target().join(architecture.target).join("release/wapack"))

@@ -36,7 +36,7 @@ cargo xtask COMMAND [ARGUMENTS]
   embed      build the buildpacks, web server and launcher that become part of `wapack`
   lifecycle  build the static `wapack`, and pack it as the lifecycle of a builder, in `target/lifecycle`
   guests     build the test guests of `tests/guests` as components
-  bench      run the benchmarks; `bench node`, `bench detect` and `bench launcher` only one of them, other arguments go to `cargo bench`
+  bench      run the benchmarks; `bench node`, `bench detect`, `bench launcher` and `bench lifecycle` only one of them, other arguments go to `cargo bench`
   base       make a small Debian to build upon, in `target/base`
   bless      rewrite the snapshots and golden files that tests compare with
   conformance  write `docs/conformance.md` from the names of the tests; `--check` says whether it is stale

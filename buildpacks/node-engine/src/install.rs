@@ -42,7 +42,7 @@ pub fn install(context: &BuildContext, release: &Release, directory: &Path) -> R
     let arch = node_arch(&context.target.arch)
         .ok_or_else(|| Error::app(format!("there is no Node.js for `linux/{}`", context.target.arch)))?;
     // Opened and not returned: what else an archive holds goes with it.
-    let scratch = context.layer("unpacked", LayerTypes::default()).key(&[""]).fill(|_| Ok(()))?;
+    let scratch = context.layer("unpacked", LayerTypes::default()).key::<&str>(&[]).fill(|_| Ok(()))?;
     let unpacked = scratch.path().join(NODE_DIRECTORY);
 
     let archive = match from_nodejs(context, release, arch, scratch.path(), &unpacked)? {

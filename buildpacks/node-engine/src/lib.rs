@@ -141,7 +141,7 @@ fn node_layer(
     let layer = context
         .layer(NODE, LayerTypes::LAUNCH | LayerTypes::BUILD | LayerTypes::CACHE)
         // The number counts changes of what is taken from the archive.
-        .key(&[version.as_str(), arch, "1"])
+        .key(&[("version", version.as_str()), ("architecture", arch), ("format", "1")])
         .fill(|directory| {
             let installed = install::install(context, choice.release, directory)?;
             println!("installed from the source `{}`", installed.source);

@@ -95,22 +95,26 @@ impl Plan {
     ///
     /// # Errors
     /// When an archive of the app cannot be read.
-    pub fn key(&self, root: &Path) -> Result<Vec<String>, Error> {
-        let mut key = vec![FORMAT.to_owned(), root.display().to_string()];
+    pub fn inputs(&self, root: &Path) -> Result<Vec<(&'static str, String)>, Error> {
+        let mut archives = String::new();
         for package in &self.packages {
-            key.push(format!("{package:?}"));
             if let Origin::File { path } = &package.origin {
                 let archive = root.join(path);
                 if !archive.is_file() {
                     return Err(Error::app(format!("`{path}` is not there, which is `{}`", package.title))
                         .hint("it has to be part of what is built: look into `.dockerignore` and `project.toml`"));
                 }
-                key.push(files::hash_tree(archive)?);
+                archives += &files::hash_tree(archive)?;
             }
         }
-        key.push(format!("{:?}", (&self.links, &self.bins, &self.directories)));
-        key.extend(self.hidden.clone());
-        Ok(key)
+        Ok(vec![
+            ("format", FORMAT.to_owned()),
+            ("directory", root.display().to_string()),
+            ("packages", format!("{:?}", self.packages)),
+            ("archives of the app", archives),
+            ("links and commands", format!("{:?}", (&self.links, &self.bins, &self.directories))),
+            ("hidden lock", self.hidden.clone().unwrap_or_default()),
+        ])
     }
 
     /// Where in the layer everything stands.

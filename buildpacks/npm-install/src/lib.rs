@@ -169,7 +169,7 @@ fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), 
         materials.len(),
         if with_dev { ", with those for development" } else { "" }
     ));
-    let layer = context.layer(LAYER, LayerTypes::LAUNCH | LayerTypes::CACHE).key(&plan.key(&root)?).fill(
+    let layer = context.layer(LAYER, LayerTypes::LAUNCH | LayerTypes::CACHE).key(&plan.inputs(&root)?).fill(
         |directory| {
             let below = directory.join(&project.root);
             fs::create_dir_all(&below)?;
@@ -234,7 +234,7 @@ fn warn_scripts(materials: &[&Node<'_>]) {
 fn empty(context: &BuildContext) -> Result<(Layer, Built), Error> {
     let layer = context
         .layer(LAYER, LayerTypes::LAUNCH | LayerTypes::CACHE)
-        .key(&[install::FORMAT, "nothing"])
+        .key(&[("format", install::FORMAT), ("packages", "none")])
         .fill(|_| Ok(()))?;
     Ok((layer, Built::new()))
 }

@@ -53,7 +53,7 @@ impl Buildpack for StaticSite {
         }
         let layer = context
             .layer("server", LayerTypes::LAUNCH | LayerTypes::CACHE)
-            .key(&[&files::hash_tree(&program)?, arch])
+            .key(&[("program", &files::hash_tree(&program)?), ("architecture", arch)])
             .fill(|directory| {
                 fs::create_dir(directory.join("bin"))?;
                 let copy = directory.join("bin/static-web-server");

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use wapack_runtime::cancel::Cancel;
 use wapack_runtime::error::Error;
 use wapack_runtime::event::Verdict;
+use wapack_runtime::executor::worker::SpawnedWorker;
 use wapack_runtime::lifecycle;
 use wapack_runtime::phase::detect::{DetectError, Detected, FailedGroup, TriedMember};
 use wapack_runtime::text::harmless_lines;
@@ -20,9 +21,11 @@ use crate::output::Output;
 pub(crate) fn run(arguments: &DetectArguments, cancel: &Cancel, output: &mut Output) -> Result<u8, Failure> {
     let target =
         arguments.app.target.as_deref().map(app::target).transpose()?.unwrap_or_else(app::host_target);
+    // It starts while buildpacks are read; an error is met again, and told, when it is needed.
+    let spawned = SpawnedWorker::new(&app::worker()?).ok();
     let app = App::prepare(&arguments.app, &[], false, output)?;
     let request = app.request(&target, cancel);
-    let result = lifecycle::detect(&request, output);
+    let result = lifecycle::detect(&request, spawned, output);
     if arguments.explain {
         let explanation = match &result {
             Ok(detected) => Some(Explanation::of_success(detected)),

@@ -124,13 +124,15 @@ pub(super) fn speech(settings: &Settings) -> Result<Speech, UsageError> {
 pub(super) fn resolve(settings: &Settings, surroundings: &Surroundings) -> Result<Task, UsageError> {
     let mut warnings = unread_flags(&settings.arguments);
     let names = names(settings)?;
+    let stack = surroundings.variable("CNB_STACK_ID");
     let epoch = surroundings.variable("SOURCE_DATE_EPOCH");
     let reader = Reader {
         settings,
         names: &names,
         own: surroundings.user,
-        exec_env: exec_env(settings, surroundings)?,
+        exec_env: exec_env(surroundings)?,
         scratch: surroundings.scratch(),
+        stack: stack.map(|stack| stack.to_string_lossy().into_owned()),
         source_date_epoch: epoch.map(|epoch| epoch.to_string_lossy().into_owned()),
     };
     let inputs = reader.inputs()?;
@@ -219,14 +221,15 @@ fn images(
     Ok(ImagePlace::Registry { insecure: settings.texts("insecure-registry")? })
 }
 
-/// `CNB_EXEC_ENV`, from Platform API 0.15 on.
-fn exec_env(settings: &Settings, surroundings: &Surroundings) -> Result<ExecEnv, UsageError> {
+/// `CNB_EXEC_ENV`. Buildpacks of API 0.12 are told whatever the Platform API is, as by the
+/// reference lifecycle; all else looks at it from Platform API 0.15 on.
+fn exec_env(surroundings: &Surroundings) -> Result<ExecEnv, UsageError> {
     match surroundings.variable("CNB_EXEC_ENV") {
-        Some(value) if settings.api.at_least(15) => {
+        Some(value) => {
             let value = value.to_string_lossy();
             value.parse().map_err(|_| UsageError::ExecEnv { value: value.into_owned() })
         }
-        _ => Ok(ExecEnv::default()),
+        None => Ok(ExecEnv::default()),
     }
 }
 
@@ -279,6 +282,8 @@ struct Reader<'a> {
     /// The ids of this process.
     own: (u32, u32),
     exec_env: ExecEnv,
+    /// `CNB_STACK_ID`, of the build image.
+    stack: Option<String>,
     /// `SOURCE_DATE_EPOCH` as it is set.
     source_date_epoch: Option<String>,
     /// For what is only needed while a program runs.
@@ -334,6 +339,7 @@ impl Reader<'_> {
             tags: tags.to_vec(),
             previous_image: self.settings.text("previous-image")?,
             run_image: self.settings.text("run-image")?,
+            stack: self.stack.clone(),
             run: self.run()?,
             layers: self.path("layers")?,
             analyzed: self.path("analyzed")?,

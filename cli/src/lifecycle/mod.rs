@@ -101,6 +101,7 @@ fn prepare(call: &Call, surroundings: &Surroundings, speech: &mut Speech) -> Res
         match call.arguments.first().and_then(|word| word.to_str()) {
             Some("-version" | "--version") => return Ok(version()),
             Some("-descriptor" | "--descriptor") => return Ok(Prepared::Say(descriptor::toml())),
+            Some("-h" | "-help" | "--help" | "help") => return Ok(Prepared::Say(usage::overview())),
             _ => {}
         }
     }

@@ -55,6 +55,20 @@ impl Program {
             Self::Rebaser => "rebase",
         }
     }
+
+    /// The same in a line.
+    pub(crate) fn purpose(self) -> &'static str {
+        match self {
+            Self::Analyzer => "find the images, and what the last build left in them",
+            Self::Detector => "find the group of buildpacks that builds the app, and its plan",
+            Self::Restorer => "put back layers of the last build",
+            Self::Extender => "apply what image extensions generated, as far as that needs no engine",
+            Self::Builder => "run the group's buildpacks",
+            Self::Exporter => "make the image, and the cache of the next build",
+            Self::Creator => "all of the above but `extender`",
+            Self::Rebaser => "put an app on another run image",
+        }
+    }
 }
 
 /// How the lifecycle was called, and with what.

@@ -45,6 +45,18 @@ fn code(api: &str, line: &str) -> Option<u8> {
     task_with(api, line, &[]).err()
 }
 
+#[test]
+fn help_on_all_programs_needs_no_platform_api() {
+    for line in ["lifecycle -h", "wapack lifecycle --help"] {
+        let Ok(Prepared::Say(text)) = call(line, &[]) else { panic!("`{line}` says nothing") };
+        for program in
+            ["analyzer", "detector", "restorer", "extender", "builder", "exporter", "creator", "rebaser"]
+        {
+            assert!(text.contains(&format!("\n  {program} ")), "{text}");
+        }
+    }
+}
+
 /// The table of flags in the specification: name, and the letters of the programs that
 /// have it in the newest Platform API; with `<0.N` or `>=0.N` where it is not in all.
 const SPECIFIED: &str = "
@@ -407,16 +419,21 @@ fn cre_03_and_04_the_creator_hands_its_flags_to_the_phases() {
 }
 
 #[test]
-fn execution_environments_are_there_from_platform_api_0_15_on() {
+fn env_29_the_execution_environment_is_the_platforms_or_production() {
     let exec_env = |api, value| match task_with(api, "builder", &[("CNB_EXEC_ENV", value)]) {
         Ok(Task { inputs: Inputs::Builder(inputs), .. }) => Ok(inputs.exec_env.as_str().to_owned()),
         Ok(_) => panic!(),
         Err(code) => Err(code),
     };
     assert_eq!(exec_env("0.15", "test"), Ok("test".to_owned()));
-    assert_eq!(exec_env("0.14", "test"), Ok("production".to_owned()));
+    // Buildpacks are told, as by the reference.
+    assert_eq!(exec_env("0.14", "test"), Ok("test".to_owned()));
     assert_eq!(exec_env("0.15", ""), Ok("production".to_owned()));
-    assert_eq!(exec_env("0.15", "a b"), Err(3));
+    for bad in ["a b", "a/b", "/"] {
+        assert_eq!(exec_env("0.15", bad), Err(3), "{bad}");
+    }
+    let unset = task_with("0.15", "builder", &[]).unwrap().inputs;
+    assert!(matches!(unset, Inputs::Builder(inputs) if inputs.exec_env.as_str() == "production"));
 }
 
 /// CAC-10

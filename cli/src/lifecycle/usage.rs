@@ -1,11 +1,32 @@
 //! Command lines, variables and privileges that a program cannot start with.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use wapack_runtime::oci::reference::InvalidReference;
 use wapack_runtime::programs::{GENERIC, INVALID, PLATFORM_API};
 
 use super::go_flags::FlagError;
+use super::program::Program;
+
+/// What is said of all programs together, without a Platform API.
+pub(super) fn overview() -> String {
+    let mut text = "\
+The phases of the lifecycle, as a platform runs them one after the other.
+
+Usage: wapack lifecycle PROGRAM [FLAGS], or the name of the program as that of a link to wapack
+
+Programs:"
+        .to_owned();
+    for program in Program::ALL {
+        let _ = write!(text, "\n  {:<9} {}", program.name(), program.purpose());
+    }
+    text.push_str(
+        "\n\nEach needs the version of the interface in CNB_PLATFORM_API, such as 0.15; with it, `PROGRAM -h` lists the flags.\n\
+         `wapack lifecycle -version` and `-descriptor` say what this lifecycle is.",
+    );
+    text
+}
 
 /// Flags that are not understood; Go's own code for it.
 const FLAGS: u8 = 2;
@@ -23,7 +44,7 @@ pub(crate) enum UsageError {
         "failed to set platform API: the deprecated version `{version}` is refused by `CNB_DEPRECATION_MODE=error`"
     )]
     Deprecated { version: String },
-    #[error("failed to parse arguments: there is no word that says which program to run")]
+    #[error("failed to parse arguments: there is no word that says which program to run; `-h` lists them")]
     NoProgram,
     #[error(
         "failed to recognize phase: `{word}`; there are detect, analyze, restore, build, export, rebase, create, extend"

@@ -7,12 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use crate::failure::Failure;
-use crate::layers::{self, BuildpackLayers};
+use crate::layers::{self, BuildpackLayers, Files};
 use crate::platform::ApiVersion;
 
 /// Variables and their values.
@@ -63,22 +62,29 @@ pub(crate) fn apply_layers(
             }
         }
         for layer in &buildpack.layers {
-            apply_directory(environment, &layer.join("env"), buildpack.api)?;
+            apply_directory(environment, &layer.join("env"), None, buildpack.api)?;
             let launch = layer.join("env.launch");
-            apply_directory(environment, &launch, buildpack.api)?;
-            if let Some(process_type) = process_type {
-                apply_directory(environment, &launch.join(process_type), buildpack.api)?;
+            let has_own = apply_directory(environment, &launch, process_type, buildpack.api)?;
+            if let Some(process_type) = process_type.filter(|_| has_own) {
+                apply_directory(environment, &launch.join(process_type), None, buildpack.api)?;
             }
         }
     }
     Ok(())
 }
 
-/// Applies the files of one `env` directory, in the order of their names.
-fn apply_directory(environment: &mut Environment, directory: &Path, api: ApiVersion) -> Result<(), Failure> {
+/// Applies the files of one `env` directory, in the order of their names; says whether
+/// there may be some for the process type alone.
+fn apply_directory(
+    environment: &mut Environment,
+    directory: &Path,
+    process_type: Option<&str>,
+    api: ApiVersion,
+) -> Result<bool, Failure> {
     let mut changes = BTreeMap::new();
-    for file in layers::files_without_dangling_links(directory)? {
-        let contents = fs::read(&file)
+    let Files { files, has_own } = layers::files_without_dangling_links(directory, process_type)?;
+    for file in files {
+        let contents = crate::directory::read(&file)
             .map_err(|error| Failure::launch(format!("cannot read `{}`: {error}", file.display())))?;
         if contents.contains(&0) {
             return Err(Failure::launch(format!(
@@ -91,7 +97,7 @@ fn apply_directory(environment: &mut Environment, directory: &Path, api: ApiVers
         }
     }
     apply_changes(environment, &changes, api);
-    Ok(())
+    Ok(has_own)
 }
 
 /// Applies changes given as file name and contents. The map is sorted, and so

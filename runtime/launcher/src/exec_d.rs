@@ -17,7 +17,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::layers::{self, BuildpackLayers};
+use crate::layers::{self, BuildpackLayers, Files};
 
 /// Where a program writes its variables.
 const OUTPUT_DESCRIPTOR: RawFd = 3;
@@ -30,16 +30,22 @@ pub(crate) fn run_all(
 ) -> Result<(), Failure> {
     for layer in buildpacks.iter().flat_map(|buildpack| &buildpack.layers) {
         let directory = layer.join("exec.d");
-        run_directory(environment, &directory)?;
-        if let Some(process_type) = process_type {
-            run_directory(environment, &directory.join(process_type))?;
+        let has_own = run_directory(environment, &directory, process_type)?;
+        if let Some(process_type) = process_type.filter(|_| has_own) {
+            run_directory(environment, &directory.join(process_type), None)?;
         }
     }
     Ok(())
 }
 
-fn run_directory(environment: &mut Environment, directory: &Path) -> Result<(), Failure> {
-    for program in layers::files(directory)? {
+/// Says whether there may be programs for the process type alone.
+fn run_directory(
+    environment: &mut Environment,
+    directory: &Path,
+    process_type: Option<&str>,
+) -> Result<bool, Failure> {
+    let Files { files, has_own } = layers::files_without_dangling_links(directory, process_type)?;
+    for program in files {
         let failed = |why: String| Failure::launch(format!("exec.d program `{}` {why}", program.display()));
         let (status, output) =
             run(&program, environment).map_err(|error| failed(format!("could not be run: {error}")))?;
@@ -50,7 +56,7 @@ fn run_directory(environment: &mut Environment, directory: &Path) -> Result<(), 
             .map_err(|problem| failed(format!("wrote to descriptor 3 what is not valid: {problem}")))?;
         environment.extend(variables);
     }
-    Ok(())
+    Ok(has_own)
 }
 
 /// Runs one program in the current directory; gives its end and what it wrote.

@@ -23,6 +23,7 @@
 //! one buildpack the layer with the greatest name comes first in `PATH` (see
 //! [`environment`]).
 
+mod directory;
 mod environment;
 mod exec_d;
 mod failure;
@@ -53,9 +54,6 @@ fn main() -> ExitCode {
 /// Everything in order, on one page. Does not return when it succeeds.
 fn launch(caller: OsString, user_arguments: Vec<OsString>) -> Result<std::convert::Infallible, Failure> {
     let platform = platform::Platform::from_environment()?;
-    // The C library gives the memory of a directory's stream back to the system at
-    // once; while one is open the others need not ask for it again.
-    let _kept = std::fs::read_dir(&platform.layers_directory);
     let metadata = metadata::read(&platform.layers_directory)?;
     let process = process::choose(&caller, user_arguments, &metadata, &platform)?;
     let layers = layers::find(&platform.layers_directory, &metadata.buildpacks)?;

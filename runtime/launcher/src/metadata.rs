@@ -31,7 +31,7 @@ pub(crate) struct Buildpack {
 #[expect(clippy::struct_field_names, reason = "`process type` is the spec's word, and `type` is taken")]
 pub(crate) struct Process {
     pub(crate) process_type: String,
-    /// Executable and fixed arguments; never empty.
+    /// Executable and fixed arguments.
     pub(crate) command: Vec<String>,
     pub(crate) args: Vec<String>,
     /// Started as it is, not by a shell.
@@ -96,9 +96,6 @@ fn process(table: &DeTable<'_>) -> Result<Process, Problem> {
         Some(DeValue::String(command)) => vec![command.to_string()],
         _ => strings(table, "command")?,
     };
-    if command.first().is_none_or(String::is_empty) {
-        return Err(Problem::Format(format!("process `{process_type}` has no command")));
-    }
     let direct = match value(table, "direct") {
         None => false,
         Some(DeValue::Boolean(direct)) => *direct,
@@ -224,7 +221,6 @@ mod tests {
             other => panic!("{text:?} gave {other:?}"),
         };
         assert_eq!(format("processes = 1"), "`processes` is not an array of tables");
-        assert_eq!(format("[[processes]]\ntype = \"web\""), "process `web` has no command");
         assert_eq!(
             format("[[processes]]\ntype = \"web\"\ncommand = [1]"),
             "`command` is not an array of strings"

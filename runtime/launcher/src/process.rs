@@ -81,20 +81,40 @@ fn of_image(
         .iter()
         .find(|buildpack| buildpack.id == process.buildpack_id)
         .map(|buildpack| buildpack.api);
+    let nobodys = || {
+        Failure::launch(format!(
+            "process `{}` is of the buildpack `{}`, which the image does not list",
+            process.process_type, process.buildpack_id
+        ))
+    };
+    // What becomes of the user's arguments depends on the buildpack.
+    if platform.api >= COMMAND_LISTS && process.command.len() == 1 && !user_arguments.is_empty() {
+        api.ok_or_else(nobodys)?;
+    }
     // Before buildpack API 0.9 a command was one string, so several elements settle it too.
     let overridable = platform.api >= COMMAND_LISTS
         && (process.command.len() > 1 || api.is_some_and(|api| api >= OVERRIDABLE_ARGUMENTS));
 
-    let mut words = process.command.iter().map(OsString::from);
-    let program = words.next().unwrap_or_default();
-    let mut arguments: Vec<OsString> = words.collect();
+    let (program, mut arguments): (OsString, Vec<OsString>) =
+        if platform.api < COMMAND_LISTS && !process.direct {
+            // For these platforms a command is one text, however it is written.
+            (process.command.join(" ").into(), Vec::new())
+        } else {
+            let mut words = process.command.iter().map(OsString::from);
+            (words.next().unwrap_or_default(), words.collect())
+        };
     if user_arguments.is_empty() || !overridable {
         arguments.extend(process.args.iter().map(OsString::from));
     }
     arguments.extend(user_arguments);
 
     let start = if process.direct {
+        if program.is_empty() {
+            return Err(Failure::launch(format!("process `{}` has no command", process.process_type)));
+        }
         Start::Direct { program, arguments }
+    } else if !arguments.is_empty() && !process.buildpack_id.is_empty() && api.is_none() {
+        return Err(nobodys());
     } else if arguments.is_empty() || api.is_some_and(|api| api < SHELL_WORDS) {
         Start::ShellScript { script: program, arguments }
     } else {
@@ -287,6 +307,21 @@ mod tests {
         assert_eq!(
             started("web", &[], &image(shell(&["a"]), ApiVersion::new(0, 3)), &platform()),
             Start::ShellScript { script: "echo $A".into(), arguments: words(&["a"]) }
+        );
+    }
+
+    #[test]
+    fn lau_09_before_platform_api_0_10_a_list_for_the_shell_is_one_text() {
+        let shell = metadata::Process {
+            command: vec!["serve".into(), "--fixed $A".into()],
+            args: vec![],
+            direct: false,
+            ..web()
+        };
+        let old = Platform { api: ApiVersion::new(0, 9), ..platform() };
+        assert_eq!(
+            started("web", &[], &image(shell, NOW), &old),
+            Start::ShellScript { script: "serve --fixed $A".into(), arguments: vec![] }
         );
     }
 

@@ -43,9 +43,9 @@ pub(crate) fn become_process(
         Start::ShellWords(_) | Start::ShellScript { .. } => {
             let bash = Path::new(shell::BASH);
             check_shell(bash)?;
-            let script = shell::script(process, layers, app_directory)?;
+            let (script, parameters) = shell::script(process, layers, app_directory)?;
             let mut command = Command::new(bash);
-            command.arg0("bash").arg("-c").arg(script).arg(caller);
+            command.arg0("bash").arg("-c").arg(script).arg(caller).args(parameters);
             execute(command, environment, bash)
         }
     }

@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
-use crate::layers::{self, BuildpackLayers};
+use crate::layers::{self, BuildpackLayers, Files};
 use crate::process::{Process, Start};
 
 /// The only shell that profile scripts may count on.
@@ -29,14 +29,16 @@ if [ "$(type -t -- "${_words[0]}")" = file ]; then exec -- "${_words[@]}"; fi
 "${_words[@]}"
 "#;
 
-/// The script of the first bash. Its `$0` is the launcher's own name.
-pub(crate) fn script(
-    process: &Process,
+/// The script of the first bash, and its parameters: the command, and what it is given. Its
+/// `$0` is the launcher's own name. Profile scripts see, and may change, all of them.
+pub(crate) fn script<'a>(
+    process: &'a Process,
     layers: &[BuildpackLayers],
     app_directory: &Path,
-) -> Result<OsString, Failure> {
+) -> Result<(OsString, Vec<&'a OsStr>), Failure> {
     let profiles = profiles(layers, process.process_type.as_deref(), app_directory)?;
-    Ok(script_of(&profiles, &process.working_directory, &process.start))
+    let script = script_of(&profiles, &process.working_directory, &process.start);
+    Ok((script, parameters_of(&process.start)))
 }
 
 /// Every profile script, in the order they are read.
@@ -48,9 +50,10 @@ fn profiles(
     let mut profiles = Vec::new();
     for layer in layers.iter().flat_map(|buildpack| &buildpack.layers) {
         let directory = layer.join("profile.d");
-        profiles.extend(layers::files(&directory)?);
-        if let Some(process_type) = process_type {
-            profiles.extend(layers::files(&directory.join(process_type))?);
+        let Files { files, has_own } = layers::files(&directory, process_type)?;
+        profiles.extend(files);
+        if let Some(process_type) = process_type.filter(|_| has_own) {
+            profiles.extend(layers::files(&directory.join(process_type), None)?.files);
         }
     }
     let of_app = app_directory.join(".profile");
@@ -70,18 +73,25 @@ fn script_of(profiles: &[PathBuf], working_directory: &Path, start: &Start) -> O
     script.extend_from_slice(b"cd -- ");
     quote(&mut script, working_directory.as_os_str());
     script.extend_from_slice(b" || exit 82\nexec /bin/bash -c ");
-    let (inner, parameters): (&OsStr, &[OsString]) = match start {
-        Start::ShellWords(words) => (OsStr::new(RUN_WORDS), words),
-        Start::ShellScript { script, arguments } => (script, arguments),
+    match start {
+        Start::ShellWords(_) => {
+            quote(&mut script, OsStr::new(RUN_WORDS));
+            script.extend_from_slice(b" bash \"$@\"");
+        }
+        Start::ShellScript { .. } => script.extend_from_slice(b"\"$1\" bash \"${@:2}\""),
         Start::Direct { .. } => unreachable!("a direct process never reaches the shell"),
-    };
-    quote(&mut script, inner);
-    script.extend_from_slice(b" bash");
-    for parameter in parameters {
-        script.push(b' ');
-        quote(&mut script, parameter);
     }
     OsString::from_vec(script)
+}
+
+fn parameters_of(start: &Start) -> Vec<&OsStr> {
+    match start {
+        Start::ShellWords(words) => words.iter().map(OsString::as_os_str).collect(),
+        Start::ShellScript { script, arguments } => {
+            std::iter::once(script).chain(arguments).map(OsString::as_os_str).collect()
+        }
+        Start::Direct { .. } => unreachable!("a direct process never reaches the shell"),
+    }
 }
 
 /// Adds `text` so that bash reads it back as it is.
@@ -106,10 +116,11 @@ mod tests {
         assert_eq!(
             script_of(&["/layers/b/it's/profile.d/a.sh".into()], Path::new("/workspace"), &start),
             OsString::from(
-                r"source '/layers/b/it'\''s/profile.d/a.sh'
+                r#"source '/layers/b/it'\''s/profile.d/a.sh'
 cd -- '/workspace' || exit 82
-exec /bin/bash -c 'echo '\''a'\'' b' bash 'x y'"
+exec /bin/bash -c "$1" bash "${@:2}""#
             )
         );
+        assert_eq!(parameters_of(&start), ["echo 'a' b", "x y"]);
     }
 }

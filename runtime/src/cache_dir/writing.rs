@@ -105,7 +105,8 @@ impl NewCache<'_> {
         let root = &self.cache.root;
         let mut file = self.create(CACHE_METADATA)?;
         let json = metadata.to_json().map_err(io::Error::from);
-        json.and_then(|json| file.write_all(json.as_bytes()))
+        // The line break is the reference's.
+        json.and_then(|json| file.write_all(format!("{json}\n").as_bytes()))
             .map_err(|error| self.cache.failed(CACHE_METADATA, error))?;
         match rustix::fs::renameat(root, COMMITTED, root, BACKUP) {
             Ok(()) | Err(Errno::NOENT) => {}

@@ -68,7 +68,7 @@ impl Installed<'_> {
                 }
             }
         }
-        Ok(Builder { catalog, order, extensions })
+        Ok(Builder { catalog, order, extensions, build_config: None })
     }
 
     /// Loads one buildpack. It has the name under which it is installed.

@@ -56,7 +56,7 @@ fn shown(composites: &[(&str, &str)], text: &str) -> Vec<String> {
 
 fn shown_with(catalog: &Catalog, text: &str, extensions: &str, exec_env: Option<&str>) -> Vec<String> {
     let extensions = if extensions.is_empty() { Order::default() } else { order(extensions) };
-    let builder = Builder { catalog: catalog.clone(), order: order(text), extensions };
+    let builder = Builder { catalog: catalog.clone(), order: order(text), extensions, build_config: None };
     let exec_env: Option<ExecEnv> = exec_env.map(|name| name.parse().unwrap());
     builder
         .groups(exec_env.as_ref())
@@ -168,7 +168,7 @@ fn bpt_05_an_order_restricts_members_to_execution_environments() {
     let catalog = catalog(&[("O", "A")], "A B");
     let mut order = order("O B");
     order.groups[0].members[0].exec_envs = vec!["test".parse().unwrap()];
-    let builder = Builder { catalog, order, extensions: Order::default() };
+    let builder = Builder { catalog, order, extensions: Order::default(), build_config: None };
     let members = |exec_env: &str| {
         let exec_env: ExecEnv = exec_env.parse().unwrap();
         builder.groups(Some(&exec_env)).next().unwrap().unwrap().len()
@@ -204,7 +204,12 @@ fn a_group_of_very_many_members_does_not_overflow_the_stack() {
     let text = "A ".repeat(300_000);
     assert_eq!(shown(&[], &text), ["A"]);
     // Dropped as a whole, without having been looked at.
-    let builder = Builder { catalog: Catalog::default(), order: order(&text), extensions: Order::default() };
+    let builder = Builder {
+        catalog: Catalog::default(),
+        order: order(&text),
+        extensions: Order::default(),
+        build_config: None,
+    };
     assert!(builder.groups(None).next().unwrap().is_err());
 }
 

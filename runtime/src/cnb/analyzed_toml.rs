@@ -1,9 +1,13 @@
 //! `analyzed.toml`: the previous image and the run image, as the analyzer found them.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::labels::{LifecycleMetadata, MetadataError, json_of_toml, toml_of_json};
+use super::labels::{
+    BuildpackLayers, LayerSha, LifecycleMetadata, MetadataError, RunImageRecord, StackRunImage,
+    fields_of_json, json_of_toml,
+};
+use super::reference_toml::Fields;
 use super::target::{Distro, Target};
 use crate::toml_text::{self, TomlError};
 
@@ -38,21 +42,21 @@ pub struct AnalyzedRunImage {
 }
 
 /// The target of a run image, as the file has it. Empty fields are not known.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 pub struct TargetRecord {
     /// `io.buildpacks.base.id`
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub id: String,
     #[serde(default)]
     pub os: String,
     #[serde(default)]
     pub arch: String,
-    #[serde(default, rename = "arch-variant", skip_serializing_if = "String::is_empty")]
+    #[serde(default, rename = "arch-variant")]
     pub arch_variant: String,
     /// The same in the specification's spelling (TGT-12).
-    #[serde(default, rename = "variant", skip_serializing_if = "String::is_empty")]
+    #[serde(default, rename = "variant")]
     variant: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub distro: Option<Distro>,
 }
 
@@ -83,44 +87,44 @@ impl From<&Target> for TargetRecord {
 }
 
 /// The file as the reference lifecycle writes it, and what else is read.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct AnalyzedFile {
-    #[serde(default, skip_serializing_if = "Option::is_none", alias = "previous-image")]
+    #[serde(default, alias = "previous-image")]
     image: Option<ImageRecord>,
-    #[serde(default, rename = "build-image", skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "build-image")]
     build_image: Option<BuildImageTable>,
     #[serde(default)]
     metadata: toml::Table,
-    #[serde(default, rename = "run-image", skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "run-image")]
     run_image: Option<RunImageTable>,
     /// The specification's sample has it here (CON-18).
-    #[serde(default, skip_serializing)]
+    #[serde(default)]
     target: Option<TargetRecord>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct ImageRecord {
     #[serde(default)]
     reference: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct BuildImageTable {
     #[serde(default)]
     reference: String,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     extend: bool,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct RunImageTable {
     #[serde(default)]
     reference: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     image: String,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     extend: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     target: Option<TargetRecord>,
 }
 
@@ -137,6 +141,11 @@ impl Analyzed {
             rename(&mut json, way, in_file, in_label);
         }
         let metadata = Option::<LifecycleMetadata>::deserialize(json).map_err(|error| bad(&error))?;
+        let mut metadata = metadata.unwrap_or_default();
+        // Written where nothing is known.
+        for layer in [&mut metadata.config, &mut metadata.launcher] {
+            layer.take_if(|layer| layer.sha.is_empty());
+        }
         let top_level_target = file.target;
         Ok(Self {
             previous_image: file.image.map(|image| image.reference),
@@ -145,7 +154,7 @@ impl Analyzed {
                 .build_image
                 .map(|image| image.reference)
                 .filter(|reference| !reference.is_empty()),
-            metadata: metadata.unwrap_or_default(),
+            metadata,
             run_image: file.run_image.map(|table| AnalyzedRunImage {
                 reference: table.reference,
                 image: table.image,
@@ -155,35 +164,130 @@ impl Analyzed {
         })
     }
 
-    /// The text of the file.
+    /// The text of the file, written as the reference lifecycle does.
     ///
     /// # Errors
     /// When the metadata cannot be written as TOML.
     pub fn to_toml(&self) -> Result<String, MetadataError> {
-        let not_toml = |error: &dyn std::fmt::Display| MetadataError::NotToml(error.to_string());
-        let mut json = serde_json::to_value(&self.metadata).map_err(|error| not_toml(&error))?;
-        for (way, in_label, in_file) in &KEYS {
-            rename(&mut json, way, in_label, in_file);
+        let mut file = Fields::default();
+        if let Some(reference) = &self.previous_image {
+            let mut image = Fields::default();
+            image.text("reference", reference);
+            file.table("image", image);
         }
-        let image = |reference: &String| ImageRecord { reference: reference.clone() };
-        let build_image = BuildImageTable {
-            reference: self.build_image.clone().unwrap_or_default(),
-            extend: self.extend_build_image,
-        };
-        let file = AnalyzedFile {
-            image: self.previous_image.as_ref().map(image),
-            build_image: (build_image.extend || !build_image.reference.is_empty()).then_some(build_image),
-            metadata: toml::from_str(&toml_of_json(&json)?).map_err(|error| not_toml(&error))?,
-            run_image: self.run_image.as_ref().map(|run_image| RunImageTable {
-                reference: run_image.reference.clone(),
-                image: run_image.image.clone(),
-                extend: run_image.extend,
-                target: run_image.target.clone(),
-            }),
-            target: None,
-        };
-        toml::to_string(&file).map_err(|error| not_toml(&error))
+        if self.build_image.is_some() || self.extend_build_image {
+            let mut build_image = Fields::default();
+            build_image.text("reference", self.build_image.as_deref().unwrap_or_default());
+            build_image.flag_if_set("extend", self.extend_build_image);
+            file.table("build-image", build_image);
+        }
+        file.table("metadata", metadata_fields(&self.metadata)?);
+        if let Some(run_image) = &self.run_image {
+            file.table("run-image", run_image.fields());
+        }
+        Ok(file.document())
     }
+}
+
+impl AnalyzedRunImage {
+    fn fields(&self) -> Fields {
+        let mut fields = Fields::default();
+        fields.text("reference", &self.reference);
+        fields.text_if_any("image", &self.image);
+        fields.flag_if_set("extend", self.extend);
+        if let Some(target) = &self.target {
+            fields.table("target", target.fields());
+        }
+        fields
+    }
+}
+
+impl TargetRecord {
+    fn fields(&self) -> Fields {
+        let mut fields = Fields::default();
+        fields.text_if_any("id", &self.id);
+        fields.text("os", &self.os);
+        fields.text("arch", &self.arch);
+        fields.text_if_any("arch-variant", &self.arch_variant);
+        fields.text_if_any("variant", &self.variant);
+        if let Some(distro) = &self.distro {
+            let mut distro_fields = Fields::default();
+            distro_fields.text("name", &distro.name);
+            distro_fields.text("version", &distro.version);
+            fields.table("distro", distro_fields);
+        }
+        fields
+    }
+}
+
+/// The metadata of an image; digests that are not known are empty.
+fn metadata_fields(metadata: &LifecycleMetadata) -> Result<Fields, MetadataError> {
+    let layer = |layer: Option<&LayerSha>| {
+        let mut fields = Fields::default();
+        fields.text("sha", layer.map(|layer| layer.sha.as_str()).unwrap_or_default());
+        fields
+    };
+    let run_image_names = |fields: &mut Fields, image: &str, mirrors: &[String]| {
+        fields.text_if_any("image", image);
+        if !mirrors.is_empty() {
+            fields.texts("mirrors", mirrors);
+        }
+    };
+    let mut fields = Fields::default();
+    if let Some(exec_env) = &metadata.exec_env {
+        fields.text("exec-env", exec_env);
+    }
+    fields.tables("app", metadata.app.iter().map(|app| layer(Some(app))).collect());
+    if metadata.sbom.is_some() {
+        fields.table("sbom", layer(metadata.sbom.as_ref()));
+    }
+    let buildpacks = metadata.buildpacks.iter().map(buildpack_fields).collect::<Result<_, _>>()?;
+    fields.tables("buildpacks", buildpacks);
+    fields.table("config", layer(metadata.config.as_ref()));
+    fields.table("launcher", layer(metadata.launcher.as_ref()));
+    fields.table("process-types", layer(Some(&metadata.process_types)));
+    let RunImageRecord { top_layer, reference, image, mirrors } = &metadata.run_image;
+    let mut run_image = Fields::default();
+    run_image.text("top-layer", top_layer);
+    run_image.text("reference", reference);
+    run_image_names(&mut run_image, image, mirrors);
+    fields.table("run-image", run_image);
+    let StackRunImage { image, mirrors } = &metadata.stack.run_image;
+    if !image.is_empty() {
+        let mut run_image = Fields::default();
+        run_image_names(&mut run_image, image, mirrors);
+        let mut stack = Fields::default();
+        stack.table("run-image", run_image);
+        fields.table("stack", stack);
+    }
+    Ok(fields)
+}
+
+fn buildpack_fields(buildpack: &BuildpackLayers) -> Result<Fields, MetadataError> {
+    let mut layers = Fields::default();
+    for (name, layer) in &buildpack.layers {
+        let mut fields = Fields::default();
+        fields.text("sha", &layer.sha);
+        for (name, flag) in [("build", layer.build), ("launch", layer.launch), ("cache", layer.cache)] {
+            fields.value(name, flag.to_string());
+        }
+        if let Some(metadata) = fields_of_json(&layer.data)? {
+            fields.table("metadata", metadata);
+        }
+        layers.table(name, fields);
+    }
+    let mut fields = Fields::default();
+    fields.text("key", &buildpack.key);
+    fields.text("version", &buildpack.version);
+    fields.table("layers", layers);
+    if let Some(record) = &buildpack.store {
+        let mut store = Fields::default();
+        if let Some(metadata) = fields_of_json(&record.metadata)? {
+            store.table("metadata", metadata);
+        }
+        fields.table("store", store);
+    }
+    Ok(fields)
 }
 
 /// Where label and file differ in the name of a key: the way there, `*` being
@@ -309,18 +413,18 @@ mod tests {
             Target { os: "linux".into(), arch: "arm".into(), variant: Some("v6".into()), distro: None };
         let run_image = AnalyzedRunImage { target: Some((&target).into()), ..AnalyzedRunImage::default() };
         let text = Analyzed { run_image: Some(run_image), ..Analyzed::default() }.to_toml().unwrap();
-        assert!(text.contains("arch-variant = \"v6\"\nvariant = \"v6\"\n"), "{text}");
+        assert!(text.contains("    arch-variant = \"v6\"\n    variant = \"v6\"\n"), "{text}");
     }
 
     #[test]
     fn ext_10_that_the_build_image_is_extended_is_recorded() {
         let analyzed = Analyzed { extend_build_image: true, ..Analyzed::default() };
         let text = analyzed.to_toml().unwrap();
-        assert!(text.contains("[build-image]\nreference = \"\"\nextend = true\n"), "{text}");
+        assert!(text.contains("[build-image]\n  reference = \"\"\n  extend = true\n"), "{text}");
         assert_eq!(Analyzed::parse(&text).unwrap(), analyzed);
         let with_reference = Analyzed { build_image: Some("a@sha256:b".into()), ..Analyzed::default() };
         let text = with_reference.to_toml().unwrap();
-        assert!(text.contains("[build-image]\nreference = \"a@sha256:b\"\n"), "{text}");
+        assert!(text.contains("[build-image]\n  reference = \"a@sha256:b\"\n"), "{text}");
         assert!(!text.contains("extend"), "{text}");
         assert_eq!(Analyzed::parse(&text).unwrap(), with_reference);
     }

@@ -130,6 +130,25 @@ mod tests {
     }
 
     #[test]
+    fn api_02_below_1_0_a_version_fits_only_itself() {
+        let fits = |text: String| text.parse::<ApiVersion>().unwrap().is_supported();
+        let minors: Vec<u64> = (0..30).filter(|minor| fits(format!("0.{minor}"))).collect();
+        assert_eq!(minors, (2..=12).collect::<Vec<_>>());
+        // None of those we know is of another major version, so none of them fits any.
+        for major in 1..4 {
+            assert!(!(0..30).any(|minor| fits(format!("{major}.{minor}"))), "{major}");
+        }
+        // `0` is `0.0`, and not any version below 1.0.
+        assert!(!fits("0".to_owned()));
+        let platform = |minor| PlatformApi::supported(ApiVersion::zero(minor)).is_some();
+        assert_eq!(
+            (0..30).filter(|minor| platform(*minor)).collect::<Vec<_>>(),
+            (7..=15).collect::<Vec<_>>()
+        );
+        assert!(PlatformApi::supported(ApiVersion { major: 1, minor: 9 }).is_none());
+    }
+
+    #[test]
     fn api_09_platform_apis_are_0_7_to_0_15() {
         let supported = |text: &str| PlatformApi::supported(text.parse().unwrap()).is_some();
         assert!(supported("0.7") && supported("0.15"));

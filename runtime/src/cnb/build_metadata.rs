@@ -6,6 +6,7 @@ use super::group_toml::GroupElement;
 use super::id::{BuildpackId, BuildpackRef};
 use super::launch::{Label, Process, ProcessTable, Slice};
 use super::reference_toml::{Fields, json_text};
+use crate::toml_text;
 
 /// What the file says.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +37,8 @@ impl BuildMetadata<'_> {
         if !api.at_least(9) {
             file.tables("bom", self.bom.iter().map(bom_entry).collect());
         }
-        file.tables("buildpacks", self.buildpacks.iter().map(member).collect());
-        file.tables("extensions", self.extensions.iter().map(member).collect());
+        file.tables("buildpacks", self.buildpacks.iter().map(GroupElement::fields).collect());
+        file.tables("extensions", self.extensions.iter().map(GroupElement::fields).collect());
         file.tables("labels", self.labels.iter().map(label).collect());
         let processes = self.processes.iter();
         let processes = processes.map(|(buildpack, of)| process(buildpack, of, api)).collect();
@@ -45,15 +46,6 @@ impl BuildMetadata<'_> {
         file.tables("slices", self.slices.iter().map(slice).collect());
         file.document()
     }
-}
-
-fn member(element: &GroupElement) -> Fields {
-    let mut fields = Fields::default();
-    fields.text("id", element.id.as_str());
-    fields.text("version", element.version.as_str());
-    fields.text("api", &element.api.to_string());
-    fields.text_if_any("homepage", element.homepage.as_deref().unwrap_or_default());
-    fields
 }
 
 fn label(label: &Label) -> Fields {
@@ -72,17 +64,18 @@ fn slice(slice: &Slice) -> Fields {
 fn process(buildpack: &BuildpackId, process: &Process, api: PlatformApi) -> Fields {
     let mut fields = Fields::default();
     fields.text("type", process.process_type.as_str());
-    let mut args: Vec<&String> = process.args.iter().collect();
+    let mut args: Option<Vec<&String>> = process.args.as_ref().map(|args| args.iter().collect());
     if api.at_least(10) {
         let words: Vec<String> = process.command.iter().map(|word| json_text(word)).collect();
         fields.value("command", format!("[{}]", words.join(", ")));
     } else if let Some((first, others)) = process.command.split_first() {
         // PRC-06
         fields.value("command", json_text(first));
-        args.splice(0..0, others);
+        // What it moves the reference always writes.
+        args.get_or_insert_default().splice(0..0, others);
     }
-    // The reference leaves the key out where a buildpack did; what it moves it always writes.
-    if !args.is_empty() || !api.at_least(10) {
+    // The reference leaves the key out where the buildpack did.
+    if let Some(args) = args {
         fields.texts("args", &args);
     }
     fields.value("direct", process.direct.to_string());
@@ -101,8 +94,7 @@ fn bom_entry((buildpack, entry): &(BuildpackRef, Requirement)) -> Fields {
     by.text("version", buildpack.version.as_str());
     let mut fields = Fields::default();
     fields.text("name", &entry.name);
-    let metadata: toml::Table = entry.metadata.parse().unwrap_or_default();
-    if !metadata.is_empty() {
+    if let Some(metadata) = toml_text::table_of(&entry.metadata) {
         fields.table("metadata", (&metadata).into());
     }
     fields.table("buildpack", by);
@@ -122,7 +114,8 @@ mod tests {
         Process {
             process_type: process_type.parse().unwrap(),
             command: command.iter().map(|word| (*word).to_owned()).collect(),
-            args: args.iter().map(|word| (*word).to_owned()).collect(),
+            args: Some(args.iter().map(|word| (*word).to_owned()).collect())
+                .filter(|args: &Vec<_>| !args.is_empty()),
             direct: true,
             default: process_type == "web",
             working_directory: None,
@@ -153,6 +146,36 @@ mod tests {
             homepage: homepage.map(str::to_owned),
         };
         vec![element("acme/a12", Some("http://example.com/<12>&")), element("acme/last", None)]
+    }
+
+    /// As the reference does for what buildpacks wrote.
+    #[test]
+    fn met_04_arguments_that_are_none_are_told_from_no_word_of_them() {
+        let mut table = ProcessTable::default();
+        let none = Process { args: Some(Vec::new()), ..process("none", &["n"], &[]) };
+        table.add(&"a".parse().unwrap(), vec![none, process("silent", &["s"], &[])]);
+        let metadata = BuildMetadata {
+            buildpacks: &[],
+            extensions: &[],
+            labels: &[],
+            processes: &table,
+            slices: &[],
+            bom: &[],
+        };
+        let expected = r#"[[processes]]
+  type = "none"
+  command = ["n"]
+  args = []
+  direct = true
+  buildpack-id = "a"
+
+[[processes]]
+  type = "silent"
+  command = ["s"]
+  direct = true
+  buildpack-id = "a"
+"#;
+        assert_eq!(metadata.to_toml(api(15)), expected);
     }
 
     /// MET-01, MET-02, MET-03, MET-04, PRC-05. The text is what the reference wrote for the same
@@ -251,6 +274,27 @@ mod tests {
                  [[bom]]\n  name = \"m\"\n{by}\n{members}"
             )
         );
+    }
+
+    #[test]
+    fn awkward_text_is_read_by_others() {
+        let awkward = "a \"b\" 'c' \\ \u{1}\r\n\n'''\"\"\" ü\t<&>";
+        let mut table = ProcessTable::default();
+        table.add(&"a".parse().unwrap(), vec![process("t", &[awkward, ""], &[awkward])]);
+        let metadata = BuildMetadata {
+            buildpacks: &[],
+            extensions: &[],
+            labels: &[],
+            processes: &table,
+            slices: &[],
+            bom: &[],
+        };
+        let text = metadata.to_toml(api(15));
+        let script = "import sys,json,tomllib;p=tomllib.loads(sys.argv[1])['processes'][0];\
+            print(json.dumps(p['command']+p['args']))";
+        let output = std::process::Command::new("python3").args(["-c", script, &text]).output().unwrap();
+        let read: Vec<String> = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(read, [awkward, "", awkward]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::id::{BuildpackId, BuildpackRef, BuildpackVersion};
+use super::reference_toml::Fields;
 use crate::toml_text::{self, TomlError};
 
 /// Something that has to be provided for a buildpack to work.
@@ -10,7 +11,7 @@ use crate::toml_text::{self, TomlError};
 pub struct Requirement {
     /// Name under which it is provided.
     pub name: String,
-    /// Free-form TOML text for the provider.
+    /// Free-form TOML text for the provider; empty when there is none.
     pub metadata: String,
 }
 
@@ -49,13 +50,13 @@ pub struct Provider {
     pub extension: bool,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct PlanFile {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     entries: Vec<EntryTable>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct EntryTable {
     #[serde(default)]
     providers: Vec<ProviderTable>,
@@ -63,34 +64,31 @@ struct EntryTable {
     requires: Vec<RequirementTable>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct ProviderTable {
     id: BuildpackId,
     version: BuildpackVersion,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     extension: bool,
 }
 
 /// A requirement in TOML, in `plan.toml` and wherever else one is written.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub(crate) struct RequirementTable {
     pub(crate) name: String,
-    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
-    pub(crate) metadata: toml::Table,
+    pub(crate) metadata: Option<toml::Table>,
 }
 
 impl From<&Requirement> for RequirementTable {
     fn from(requirement: &Requirement) -> Self {
         // Checked when it was read.
-        let metadata = toml::from_str(&requirement.metadata).unwrap_or_default();
-        Self { name: requirement.name.clone(), metadata }
+        Self { name: requirement.name.clone(), metadata: toml_text::table_of(&requirement.metadata) }
     }
 }
 
 impl From<RequirementTable> for Requirement {
     fn from(table: RequirementTable) -> Self {
-        let metadata = if table.metadata.is_empty() { String::new() } else { table.metadata.to_string() };
-        Self { name: table.name, metadata }
+        Self { name: table.name, metadata: toml_text::text_of(table.metadata.as_ref()) }
     }
 }
 
@@ -124,21 +122,35 @@ impl BuildPlan {
         Ok(Self { entries: file.entries.into_iter().map(entry).collect::<Result<_, _>>()? })
     }
 
-    /// The text of the file.
+    /// The text of the file, written as the reference lifecycle does but for the order of
+    /// its entries, which is random there.
     #[must_use]
-    #[expect(clippy::missing_panics_doc, reason = "it cannot: names, versions and tables can all be written")]
     pub fn to_toml(&self) -> String {
-        let provider = |provider: &Provider| ProviderTable {
-            id: provider.buildpack.id.clone(),
-            version: provider.buildpack.version.clone(),
-            extension: provider.extension,
+        let provider = |provider: &Provider| {
+            let mut fields = Fields::default();
+            fields.text("id", provider.buildpack.id.as_str());
+            fields.text("version", provider.buildpack.version.as_str());
+            fields.flag_if_set("extension", provider.extension);
+            fields
         };
-        let entry = |entry: &BuildPlanEntry| EntryTable {
-            providers: entry.providers.iter().map(provider).collect(),
-            requires: entry.requires.iter().map(RequirementTable::from).collect(),
+        let requirement = |requirement: &Requirement| {
+            let RequirementTable { name, metadata } = requirement.into();
+            let mut fields = Fields::default();
+            fields.text("name", &name);
+            if let Some(metadata) = &metadata {
+                fields.table("metadata", metadata.into());
+            }
+            fields
         };
-        let file = PlanFile { entries: self.entries.iter().map(entry).collect() };
-        toml::to_string(&file).expect("what was parsed can be written")
+        let entry = |entry: &BuildPlanEntry| {
+            let mut fields = Fields::default();
+            fields.tables("providers", entry.providers.iter().map(provider).collect());
+            fields.tables("requires", entry.requires.iter().map(requirement).collect());
+            fields
+        };
+        let mut file = Fields::default();
+        file.tables("entries", self.entries.iter().map(entry).collect());
+        file.document()
     }
 }
 
@@ -173,6 +185,25 @@ mod tests {
         let expected: toml::Table = text.parse().unwrap();
         assert_eq!(written, expected);
         assert_eq!(BuildPlan::parse("").unwrap().to_toml(), "");
+    }
+
+    /// The text is what the reference wrote; only one of the metadata is there.
+    #[test]
+    fn plan_11_and_12_the_bytes_of_the_reference() {
+        let text = r#"[[entries]]
+
+  [[entries.providers]]
+    id = "acme/a"
+    version = "1.0.0"
+
+  [[entries.requires]]
+    name = "node"
+    [entries.requires.metadata]
+
+  [[entries.requires]]
+    name = "node"
+"#;
+        assert_eq!(BuildPlan::parse(text).unwrap().to_toml(), text);
     }
 
     #[test]

@@ -48,8 +48,7 @@ pub(super) struct BomEntry {
     #[serde(default)]
     name: String,
     version: Option<String>,
-    #[serde(default)]
-    metadata: Table,
+    metadata: Option<Table>,
 }
 
 impl BomEntry {

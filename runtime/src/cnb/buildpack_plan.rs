@@ -19,8 +19,7 @@ struct Entry {
     #[serde(default)]
     name: String,
     version: Option<String>,
-    #[serde(default)]
-    metadata: Table,
+    metadata: Option<Table>,
 }
 
 /// The text of the file for a buildpack written for `api`.
@@ -34,12 +33,12 @@ pub fn to_toml(entries: &[Requirement], api: ApiVersion) -> String {
         let RequirementTable { name, metadata } = requirement.into();
         let mut fields = Fields::default();
         fields.text("name", &name);
-        let version = metadata.get("version").and_then(Value::as_str);
+        let version = metadata.as_ref().and_then(|metadata| metadata.get("version")).and_then(Value::as_str);
         if let Some(version) = version.filter(|_| api < ApiVersion::zero(3)) {
             fields.text("version", version);
         }
-        if !metadata.is_empty() {
-            fields.table("metadata", (&metadata).into());
+        if let Some(metadata) = &metadata {
+            fields.table("metadata", metadata.into());
         }
         fields
     };
@@ -57,6 +56,7 @@ pub fn parse_answer(text: &str) -> Result<Vec<Requirement>, TomlError> {
     let file: AnswerFile = toml_text::parse(text)?;
     let entry = |Entry { name, version, mut metadata }: Entry| {
         if let Some(version) = version.filter(|version| !version.is_empty()) {
+            let metadata = metadata.get_or_insert_default();
             metadata.entry("version").or_insert(Value::String(version));
         }
         RequirementTable { name, metadata }.into()

@@ -119,15 +119,18 @@ pub(super) struct BuildpackTable {
 /// sources = ["npm"]
 /// optional-sources = ["nodejs"]
 /// app-write = true
+/// bindings = true
 /// clock = true
 /// random = true
 /// ```
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[expect(clippy::struct_excessive_bools, reason = "a table of switches, as it is written")]
 struct GrantsTable {
     sources: Vec<String>,
     optional_sources: Vec<String>,
     app_write: bool,
+    bindings: bool,
     clock: bool,
     random: bool,
 }
@@ -143,6 +146,16 @@ impl BuildpackDescriptor {
             return target.os == "linux";
         }
         self.targets.iter().any(|pattern| pattern.matches(target))
+    }
+
+    /// Whether it is for images of `stack`, which mattered before there were targets.
+    /// One that lists no stacks is for any.
+    ///
+    /// # Spec
+    /// TGT-07, TGT-15, API-19.
+    #[must_use]
+    pub fn fits_stack(&self, stack: &str) -> bool {
+        self.stacks.is_empty() || self.stacks.iter().any(|own| own.id == "*" || own.id == stack)
     }
 
     /// Fills in the targets of a buildpack that lists none, by its stacks or else
@@ -201,6 +214,7 @@ impl BuildpackDescriptor {
         let mut required = sources("sources", file.grants.sources)?;
         let asked = [
             (file.grants.app_write, Grant::AppWrite),
+            (file.grants.bindings, Grant::Bindings),
             (file.grants.clock, Grant::Clock),
             (file.grants.random, Grant::Random),
         ];
@@ -287,6 +301,7 @@ mod tests {
             sources = ["npm", "npm:@acme"]
             optional-sources = ["nodejs"]
             app-write = true
+            bindings = true
             clock = false
             "#,
         )
@@ -302,16 +317,20 @@ mod tests {
         assert_eq!(metadata["n"].as_integer(), Some(1));
         assert_eq!(metadata["deep"]["when"].as_datetime().unwrap().to_string(), "1979-05-27");
         let asked: Vec<String> = descriptor.grants.required.0.iter().map(ToString::to_string).collect();
-        assert_eq!(asked, ["app-write", "source=npm", "source=npm:@acme"]);
+        assert_eq!(asked, ["app-write", "bindings", "source=npm", "source=npm:@acme"]);
         assert!(descriptor.grants.optional.allows(&"source=nodejs".parse().unwrap()));
         assert!(descriptor.warnings.is_empty());
     }
 
     #[test]
     fn bpt_02_reserved_or_strange_ids_are_refused_and_odd_versions_accepted() {
-        for id in ["app", "SBOM", "../x", "a b", ""] {
+        let reserved = ["app", "config", "generated", "sbom", "App", "CONFIG", "gEnerated", "SBOM"];
+        for id in reserved.into_iter().chain(["../x", "a b", "a_b", "a@1", "größe", ""]) {
             let text = MINIMAL.replace("acme/node", id);
             assert_eq!(BuildpackDescriptor::parse(&text).unwrap_err().line, 3, "{id}");
+        }
+        for id in ["application", "a/sbom", "A.b-9/c"] {
+            assert!(BuildpackDescriptor::parse(&MINIMAL.replace("acme/node", id)).is_ok(), "{id}");
         }
         let odd = BuildpackDescriptor::parse(&MINIMAL.replace("1.2.0", "v1.02")).unwrap();
         assert_eq!(odd.warnings, ["buildpack `acme/node` has version `v1.02`, which is not `X.Y.Z`"]);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::labels::{BuildpackLayers, LayerRecord, LayerSha, null_is_default};
+use super::labels::{BuildpackLayers, LayerRecord, LayerSha, escaped_for_html, null_is_default};
 
 /// Name of the file in a cache directory, and of the label of a cache image.
 pub const CACHE_METADATA: &str = "io.buildpacks.lifecycle.cache.metadata";
@@ -40,7 +40,7 @@ impl CacheMetadata {
     /// # Errors
     /// When the metadata of a layer has no JSON.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string(self)
+        serde_json::to_string(self).map(|json| escaped_for_html(&json))
     }
 
     /// The layers of one buildpack, by name; whatever its version (RST-14).

@@ -44,8 +44,7 @@ struct Require {
     name: String,
     /// Before `metadata.version`.
     version: Option<String>,
-    #[serde(default)]
-    metadata: Table,
+    metadata: Option<Table>,
 }
 
 /// Parses the text of the plan file of a buildpack written for `api`.
@@ -94,6 +93,7 @@ fn requirement(
                  `metadata.version` takes its place"
             )));
         }
+        let metadata = metadata.get_or_insert_default();
         let same = metadata.get("version").and_then(Value::as_str) == Some(version.as_str());
         // Before API 0.3 this was where versions belonged.
         if metadata.contains_key("version") && (api >= ApiVersion::zero(3) || !same) {

@@ -1,33 +1,34 @@
 //! `group.toml`: who builds, as the detector found out.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::api::ApiVersion;
 use super::id::{BuildpackId, BuildpackRef, BuildpackVersion};
+use super::reference_toml::Fields;
 use crate::toml_text::{self, TomlError};
 
 /// The group that builds; later phases know no other.
 ///
 /// # Spec
 /// `platform.md` 0.15 "group.toml"; GRP-01, GRP-02.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 pub struct Group {
     /// In order.
-    #[serde(default, rename = "group", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, rename = "group")]
     pub buildpacks: Vec<GroupElement>,
     /// Image extensions, in order.
-    #[serde(default, rename = "group-extensions", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, rename = "group-extensions")]
     pub extensions: Vec<GroupElement>,
 }
 
 /// A member of the group: never optional, never a composite.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct GroupElement {
     pub id: BuildpackId,
     pub version: BuildpackVersion,
     /// Verified again by every phase (API-07).
     pub api: ApiVersion,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub homepage: Option<String>,
 }
 
@@ -36,6 +37,16 @@ impl GroupElement {
     #[must_use]
     pub fn reference(&self) -> BuildpackRef {
         BuildpackRef { id: self.id.clone(), version: self.version.clone() }
+    }
+
+    /// As it is written.
+    pub(super) fn fields(&self) -> Fields {
+        let mut fields = Fields::default();
+        fields.text("id", self.id.as_str());
+        fields.text("version", self.version.as_str());
+        fields.text("api", &self.api.to_string());
+        fields.text_if_any("homepage", self.homepage.as_deref().unwrap_or_default());
+        fields
     }
 }
 
@@ -48,11 +59,13 @@ impl Group {
         toml_text::parse(text)
     }
 
-    /// The text of the file.
+    /// The text of the file, byte for byte as the reference lifecycle writes it.
     #[must_use]
-    #[expect(clippy::missing_panics_doc, reason = "it cannot: names, versions and tables can all be written")]
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("names and versions can be written")
+        let mut file = Fields::default();
+        file.tables("group", self.buildpacks.iter().map(GroupElement::fields).collect());
+        file.tables("group-extensions", self.extensions.iter().map(GroupElement::fields).collect());
+        file.document()
     }
 }
 
@@ -84,10 +97,22 @@ mod tests {
         assert_eq!(group.extensions[0].api, ApiVersion::zero(9));
         assert_eq!(
             group.to_toml(),
-            "[[group]]\nid = \"acme/node\"\nversion = \"1.2.0\"\napi = \"0.10\"\n\
-             homepage = \"https://example.com\"\n\n\
-             [[group]]\nid = \"acme/npm\"\nversion = \"0.1\"\napi = \"0.7\"\n\n\
-             [[group-extensions]]\nid = \"acme/curl\"\nversion = \"1\"\napi = \"0.9\"\n"
+            r#"[[group]]
+  id = "acme/node"
+  version = "1.2.0"
+  api = "0.10"
+  homepage = "https://example.com"
+
+[[group]]
+  id = "acme/npm"
+  version = "0.1"
+  api = "0.7"
+
+[[group-extensions]]
+  id = "acme/curl"
+  version = "1"
+  api = "0.9"
+"#
         );
     }
 }

@@ -7,8 +7,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest name of any kind, in bytes.
+/// Longest name, in bytes, of what is not named by a file of its buildpack.
 const MAX_NAME_BYTES: usize = 128;
+/// Longest name of a layer, in bytes: that of its file is one, with `.toml` behind it.
+const MAX_LAYER_NAME_BYTES: usize = 250;
 
 /// A name that breaks the rules of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +27,7 @@ pub struct InvalidName {
 /// Declares a checked name: a newtype over `String` that parses, prints and
 /// serialises as the string it holds.
 macro_rules! checked_name {
-    ($(#[$doc:meta])* $name:ident, $kind:literal, $check:expr) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $longest:expr, $check:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -44,7 +46,7 @@ macro_rules! checked_name {
 
             fn from_str(value: &str) -> Result<Self, InvalidName> {
                 let check: fn(&str) -> Option<&'static str> = $check;
-                match common_rule(value).or_else(|| check(value)) {
+                match common_rule(value, $longest).or_else(|| check(value)) {
                     None => Ok(Self(value.to_owned())),
                     Some(rule) => Err(InvalidName {
                         kind: $kind,
@@ -78,11 +80,11 @@ macro_rules! checked_name {
 }
 
 /// What holds for every name, whatever its kind.
-fn common_rule(value: &str) -> Option<&'static str> {
+fn common_rule(value: &str, longest: usize) -> Option<&'static str> {
     if value.is_empty() {
         Some("it is empty")
-    } else if value.len() > MAX_NAME_BYTES {
-        Some("it is longer than 128 bytes")
+    } else if value.len() > longest {
+        Some("it is too long")
     } else if value.chars().any(char::is_control) {
         Some("it has control characters")
     } else {
@@ -101,7 +103,7 @@ checked_name! {
     /// `buildpack.md` 0.12 "Buildpack ID": letters, digits, `.`, `/` and `-`; not
     /// `app`, `config`, `generated` or `sbom`. We also refuse empty, `.` and `..`
     /// segments, because the ID names directories.
-    BuildpackId, "buildpack id", |value| {
+    BuildpackId, "buildpack id", MAX_NAME_BYTES, |value| {
         if !value.chars().all(is_id_character) {
             Some("it may have letters, digits, `.`, `/` and `-` only")
         } else if matches!(value.to_ascii_lowercase().as_str(), "app" | "config" | "generated" | "sbom") {
@@ -126,7 +128,7 @@ impl BuildpackId {
 checked_name! {
     /// A buildpack's version. Semantic versions are expected, but published
     /// packages have others, so only what breaks a path is refused.
-    BuildpackVersion, "buildpack version", |value| {
+    BuildpackVersion, "buildpack version", MAX_NAME_BYTES, |value| {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '_');
         if !value.chars().all(allowed) {
             Some("it may have letters, digits, `.`, `-`, `+` and `_` only")
@@ -144,12 +146,12 @@ checked_name! {
     /// # Spec
     /// `buildpack.md` 0.12 "Layers": any file name but `build`, `launch` and
     /// `store`, whose `.toml` files are something else.
-    LayerName, "layer name", |value| {
+    LayerName, "layer name", MAX_LAYER_NAME_BYTES, |value| {
         if value.contains('/') || value.contains('\\') {
             Some("it has a path separator")
         } else if matches!(value, "." | "..") {
             Some("it is not a file name")
-        } else if matches!(value.to_ascii_lowercase().as_str(), "build" | "launch" | "store") {
+        } else if matches!(value, "build" | "launch" | "store") {
             Some("it is reserved")
         } else {
             None
@@ -162,8 +164,8 @@ checked_name! {
     ///
     /// # Spec
     /// LCH-06: what any published buildpack could use, for it becomes a file name;
-    /// [`ProcessType::is_plain`] is what the specification asks for.
-    ProcessType, "process type", |value| {
+    /// [`ProcessType::plain`] is what the specification asks for.
+    ProcessType, "process type", MAX_NAME_BYTES, |value| {
         if value.contains(['/', '>', '<', ':', '\\', '|', '&']) {
             Some("it has one of `/`, `>`, `<`, `:`, `\\`, `|` and `&`")
         } else if matches!(value, "." | "..") {
@@ -175,13 +177,22 @@ checked_name! {
 }
 
 impl ProcessType {
-    /// Whether it has letters, digits, `.`, `_` and `-` only.
+    /// The type `value`, if it keeps to what the specification asks of new buildpacks.
     ///
     /// # Spec
     /// `buildpack.md` 0.12 "launch.toml".
-    #[must_use]
-    pub fn is_plain(&self) -> bool {
-        self.0.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+    ///
+    /// # Errors
+    /// When it has another character than letters, digits, `.`, `_` and `-`, or is no type at all.
+    pub fn plain(value: &str) -> Result<Self, InvalidName> {
+        if value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')) {
+            return value.parse();
+        }
+        Err(InvalidName {
+            kind: "process type",
+            value: value.escape_default().to_string(),
+            rule: "it may have letters, digits, `.`, `_` and `-` only",
+        })
     }
 }
 
@@ -191,12 +202,20 @@ checked_name! {
     /// # Spec
     /// `buildpack.md` 0.12 "Execution environments": letters, digits, `.` and
     /// `-`; `*` stands for all of them in lists.
-    ExecEnv, "execution environment", |value| {
+    ExecEnv, "execution environment", MAX_NAME_BYTES, |value| {
         if value == "*" || value.chars().all(is_id_character) && !value.contains('/') {
             None
         } else {
             Some("it may have letters, digits, `.` and `-` only")
         }
+    }
+}
+
+impl ExecEnv {
+    /// Whether it is in a list of execution environments; an empty one has all.
+    #[must_use]
+    pub fn is_among(&self, list: &[Self]) -> bool {
+        list.is_empty() || list.iter().any(|listed| listed == self || listed.as_str() == "*")
     }
 }
 
@@ -235,7 +254,7 @@ mod tests {
         ] {
             assert!(value.parse::<BuildpackId>().is_err(), "id {value:?}");
         }
-        for value in ["", ".", "..", "a/b", "a\\b", "build", "Launch", "store", "a\nb", &"x".repeat(129)] {
+        for value in ["", ".", "..", "a/b", "a\\b", "build", "launch", "store", "a\nb", &"x".repeat(251)] {
             assert!(value.parse::<LayerName>().is_err(), "layer {value:?}");
         }
         for value in ["", ".", "..", "a/b", "a\\b", "a\u{7f}"] {
@@ -254,7 +273,8 @@ mod tests {
         for value in ["web", "rails-console", "a.b_c"] {
             value.parse::<ProcessType>().unwrap();
         }
-        for value in ["node modules", "größe", "v1.2"] {
+        // `.toml` has to fit behind a layer's name.
+        for value in ["node modules", "größe", "v1.2", "Launch", "builder", &"x".repeat(250)] {
             value.parse::<LayerName>().unwrap();
         }
     }

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use super::reference_toml::{Fields, escape_unicode, moment};
+
 /// Name of the label with a [`LifecycleMetadata`].
 pub const LIFECYCLE_METADATA: &str = "io.buildpacks.lifecycle.metadata";
 /// Name of the label with a [`BuildMetadata`].
@@ -186,8 +188,8 @@ pub struct ProcessRecord {
     /// One text before Platform API 0.10.
     #[serde(deserialize_with = "text_or_list")]
     pub command: Vec<String>,
-    #[serde(deserialize_with = "null_is_default")]
-    pub args: Vec<String>,
+    /// `null` when the buildpack did not speak of them.
+    pub args: Option<Vec<String>>,
     pub direct: bool,
     #[serde(rename = "buildpackID", alias = "buildpack-id")]
     pub buildpack_id: String,
@@ -213,9 +215,11 @@ pub struct ProjectMetadata {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProjectSource {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", skip_serializing_if = "String::is_empty")]
     pub kind: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub version: BTreeMap<String, Value>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, Value>,
 }
 
@@ -288,16 +292,16 @@ pub enum MetadataError {
 /// Levels of tables and lists; readers of JSON commonly stop at 128.
 const MAX_DEPTH: usize = 64;
 
-/// TOML text as it is stored in a label; `null` when there is none.
+/// TOML text as it is stored in a label; `null` when it is empty.
 ///
 /// # Errors
 /// [`MetadataError`]
 pub fn json_of_toml(text: &str) -> Result<Value, MetadataError> {
-    let table: toml::Table =
-        toml::from_str(text).map_err(|error| MetadataError::NotToml(error.message().to_owned()))?;
-    if table.is_empty() {
+    if text.is_empty() {
         return Ok(Value::Null);
     }
+    let table: toml::Table =
+        toml::from_str(text).map_err(|error| MetadataError::NotToml(error.message().to_owned()))?;
     json_of(toml::Value::Table(table), MAX_DEPTH)
 }
 
@@ -319,7 +323,7 @@ fn json_of(value: toml::Value, depth: usize) -> Result<Value, MetadataError> {
             serde_json::Number::from_f64(number).map(Value::Number).ok_or(MetadataError::NotANumber)?
         }
         toml::Value::Boolean(value) => Value::Bool(value),
-        toml::Value::Datetime(time) => Value::String(time.to_string()),
+        toml::Value::Datetime(time) => Value::String(moment(&time)),
         toml::Value::Array(values) => {
             Value::Array(values.into_iter().map(|value| json_of(value, depth)).collect::<Result<_, _>>()?)
         }
@@ -343,6 +347,33 @@ pub fn toml_of_json(value: &Value) -> Result<String, MetadataError> {
         }
         _ => Ok(String::new()),
     }
+}
+
+/// JSON of which every text can stand in HTML, which is how the reference lifecycle writes it.
+/// Outside of texts JSON has none of these characters.
+#[must_use]
+pub fn escaped_for_html(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => escape_unicode(character, &mut escaped),
+            character => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+/// Metadata of a label as the reference lifecycle writes it into a file.
+///
+/// # Errors
+/// [`MetadataError::TooDeep`]
+pub fn file_of_json(value: &Value) -> Result<String, MetadataError> {
+    Ok(fields_of_json(value)?.map(|fields| fields.document()).unwrap_or_default())
+}
+
+/// The fields of an object; `None` for anything else.
+pub(super) fn fields_of_json(value: &Value) -> Result<Option<Fields>, MetadataError> {
+    Ok(toml_of(value, MAX_DEPTH)?.as_ref().and_then(toml::Value::as_table).map(Fields::from))
 }
 
 fn toml_of(value: &Value, depth: usize) -> Result<Option<toml::Value>, MetadataError> {
@@ -377,6 +408,17 @@ fn toml_of(value: &Value, depth: usize) -> Result<Option<toml::Value>, MetadataE
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_in_json_can_stand_in_html() {
+        let json = serde_json::json!({"a<b": "&\u{2028}ü>"}).to_string();
+        let escaped = escaped_for_html(&json);
+        assert_eq!(escaped, "{\"a\\u003cb\":\"\\u0026\\u2028ü\\u003e\"}");
+        assert_eq!(
+            serde_json::from_str::<Value>(&escaped).unwrap(),
+            serde_json::from_str::<Value>(&json).unwrap()
+        );
+    }
 
     /// LBL-03
     #[test]
@@ -430,12 +472,28 @@ mod tests {
         let metadata: BuildMetadata = serde_json::from_str(text).unwrap();
         assert_eq!(metadata.processes[0].command, ["run"]);
         assert_eq!(metadata.processes[1].command, ["run", "x"]);
-        assert_eq!(metadata.processes[1].args, ["y"]);
+        assert_eq!(metadata.processes[1].args.as_deref(), Some(&["y".to_owned()][..]));
     }
 
     #[test]
     fn lbl_13_no_source_is_an_empty_object() {
         assert_eq!(serde_json::to_string(&ProjectMetadata::default()).unwrap(), "{}");
+    }
+
+    /// LBL-01, STO-05: the reference tells a table without anything in it from none.
+    #[test]
+    fn an_empty_table_is_not_nothing() {
+        assert_eq!(json_of_toml("").unwrap(), Value::Null);
+        let layer = |text: &str| {
+            let file = crate::cnb::layer_toml::LayerToml::parse(text, crate::cnb::api::ApiVersion::zero(12));
+            json_of_toml(&file.unwrap().metadata).unwrap()
+        };
+        assert_eq!(layer("[types]\n"), Value::Null);
+        assert_eq!(layer("[metadata]\n"), serde_json::json!({}));
+        let store = |text: &str| json_of_toml(&crate::cnb::store_toml::parse(text).unwrap()).unwrap();
+        assert_eq!((store(""), store("[metadata]\n")), (Value::Null, serde_json::json!({})));
+        assert_eq!(file_of_json(&serde_json::json!({"metadata": {}})).unwrap(), "[metadata]\n");
+        assert_eq!(file_of_json(&serde_json::json!({"metadata": null})).unwrap(), "");
     }
 
     #[test]
@@ -444,10 +502,10 @@ mod tests {
         let json = json_of_toml(text).unwrap();
         assert_eq!(json["big"], 9_007_199_254_740_993_i64);
         assert_eq!(json["a.b"]["c"]["d"], true);
-        assert_eq!(json["time"], "1979-05-27");
+        assert_eq!(json["time"], "1979-05-27T00:00:00Z");
         let back: toml::Table = toml::from_str(&toml_of_json(&json).unwrap()).unwrap();
         let mut expected: toml::Table = toml::from_str(text).unwrap();
-        expected.insert("time".into(), "1979-05-27".into());
+        expected.insert("time".into(), "1979-05-27T00:00:00Z".into());
         assert_eq!(back, expected);
     }
 

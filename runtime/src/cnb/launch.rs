@@ -1,10 +1,10 @@
-//! What runs in the image: processes, slices, labels, and `metadata.toml`.
+//! What runs in the image: processes, slices, labels.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::id::{BuildpackId, BuildpackRef, ExecEnv, ProcessType};
+use super::id::{BuildpackId, ExecEnv, ProcessType};
 
 /// A process of the image.
 ///
@@ -16,8 +16,8 @@ pub struct Process {
     pub process_type: ProcessType,
     /// Executable and fixed arguments; never empty.
     pub command: Vec<String>,
-    /// Arguments the user of the image may replace.
-    pub args: Vec<String>,
+    /// Arguments the user of the image may replace; `None` when the buildpack does not speak of them.
+    pub args: Option<Vec<String>>,
     /// Started as it is; else by a shell, which only buildpacks before API 0.9 ask for.
     pub direct: bool,
     /// Whether it is the image's default process.
@@ -101,100 +101,6 @@ impl ProcessTable {
     }
 }
 
-/// A buildpack of the group as `metadata.toml` lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LaunchBuildpack {
-    pub reference: BuildpackRef,
-    /// Buildpack API it was written for.
-    pub api: String,
-    pub homepage: Option<String>,
-}
-
-/// The text of `<layers>/config/metadata.toml`, which the launcher reads.
-///
-/// # Spec
-/// MET-01 to MET-04: fixed order of keys, processes sorted by type, neither
-/// `default` nor `optional`, and no `exec-env` where it would say "all".
-#[must_use]
-pub fn metadata_toml(
-    buildpacks: &[LaunchBuildpack],
-    labels: &[Label],
-    processes: &ProcessTable,
-    slices: &[Slice],
-) -> String {
-    let document = MetadataToml {
-        default_type: processes.default_type(),
-        buildpacks: buildpacks
-            .iter()
-            .map(|buildpack| MetadataBuildpack {
-                id: &buildpack.reference.id,
-                version: buildpack.reference.version.to_string(),
-                api: &buildpack.api,
-                homepage: buildpack.homepage.as_deref(),
-            })
-            .collect(),
-        labels,
-        processes: processes
-            .iter()
-            .map(|(buildpack, process)| MetadataProcess {
-                process_type: &process.process_type,
-                command: &process.command,
-                args: &process.args,
-                direct: process.direct,
-                buildpack_id: buildpack,
-                working_directory: process.working_directory.as_deref(),
-                exec_env: &process.exec_envs,
-            })
-            .collect(),
-        slices,
-    };
-    document.text()
-}
-
-#[derive(Serialize)]
-struct MetadataToml<'a> {
-    #[serde(rename = "buildpack-default-process-type", skip_serializing_if = "Option::is_none")]
-    default_type: Option<&'a ProcessType>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    buildpacks: Vec<MetadataBuildpack<'a>>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    labels: &'a [Label],
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    processes: Vec<MetadataProcess<'a>>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    slices: &'a [Slice],
-}
-
-impl MetadataToml<'_> {
-    fn text(&self) -> String {
-        toml::to_string(self).expect("strings, lists and tables can always be written")
-    }
-}
-
-#[derive(Serialize)]
-struct MetadataBuildpack<'a> {
-    id: &'a BuildpackId,
-    version: String,
-    api: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    homepage: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct MetadataProcess<'a> {
-    #[serde(rename = "type")]
-    process_type: &'a ProcessType,
-    command: &'a [String],
-    args: &'a [String],
-    direct: bool,
-    buildpack_id: &'a BuildpackId,
-    #[serde(rename = "working-dir", skip_serializing_if = "Option::is_none")]
-    working_directory: Option<&'a str>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    exec_env: &'a [ExecEnv],
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,7 +109,7 @@ mod tests {
         Process {
             process_type: process_type.parse().unwrap(),
             command: vec!["run".into()],
-            args: vec![],
+            args: None,
             direct: true,
             default,
             working_directory: None,
@@ -227,73 +133,5 @@ mod tests {
         let lost = table.add(&"c".parse().unwrap(), vec![process("web", false)]);
         assert_eq!(lost.unwrap().as_str(), "web");
         assert_eq!(table.default_type(), None);
-    }
-
-    /// PRC-05, MET-02, MET-03
-    #[test]
-    fn met_01_metadata_toml() {
-        let mut table = ProcessTable::default();
-        let web = Process {
-            command: vec!["serve".into(), "two words".into()],
-            working_directory: Some("/workspace/x".into()),
-            exec_envs: vec!["test".parse().unwrap()],
-            ..process("web", true)
-        };
-        let job = Process { args: vec!["-v".into()], ..process("job", false) };
-        table.add(&"acme/node".parse().unwrap(), vec![web, job]);
-        let buildpacks = [LaunchBuildpack {
-            reference: BuildpackRef { id: "acme/node".parse().unwrap(), version: "1.2".parse().unwrap() },
-            api: "0.12".into(),
-            homepage: None,
-        }];
-        let labels = [Label { key: "k".into(), value: "v".into() }];
-        let slices = [Slice { paths: vec!["*.js".into()] }];
-        let expected = "\
-buildpack-default-process-type = \"web\"
-
-[[buildpacks]]
-id = \"acme/node\"
-version = \"1.2\"
-api = \"0.12\"
-
-[[labels]]
-key = \"k\"
-value = \"v\"
-
-[[processes]]
-type = \"job\"
-command = [\"run\"]
-args = [\"-v\"]
-direct = true
-buildpack-id = \"acme/node\"
-
-[[processes]]
-type = \"web\"
-command = [\"serve\", \"two words\"]
-args = []
-direct = true
-buildpack-id = \"acme/node\"
-working-dir = \"/workspace/x\"
-exec-env = [\"test\"]
-
-[[slices]]
-paths = [\"*.js\"]
-";
-        assert_eq!(metadata_toml(&buildpacks, &labels, &table, &slices), expected);
-        assert_eq!(metadata_toml(&[], &[], &ProcessTable::default(), &[]), "");
-    }
-
-    #[test]
-    fn awkward_text_in_metadata_toml_is_read_by_others() {
-        let awkward = "a \"b\" 'c' \\ \u{1}\r\n\n'''\"\"\" ü\t";
-        let mut table = ProcessTable::default();
-        let web = Process { command: vec![awkward.into(), String::new()], ..process("web", false) };
-        table.add(&"a".parse().unwrap(), vec![web]);
-        let text = metadata_toml(&[], &[], &table, &[]);
-        let script = "import sys,json,tomllib;\
-            print(json.dumps(tomllib.loads(sys.argv[1])['processes'][0]['command']))";
-        let output = std::process::Command::new("python3").args(["-c", script, &text]).output().unwrap();
-        let read: Vec<String> = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(read, [awkward, ""]);
     }
 }

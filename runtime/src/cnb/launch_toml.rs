@@ -57,8 +57,7 @@ struct ProcessTable {
     #[serde(rename = "type", default)]
     process_type: String,
     command: Option<Value>,
-    #[serde(default)]
-    args: Vec<String>,
+    args: Option<Vec<String>>,
     direct: Option<bool>,
     #[serde(default)]
     default: bool,
@@ -118,7 +117,9 @@ pub fn to_toml(processes: &[Process], labels: &[Label], slices: &[Slice]) -> Str
         let mut fields = Fields::default();
         fields.text("type", process.process_type.as_str());
         fields.texts("command", &process.command);
-        fields.texts("args", &process.args);
+        if let Some(args) = &process.args {
+            fields.texts("args", args);
+        }
         fields.value("default", process.default.to_string());
         fields.text_if_any("working-dir", process.working_directory.as_deref().unwrap_or_default());
         let exec_envs: Vec<&str> = process.exec_envs.iter().map(ExecEnv::as_str).collect();
@@ -181,13 +182,8 @@ fn process(table: ProcessTable, api: ApiVersion, warnings: &mut Vec<String>) -> 
 
 /// LCH-06: stricter from API 0.9 on than what published buildpacks were held to.
 fn process_type(text: &str, api: ApiVersion) -> Result<ProcessType, TomlError> {
-    let process_type: ProcessType = text.parse().map_err(|error| TomlError::whole(format!("{error}")))?;
-    if api >= ApiVersion::zero(9) && !process_type.is_plain() {
-        return Err(TomlError::whole(format!(
-            "process type `{process_type}` is not valid: it may have letters, digits, `.`, `_` and `-` only"
-        )));
-    }
-    Ok(process_type)
+    let process_type = if api >= ApiVersion::zero(9) { ProcessType::plain(text) } else { text.parse() };
+    process_type.map_err(|error| TomlError::whole(error.to_string()))
 }
 
 #[cfg(test)]
@@ -279,6 +275,7 @@ mod tests {
         let text = "[[processes]]\ntype = \"web\"\ncommand = [\"a\", \"b\"]\nargs = [\"c\"]\ndefault = true\n\
                     working-dir = \"/x\"\nexec-env = [\"test\"]\n\
                     [[processes]]\ntype = \"job\"\ncommand = [\"j\"]\n\
+                    [[processes]]\ntype = \"none\"\ncommand = [\"n\"]\nargs = []\n\
                     [[labels]]\nkey = \"k\"\nvalue = \"v\"\n[[slices]]\npaths = [\"*.js\"]\n";
         let file = parse(text, 12).unwrap();
         let written = to_toml(&file.processes, &file.labels, &file.slices);

@@ -26,8 +26,7 @@ struct LayerFile {
     build: Option<Value>,
     cache: Option<Value>,
     types: Option<TypesTable>,
-    #[serde(default)]
-    metadata: Table,
+    metadata: Option<Table>,
 }
 
 #[derive(Default, Deserialize)]
@@ -63,8 +62,7 @@ impl LayerToml {
             let [launch, build, cache] = flags.map(|(_, flag)| flag == Some(Value::Boolean(true)));
             LayerTypes { launch, build, cache }
         };
-        let metadata = if file.metadata.is_empty() { String::new() } else { file.metadata.to_string() };
-        Ok(Self { types, metadata, warnings })
+        Ok(Self { types, metadata: toml_text::text_of(file.metadata.as_ref()), warnings })
     }
 
     /// The text of the file as a buildpack of API 0.6 or newer writes it.

@@ -1,10 +1,11 @@
 //! `sbom.legacy.json`: the old bills of materials of all buildpacks.
 
-use toml::{Table, Value};
+use toml::Value;
 
 use super::build_plan::Requirement;
 use super::id::BuildpackRef;
 use super::reference_toml::{json, json_text};
+use crate::toml_text;
 
 /// The text of the file, byte for byte as the reference lifecycle writes it.
 ///
@@ -16,8 +17,8 @@ pub fn to_json(entries: &[(BuildpackRef, Requirement)]) -> String {
         return "null\n".to_owned();
     }
     let entry = |(buildpack, entry): &(BuildpackRef, Requirement)| {
-        let metadata: Table = entry.metadata.parse().unwrap_or_default();
-        let metadata = if metadata.is_empty() { "null".to_owned() } else { json(&Value::Table(metadata)) };
+        let metadata = toml_text::table_of(&entry.metadata);
+        let metadata = metadata.map_or("null".to_owned(), |metadata| json(&Value::Table(metadata)));
         format!(
             "{{\"name\":{},\"metadata\":{metadata},\"buildpack\":{{\"id\":{},\"version\":{}}}}}",
             json_text(&entry.name),

@@ -10,8 +10,9 @@ use serde_json::Value;
 use toml::Spanned;
 
 use super::buildpack_toml::License;
-use super::id::{BuildpackId, BuildpackVersion};
+use super::id::{BuildpackId, BuildpackVersion, ExecEnv};
 use super::labels::{ProjectMetadata, ProjectSource};
+use super::order::ExecEnvList;
 use crate::toml_text::{self, TomlError};
 
 /// The name of the file in an app's directory.
@@ -26,8 +27,10 @@ const SCRIPT_VERSION: &str = "0.0.0";
 /// Everything we read from `project.toml`.
 ///
 /// # Spec
-/// `project-descriptor.md` 0.1 and 0.2; PRJ-01 to PRJ-06. Unknown keys are
-/// ignored, with a warning where one is likely to be a slip.
+/// `project-descriptor.md` 0.1 and 0.2; PRJ-01 to PRJ-06. Schema 0.3 is pack's: 0.2
+/// with execution environments for buildpacks and variables, of which only those for
+/// `production` are there. Unknown keys are ignored, with a warning where one is likely
+/// to be a slip.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ProjectDescriptor {
     /// Who and what; every field may be empty.
@@ -126,6 +129,19 @@ struct File {
     io: IoTable,
 }
 
+impl File {
+    /// Without what is for other execution environments; 0.3 has one place for variables.
+    fn for_environment(mut self, exec_env: &ExecEnv) -> Self {
+        let build = &mut self.io.buildpacks;
+        for group in [&mut build.group, &mut build.pre.group, &mut build.post.group] {
+            group.retain(|entry| exec_env.is_among(&entry.as_ref().exec_env.0));
+        }
+        build.build.env.retain(|variable| exec_env.is_among(&variable.exec_env.0));
+        build.env.build.clear();
+        self
+    }
+}
+
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct IoTable {
@@ -198,6 +214,8 @@ struct OldEnvTable {
 struct Variable {
     name: String,
     value: String,
+    #[serde(default, rename = "exec-env")]
+    exec_env: ExecEnvList,
 }
 
 #[derive(Deserialize)]
@@ -206,6 +224,8 @@ struct GroupTable {
     version: Option<BuildpackVersion>,
     uri: Option<String>,
     script: Option<Script>,
+    #[serde(default, rename = "exec-env")]
+    exec_env: ExecEnvList,
 }
 
 impl ProjectDescriptor {
@@ -218,11 +238,16 @@ impl ProjectDescriptor {
         let version = found.header.and_then(|header| header.schema_version);
         let mut descriptor = match version.as_ref().map(|version| version.as_ref().as_str()) {
             Some("0.2") => Self::of(text, toml_text::parse(text)?)?,
+            Some("0.3") => {
+                Self::of(text, toml_text::parse::<File>(text)?.for_environment(&ExecEnv::default()))?
+            }
             Some("0.1") | None => Self::of_old(text, toml_text::parse(text)?)?,
             Some(other) => {
                 let offset = version.as_ref().map_or(0, |version| version.span().start);
-                let message =
-                    format!("schema version `{}` is not known; known are 0.1 and 0.2", other.escape_debug());
+                let message = format!(
+                    "schema version `{}` is not known; known are 0.1, 0.2 and 0.3",
+                    other.escape_debug()
+                );
                 return Err(TomlError::at(text, offset, message));
             }
         };
@@ -232,7 +257,7 @@ impl ProjectDescriptor {
                 "it does not say `schema-version` under `[_]` and is read as schema 0.1".to_owned(),
             );
         }
-        let is_old = version.is_none_or(|version| version.as_ref() != "0.2");
+        let is_old = version.is_none_or(|version| version.as_ref() == "0.1");
         descriptor.warnings.extend(slips(text, is_old));
         Ok(descriptor)
     }
@@ -410,8 +435,9 @@ fn slips(text: &str, is_old: bool) -> Vec<String> {
     }
     if !is_old {
         let old = ["project", "build"].into_iter().filter(|name| table.contains_key(*name));
-        warnings
-            .extend(old.map(|name| format!("its table `[{name}]` is of schema 0.1 and says nothing in 0.2")));
+        warnings.extend(
+            old.map(|name| format!("its table `[{name}]` is of schema 0.1 and says nothing since 0.2")),
+        );
     }
     warnings
 }

@@ -31,6 +31,12 @@ impl Fields {
         }
     }
 
+    pub(super) fn flag_if_set(&mut self, name: &str, flag: bool) {
+        if flag {
+            self.value(name, "true".to_owned());
+        }
+    }
+
     pub(super) fn texts(&mut self, name: &str, values: &[impl AsRef<str>]) {
         self.value(name, list(values.iter().map(|value| quoted(value.as_ref()))));
     }
@@ -192,7 +198,7 @@ fn escape_common(character: char, out: &mut String) -> bool {
     true
 }
 
-fn escape_unicode(character: char, out: &mut String) {
+pub(super) fn escape_unicode(character: char, out: &mut String) {
     let _ = write!(out, "\\u{:04x}", u32::from(character));
 }
 
@@ -246,7 +252,7 @@ pub(super) fn json(value: &Value) -> String {
 }
 
 /// A moment in full: what a date or a time of day leaves open is zero.
-fn moment(when: &toml::value::Datetime) -> String {
+pub(super) fn moment(when: &toml::value::Datetime) -> String {
     let date = when.date.map_or("0000-01-01".to_owned(), |date| date.to_string());
     let time = when.time.map_or("00:00:00".to_owned(), |time| time.to_string());
     let offset = when.offset.map_or("Z".to_owned(), |offset| offset.to_string());

@@ -1,7 +1,8 @@
 //! `report.toml`: what the exporter and the rebaser tell the platform about the image.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 
+use super::reference_toml::Fields;
 use crate::toml_text::{self, TomlError};
 
 /// The file.
@@ -9,27 +10,27 @@ use crate::toml_text::{self, TomlError};
 /// # Spec
 /// `platform.md` 0.15 "report.toml"; RPT-01. `manifest-size` is written as a number,
 /// as the reference lifecycle does; the text of the specification's sample is read, too.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 pub struct Report {
     #[serde(default)]
     pub image: ImageReport,
 }
 
 /// The image that was saved.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ImageReport {
     /// Every name it was saved under, the output image first.
     #[serde(default)]
     pub tags: Vec<String>,
     /// In a daemon.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub image_id: Option<String>,
     /// Of the manifest; not in a daemon.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub digest: Option<String>,
     /// Of the manifest, in bytes; not in a daemon.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number_or_text")]
+    #[serde(default, deserialize_with = "number_or_text")]
     pub manifest_size: Option<u64>,
 }
 
@@ -57,13 +58,12 @@ impl Report {
         toml_text::parse(text)
     }
 
-    /// The text of the file.
-    ///
-    /// # Panics
-    /// Never: texts and sizes of files fit into TOML.
+    /// The text of the file, byte for byte as the reference lifecycle writes it.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        text(self)
+        let mut file = Fields::default();
+        file.table("image", self.image.fields());
+        file.document()
     }
 
     /// The text of the file for a platform that wants to find the bill of materials
@@ -72,25 +72,28 @@ impl Report {
     /// # Spec
     /// RPT-03: before Platform API 0.9.
     #[must_use]
-    pub fn to_toml_with_bom(&self, bom: Vec<toml::Value>) -> String {
-        let build = BuildReport { bom };
-        text(&ReportWithBom { build, image: &self.image })
+    pub fn to_toml_with_bom(&self, bom: &[toml::Value]) -> String {
+        let mut build = Fields::default();
+        build.tables("bom", bom.iter().filter_map(toml::Value::as_table).map(Fields::from).collect());
+        let mut file = Fields::default();
+        file.table("build", build);
+        file.table("image", self.image.fields());
+        file.document()
     }
 }
 
-fn text(report: &impl Serialize) -> String {
-    toml::to_string(report).expect("texts, sizes of files and what was TOML can be written")
-}
-
-#[derive(Serialize)]
-struct ReportWithBom<'a> {
-    build: BuildReport,
-    image: &'a ImageReport,
-}
-
-#[derive(Serialize)]
-struct BuildReport {
-    bom: Vec<toml::Value>,
+impl ImageReport {
+    /// As it is written.
+    fn fields(&self) -> Fields {
+        let mut fields = Fields::default();
+        fields.texts("tags", &self.tags);
+        fields.text_if_any("image-id", self.image_id.as_deref().unwrap_or_default());
+        fields.text_if_any("digest", self.digest.as_deref().unwrap_or_default());
+        if let Some(size) = self.manifest_size {
+            fields.value("manifest-size", size.to_string());
+        }
+        fields
+    }
 }
 
 #[cfg(test)]
@@ -107,15 +110,15 @@ mod tests {
         };
         assert_eq!(
             Report { image }.to_toml(),
-            "[image]\ntags = [\"registry.example/app:1\", \"registry.example/app:2\"]\n\
-             digest = \"sha256:aa\"\nmanifest-size = 1234\n"
+            "[image]\n  tags = [\"registry.example/app:1\", \"registry.example/app:2\"]\n  \
+             digest = \"sha256:aa\"\n  manifest-size = 1234\n"
         );
     }
 
     #[test]
     fn rpt_03_old_platforms_find_the_bill_of_materials() {
         let entry = toml::Value::Table(toml::toml! { name = "x" });
-        let read: toml::Table = toml::from_str(&Report::default().to_toml_with_bom(vec![entry])).unwrap();
+        let read: toml::Table = toml::from_str(&Report::default().to_toml_with_bom(&[entry])).unwrap();
         assert_eq!(read["build"]["bom"][0]["name"].as_str(), Some("x"));
         assert!(read.contains_key("image"));
         assert!(!Report::default().to_toml().contains("build"));

@@ -7,8 +7,7 @@ use crate::toml_text::{self, TomlError};
 
 #[derive(Deserialize)]
 struct StoreFile {
-    #[serde(default)]
-    metadata: Table,
+    metadata: Option<Table>,
 }
 
 /// The table `[metadata]` of the file, as TOML text.
@@ -20,7 +19,7 @@ struct StoreFile {
 /// `buildpack.md` 0.12 "store.toml"; STO-01.
 pub fn parse(text: &str) -> Result<String, TomlError> {
     let file: StoreFile = toml_text::parse(text)?;
-    Ok(if file.metadata.is_empty() { String::new() } else { file.metadata.to_string() })
+    Ok(toml_text::text_of(file.metadata.as_ref()))
 }
 
 /// The text of the file for a `metadata` that was read or checked before.

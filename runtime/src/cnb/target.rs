@@ -117,7 +117,7 @@ pub const DISTRO_NAME_LABEL: &str = "io.buildpacks.base.distro.name";
 /// Label of a run image: version of its distribution.
 pub const DISTRO_VERSION_LABEL: &str = "io.buildpacks.base.distro.version";
 /// Label of an image: its stack, before there were targets.
-const STACK_ID_LABEL: &str = "io.buildpacks.stack.id";
+pub const STACK_ID_LABEL: &str = "io.buildpacks.stack.id";
 /// The one stack that says which system it is.
 pub(super) const BIONIC: &str = "io.buildpacks.stacks.bionic";
 

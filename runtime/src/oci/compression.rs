@@ -7,8 +7,8 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 const BUFFER_BYTES: usize = 128 << 10;
-/// Memory a zstd frame may ask for; encoders of images stay at 8 MiB.
-const MAX_WINDOW_BYTES: u64 = 128 << 20;
+/// Memory a decoder may ask for, such as the window of zstd; encoders of images stay at 8 MiB.
+pub const MAX_WINDOW_BYTES: u64 = 128 << 20;
 
 /// Reads a blob without its compression: gzip, zstd or none, by its first bytes.
 ///
@@ -23,28 +23,40 @@ pub fn decompress<R: Read + 'static>(blob: R) -> io::Result<Box<dyn Read>> {
     Ok(match start {
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(blob)),
         // The second is a frame that is to be skipped, which may come first.
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Box::new(Zstd::new(blob)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+            Box::new(Zstd::new(blob, nothing_more))
+        }
         _ => Box::new(blob),
     })
 }
 
 /// Any number of zstd frames, one behind the other.
-struct Zstd<R> {
+pub struct Zstd<R> {
     source: R,
     decoder: FrameDecoder,
     in_frame: bool,
+    end: fn(&mut R) -> io::Result<()>,
 }
 
 impl<R: BufRead> Zstd<R> {
-    fn new(source: R) -> Self {
+    /// Reads `source`; `end` is asked about what does not begin like a frame.
+    ///
+    /// # Errors
+    /// When read: [`io::ErrorKind::OutOfMemory`] for a frame that wants more memory than
+    /// [`MAX_WINDOW_BYTES`].
+    pub fn new(source: R, end: fn(&mut R) -> io::Result<()>) -> Self {
         let mut decoder = FrameDecoder::new();
         decoder.set_max_window_size(MAX_WINDOW_BYTES);
-        Self { source, decoder, in_frame: false }
+        Self { source, decoder, in_frame: false, end }
     }
 
     /// Starts the next frame; `false` at the end.
     fn next_frame(&mut self) -> io::Result<bool> {
-        while !self.source.fill_buf()?.is_empty() {
+        loop {
+            // No frame begins with a zero.
+            if self.source.fill_buf()?.first().is_none_or(|byte| *byte == 0) {
+                return (self.end)(&mut self.source).map(|()| false);
+            }
             match self.decoder.reset(&mut self.source) {
                 Ok(()) => return Ok(true),
                 Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
@@ -57,10 +69,12 @@ impl<R: BufRead> Zstd<R> {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                 }
+                Err(error @ FrameDecoderError::WindowSizeTooBig { .. }) => {
+                    return Err(io::Error::new(io::ErrorKind::OutOfMemory, error.to_string()));
+                }
                 Err(error) => return Err(invalid(&error)),
             }
         }
-        Ok(false)
     }
 }
 
@@ -86,6 +100,13 @@ impl<R: BufRead> Read for Zstd<R> {
             }
             self.in_frame = false;
         }
+    }
+}
+
+fn nothing_more(source: &mut impl BufRead) -> io::Result<()> {
+    match source.fill_buf()? {
+        [] => Ok(()),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "there is something behind its end")),
     }
 }
 

@@ -231,7 +231,6 @@ mod tests {
 
     use super::*;
     use crate::oci::digest::Digest;
-    use crate::oci::layer::{LayerWriter, Owner};
 
     /// Half noise, half text, so that blocks differ in how well they compress.
     fn sample(bytes: usize) -> Vec<u8> {
@@ -305,26 +304,30 @@ mod tests {
         }
     }
 
-    /// With a layer of many small files, for which it made a difference.
+    /// IMG-12: with few letters at random, of which a compressor that was only reset makes something else.
     #[test]
     fn img_12_what_a_thread_compressed_before_leaves_no_trace() {
-        let owner = Owner { uid: 1000, gid: 1000 };
-        let mut layer = LayerWriter::new(Vec::new());
         let mut state = 1_u64;
-        for file in 0..4100 {
-            let mut contents = Vec::new();
-            for _ in 0..2 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                contents.extend((state ^ (state >> 32)).to_le_bytes());
+        let mut letter = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            b'a' + u8::try_from((state >> 33) % 4).unwrap()
+        };
+        let data: Vec<u8> = (0..3 * BLOCK_BYTES + 5).map(|_| letter()).collect();
+        // Each block by a compressor that has seen nothing before.
+        let alone = |block: &[u8], dictionary: &[u8]| {
+            let mut compressor = Compress::new(Compression::new(LEVEL), false);
+            if !dictionary.is_empty() {
+                compressor.set_dictionary(dictionary).unwrap();
             }
-            let name = format!("/layers/test_big/big/file-{file:05}");
-            layer.file(name.as_bytes(), 0o644, owner, 16, contents.as_slice()).unwrap();
-        }
-        let data = layer.finish().unwrap();
+            let mut bytes = Vec::with_capacity(2 * BLOCK_BYTES);
+            compressor.compress_vec(block, &mut bytes, FlushCompress::Sync).unwrap();
+            assert!(bytes.len() < bytes.capacity());
+            bytes
+        };
         let dictionary_of = |at: usize| &data[at.saturating_sub(DICTIONARY_BYTES)..at];
         let mut expected = HEADER.to_vec();
         for (number, block) in data.chunks(BLOCK_BYTES).enumerate() {
-            expected.extend(compress_block(block, dictionary_of(number * BLOCK_BYTES)).unwrap().bytes);
+            expected.extend(alone(block, dictionary_of(number * BLOCK_BYTES)));
         }
         for threads in [1, 2, 3, 8] {
             let found = gzip(&data, threads, 4096);

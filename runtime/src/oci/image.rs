@@ -17,6 +17,8 @@ pub enum MediaFamily {
     Docker,
 }
 
+/// The annotation that names an image of a layout.
+pub(super) const REFERENCE_ANNOTATION: &str = "org.opencontainers.image.ref.name";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
@@ -277,13 +279,26 @@ impl Image {
     /// The configuration and the manifest as they are stored.
     #[must_use]
     pub fn documents(&self) -> (Document, Document) {
-        let configuration = Document::of(self.family.configuration(), &self.configuration);
-        let manifest = self.manifest(configuration.descriptor());
-        let manifest = Document::of(self.family.manifest(), &manifest);
-        (configuration, manifest)
+        self.documents_of(&self.manifest())
     }
 
-    fn manifest(&self, configuration: Descriptor) -> ImageManifest {
+    /// The same with a manifest that says what the image is called where it is stored.
+    #[must_use]
+    pub fn documents_called(&self, name: &str) -> (Document, Document) {
+        let mut manifest = self.manifest();
+        manifest.set_annotations(Some([(REFERENCE_ANNOTATION.to_owned(), name.to_owned())].into()));
+        self.documents_of(&manifest)
+    }
+
+    fn documents_of(&self, manifest: &ImageManifest) -> (Document, Document) {
+        (self.configuration_document(), Document::of(self.family.manifest(), manifest))
+    }
+
+    fn configuration_document(&self) -> Document {
+        Document::of(self.family.configuration(), &self.configuration)
+    }
+
+    fn manifest(&self) -> ImageManifest {
         let layers: Vec<Descriptor> = self
             .layers
             .iter()
@@ -292,7 +307,7 @@ impl Image {
         ImageManifestBuilder::default()
             .schema_version(2_u32)
             .media_type(self.family.manifest())
-            .config(configuration)
+            .config(self.configuration_document().descriptor())
             .layers(layers)
             .build()
             .expect("every required field is set")

@@ -92,7 +92,7 @@ impl<W: Write> LayerWriter<W> {
         size: u64,
         mut contents: impl Read,
     ) -> io::Result<()> {
-        self.header(EntryType::Regular, name, b"", mode, owner, size)?;
+        self.file_header(name, mode, owner, size)?;
         self.buffer.resize(COPY_BUFFER_BYTES, 0);
         let mut left = size;
         loop {
@@ -113,6 +113,21 @@ impl<W: Write> LayerWriter<W> {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file shrank while it was read"));
         }
         self.pad(size)
+    }
+
+    /// Adds the header of a file and nothing of its contents: what is written then is
+    /// no tar, but the outline of one.
+    ///
+    /// # Errors
+    /// When the name cannot be stored, or the writer fails.
+    pub fn file_header(&mut self, name: &[u8], mode: u32, owner: Owner, size: u64) -> io::Result<()> {
+        self.header(EntryType::Regular, name, b"", mode, owner, size)
+    }
+
+    /// Gives the inner writer back, without an end.
+    #[must_use]
+    pub fn into_inner(self) -> W {
+        self.inner
     }
 
     /// Ends the layer with two zero blocks and gives the inner writer back.

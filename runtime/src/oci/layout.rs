@@ -19,10 +19,9 @@ use oci_spec::image::MediaType;
 use serde_json::{Value, json};
 
 use super::digest::Digest;
+use super::image::REFERENCE_ANNOTATION;
 use crate::fault::{Diagnose, Fault, is_disk_full};
 
-/// The annotation that names an image of a layout.
-const REFERENCE_ANNOTATION: &str = "org.opencontainers.image.ref.name";
 const LAYOUT_FILE: &str = "oci-layout";
 const INDEX_FILE: &str = "index.json";
 const BLOBS: &str = "blobs/sha256";

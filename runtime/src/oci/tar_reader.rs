@@ -7,6 +7,8 @@
 
 use std::io::{self, BufRead, Read};
 
+use super::digest::{Digest, Hasher};
+
 const BLOCK_BYTES: usize = 512;
 /// Bytes of a pax header or a long name, which are read into memory.
 const MAX_HEADER_BYTES: u64 = 64 * 1024;
@@ -60,12 +62,24 @@ pub struct TarReader<R> {
     /// Contents and padding of that entry that were not read yet.
     left: u64,
     padding: u64,
+    /// Of the headers.
+    outline: Hasher,
 }
 
 impl<R: BufRead> TarReader<R> {
     /// Reads `source`, which nothing but zeros may follow.
     pub fn new(source: R) -> Self {
-        Self { source, header: [0; BLOCK_BYTES], number: 0, left: 0, padding: 0 }
+        Self { source, header: [0; BLOCK_BYTES], number: 0, left: 0, padding: 0, outline: Hasher::default() }
+    }
+
+    /// The digest of the headers that were read, without contents and end: two tars
+    /// with the same outline and the same contents have the same bytes.
+    ///
+    /// # Shape
+    /// As [`LayerWriter::file_header`](super::layer::LayerWriter::file_header) writes it.
+    #[must_use]
+    pub fn outline(self) -> Digest {
+        self.outline.finish()
     }
 
     /// The next entry; `None` at the end, after which nothing but zeros was found.
@@ -169,6 +183,7 @@ impl<R: BufRead> TarReader<R> {
                 return Ok(None);
             }
             self.check_sum()?;
+            self.outline.update(&self.header);
             let header = Header(&self.header);
             let size = header.size().ok_or_else(|| self.damaged("has a size that is no number"))?;
             match header.kind() {
@@ -300,6 +315,9 @@ impl<R: BufRead> TarReader<R> {
             return Err(self.damaged("is cut short"));
         }
         self.skip_padding(size)?;
+        let padding = usize::try_from(padding(size)).expect("less than a block");
+        self.outline.update(&bytes);
+        self.outline.update(&[0; BLOCK_BYTES][..padding]);
         Ok(bytes)
     }
 

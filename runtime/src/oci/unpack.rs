@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::digest::Digest;
 use super::tar_reader::{Contents, TarEntry, TarError, TarKind, TarReader};
 
 /// Bytes of a name, as the kernel takes them.
@@ -69,11 +70,11 @@ pub struct Place<'a> {
 ///
 /// Owners and times are not applied. Directories that were not there get their
 /// mode when everything is in them, files their exact mode; files that are there
-/// are replaced, links are not.
+/// are replaced, links are not. The answer is the [outline](TarReader::outline) of the tar.
 ///
 /// # Errors
 /// [`UnpackError`]; what was unpacked until then stays.
-pub fn unpack(tar: impl BufRead, place: Place<'_>) -> Result<(), UnpackError> {
+pub fn unpack(tar: impl BufRead, place: Place<'_>) -> Result<Digest, UnpackError> {
     let name: Vec<&[u8]> = parts_of(place.name).unwrap_or_default();
     let below: Vec<&[u8]> = parts_of(place.below).unwrap_or_default();
     let mut unpacking =
@@ -106,7 +107,8 @@ pub fn unpack(tar: impl BufRead, place: Place<'_>) -> Result<(), UnpackError> {
         }
         unpacking.add(&entry, inner, &mut tar.contents())?;
     }
-    unpacking.set_modes()
+    unpacking.set_modes()?;
+    Ok(tar.outline())
 }
 
 /// The names of a path, absolute or not; `None` when it has a `..` or cannot be one.

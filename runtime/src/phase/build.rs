@@ -34,7 +34,7 @@ use crate::executor::{
     LogSink, Mount, OpenedLayer, PlanEntry, Program, Refusal, RestoredLayer,
 };
 use crate::fault::{Diagnose, Fault, is_disk_full};
-use crate::grant::{Grant, GrantRefused};
+use crate::grant::GrantRefused;
 use crate::limits::Limits;
 use crate::oci::gzip::ENCODER;
 use crate::phase::values::{Built, BuiltContents, Outcome, Restored};
@@ -183,7 +183,6 @@ fn build_one(
         .program(buildpack)
         .ok_or_else(|| BuildError::NotRunnable { buildpack: reference.clone() })?;
     let grants = request.policy.grant(reference, &buildpack.descriptor.grants).map_err(BuildError::Grant)?;
-    let app_write = grants.allows(&Grant::AppWrite);
     let layers_work_directory = workspace.layers_of(buildpack).map_err(failed)?;
     let is_settled = workspace.is_in_place() && matches!(program, Program::Component(_));
     let cached = if is_settled {
@@ -194,7 +193,7 @@ fn build_one(
     } else {
         restored.take(&reference.id)
     };
-    let mut mounts = workspace.mounts(buildpack, app_write).map_err(failed)?;
+    let mut mounts = workspace.mounts(buildpack, &grants, true).map_err(failed)?;
     mounts.extend(progress.visible.iter().cloned());
     let mut environment =
         workspace.environment(buildpack, request.target, request.exec_env, &progress.environment);

@@ -33,6 +33,8 @@ pub struct DetectRequest<'a> {
     pub policy: &'a Policy,
     pub limits: &'a Limits,
     pub target: &'a Target,
+    /// The stack of the build image, if it has one; it counts before 0.12.
+    pub stack: Option<&'a str>,
     pub exec_env: &'a ExecEnv,
     pub user_env: &'a BTreeMap<String, String>,
 }
@@ -58,6 +60,16 @@ pub struct FailedGroup {
     pub members: Vec<TriedMember>,
     /// The reason of the group as a whole, when all required members passed.
     pub plan: Option<Unresolved>,
+}
+
+impl FailedGroup {
+    /// Whether the group failed over its members, and one of them went wrong. As with the
+    /// reference lifecycle, an optional member that went wrong does not count where the rest
+    /// of the group has no plan.
+    fn went_wrong(&self) -> bool {
+        self.plan.is_none()
+            && self.members.iter().any(|member| matches!(member.verdict, Verdict::Error { .. }))
+    }
 }
 
 /// What one member of a group said.
@@ -205,7 +217,9 @@ pub fn detect<'a>(
     let mut answers = Answers::new();
     let mut failed = Vec::new();
     let exec_env = request.api.at_least(15).then_some(request.exec_env);
-    for members in request.builder.groups(exec_env) {
+    let mut with_errors = false;
+    let mut groups = request.builder.groups(exec_env);
+    while let Some(members) = groups.next() {
         let members = members.map_err(DetectError::Order)?;
         ask(request, workspace, executor, events, &members, &mut answers)?;
         match settle(&members, &answers) {
@@ -226,10 +240,12 @@ pub fn detect<'a>(
                 events.event(Event::GroupChosen { buildpacks, considered: members.len() });
                 return Ok(Detected { group, extensions, plan, members, failed });
             }
-            Err(group) => failed.push(group),
+            Err(group) => {
+                with_errors |= group.went_wrong() && !groups.is_attempt();
+                failed.push(group);
+            }
         }
     }
-    let with_errors = answers.values().any(|answer| matches!(answer, Answer::Error(_)));
     Err(DetectError::NobodyTakesPart { groups: failed, with_errors })
 }
 
@@ -280,15 +296,20 @@ fn ask<'a>(
     Ok(())
 }
 
-/// Why a module does not build for the target; counted as an error, as the
-/// reference lifecycle does (DET-14).
+/// Why a module does not build for the target, or before Platform API 0.12 for the
+/// stack; counted as an error, as the reference lifecycle does (DET-14, TGT-15).
 fn mismatch(request: &DetectRequest<'_>, module: Module<'_>) -> Option<String> {
     let target = request.target;
     let matches = match module {
         Module::Buildpack(buildpack) => buildpack.descriptor.matches(target),
         Module::Extension(extension) => extension.descriptor.matches(target),
     };
-    if matches || !request.api.at_least(12) {
+    if !request.api.at_least(12) {
+        let Module::Buildpack(buildpack) = module else { return None };
+        let stack = request.stack.filter(|stack| !buildpack.descriptor.fits_stack(stack))?;
+        return Some(format!("it does not build for the stack `{}`", harmless(stack)));
+    }
+    if matches {
         return None;
     }
     let mut system = format!("{}/{}", target.os, target.arch);
@@ -355,7 +376,7 @@ fn prepare(
     Ok(Prepared::Call(Box::new(DetectInputs {
         call: CallInputs {
             buildpack: buildpack.reference.clone(),
-            mounts: workspace.mounts(buildpack, false).map_err(DetectError::Io)?,
+            mounts: workspace.mounts(buildpack, &grants, false).map_err(DetectError::Io)?,
             environment: workspace.environment(
                 buildpack,
                 request.target,

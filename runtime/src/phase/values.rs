@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::cnb::api::ApiVersion;
 use crate::cnb::build_plan::Requirement;
 use crate::cnb::id::{BuildpackId, BuildpackRef, LayerName};
 use crate::cnb::launch::{Label, ProcessTable, Slice};
@@ -114,7 +115,7 @@ pub struct Built {
 pub struct BuiltBuildpack {
     pub reference: BuildpackRef,
     /// The buildpack API it was written for.
-    pub api: String,
+    pub api: ApiVersion,
     pub homepage: Option<String>,
     /// TOML text of `store.toml` `[metadata]`; `None` without that file.
     pub store: Option<String>,

@@ -12,7 +12,7 @@
 //! memory_bytes = 536870912
 //!
 //! [grants]                           # for every buildpack
-//! allow = ["app-write", "clock", "random", "source=npm"]
+//! allow = ["app-write", "bindings", "clock", "random", "source=npm"]
 //!
 //! [[buildpack]]                      # for one, in addition
 //! id = "acme/node"
@@ -132,7 +132,11 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
-            allow: Grants(BTreeSet::from([Grant::AppWrite, Grant::Source(ANY_SOURCE.to_owned())])),
+            allow: Grants(BTreeSet::from([
+                Grant::AppWrite,
+                Grant::Bindings,
+                Grant::Source(ANY_SOURCE.to_owned()),
+            ])),
             allow_buildpack: BTreeMap::new(),
             isolation: Isolation::default(),
             sources: BTreeMap::new(),

@@ -33,7 +33,7 @@ fn allowed(policy: &Policy, id: &str) -> Vec<String> {
 fn without_files_the_defaults_of_a_single_user_hold() {
     let (policy, origins) = Policy::load(&files(None, None, None).paths).unwrap();
     assert_eq!(policy, Policy::default());
-    assert_eq!(allowed(&policy, "a"), ["app-write", "source=*"]);
+    assert_eq!(allowed(&policy, "a"), ["app-write", "bindings", "source=*"]);
     assert_eq!(policy.isolation, Isolation::BestEffort);
     assert!(policy.settings(&origins).iter().all(|setting| setting.origin == Origin::Default));
 }
@@ -117,7 +117,7 @@ fn the_system_file_is_a_ceiling() {
 fn flags_allow_and_the_ceiling_holds_for_them_too() {
     let (mut policy, mut origins) = Policy::load(&files(None, None, None).paths).unwrap();
     policy.allow_by_flag([Grant::Clock], &mut origins).unwrap();
-    assert_eq!(allowed(&policy, "a"), ["app-write", "clock", "source=*"]);
+    assert_eq!(allowed(&policy, "a"), ["app-write", "bindings", "clock", "source=*"]);
     assert_eq!(origins.of("grants.allow"), Origin::Flag);
     let files = files(Some("[grants]\nallow = []\n"), None, None);
     let (mut policy, mut origins) = Policy::load(&files.paths).unwrap();

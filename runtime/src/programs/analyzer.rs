@@ -15,6 +15,7 @@ use crate::cnb::analyzed_toml::{Analyzed, AnalyzedRunImage};
 use crate::cnb::api::PlatformApi;
 use crate::cnb::labels::{EXEC_ENV, LIFECYCLE_METADATA, LifecycleMetadata, MetadataError};
 use crate::cnb::run_toml::RunToml;
+use crate::cnb::target::STACK_ID_LABEL;
 use crate::event::EventSink;
 use crate::oci::digest::DiffId;
 use crate::oci::reference::{InvalidReference, Reference};
@@ -32,6 +33,8 @@ pub struct Inputs {
     pub tags: Vec<String>,
     pub previous_image: Option<String>,
     pub run_image: Option<String>,
+    /// The stack of this build image, if it says which.
+    pub stack: Option<String>,
     /// `run.toml`; before Platform API 0.12 `stack.toml`.
     pub run: PathBuf,
     pub layers: PathBuf,
@@ -71,6 +74,9 @@ pub enum AnalyzeError {
     RunImage { name: String, source: Option<ImagesError> },
     #[error("the run image `{name}` does not say which operating system it is for")]
     NoSystem { name: String },
+    /// Before Platform API 0.12 both are of one stack (TGT-15).
+    #[error("the run image `{name}` is of the stack `{found}`, and this build image of `{own}`")]
+    Stacks { name: String, found: String, own: String },
     #[error("the previous image `{name}` cannot be read")]
     PreviousImage { name: String, source: ImagesError },
     /// It could not be kept (ANA-02).
@@ -101,6 +107,7 @@ impl AnalyzeError {
             | Self::NoReadableRunImage { .. } => INVALID,
             Self::RunImage { .. }
             | Self::NoSystem { .. }
+            | Self::Stacks { .. }
             | Self::PreviousImage { .. }
             | Self::Access { .. }
             | Self::Analyzed(_)
@@ -126,7 +133,7 @@ pub fn run(inputs: &Inputs, images: &dyn Images, events: &mut dyn EventSink) -> 
         images.check_write(name).map_err(failed)?;
     }
     let previous = find_previous(inputs, images, events)?;
-    let run_image = look_at_run_image(&run_image, inputs.api, images)?;
+    let run_image = look_at_run_image(&run_image, inputs, images)?;
     let (reference, metadata) = match &previous {
         Some(previous) => read_label(previous, events),
         None => (String::new(), LifecycleMetadata::default()),
@@ -241,13 +248,14 @@ fn read_label(previous: &FoundImage, events: &mut dyn EventSink) -> (String, Lif
 /// ANA-06
 fn look_at_run_image(
     name: &str,
-    api: PlatformApi,
+    inputs: &Inputs,
     images: &dyn Images,
 ) -> Result<AnalyzedRunImage, AnalyzeError> {
     let failed = |source| AnalyzeError::RunImage { name: name.to_owned(), source };
     let found = images.find(name).map_err(|error| failed(Some(error)))?.ok_or_else(|| failed(None))?;
     let target = target_of(&found.image.configuration);
-    if !api.at_least(12) {
+    if !inputs.api.at_least(12) {
+        check_stack(name, inputs, &found)?;
         return Ok(AnalyzedRunImage { reference: found.reference, ..AnalyzedRunImage::default() });
     }
     if target.os.is_empty() {
@@ -259,6 +267,18 @@ fn look_at_run_image(
         extend: false,
         target: Some(target),
     })
+}
+
+/// TGT-15: what one of them does not say is no difference. Mixins are in labels of
+/// both images, and this one is not to be looked at from within.
+fn check_stack(name: &str, inputs: &Inputs, run_image: &FoundImage) -> Result<(), AnalyzeError> {
+    let found = run_image.image.configuration.config.labels.get(STACK_ID_LABEL);
+    match (found.filter(|found| !found.is_empty()), &inputs.stack) {
+        (Some(found), Some(own)) if found != own => {
+            Err(AnalyzeError::Stacks { name: name.to_owned(), found: harmless(found), own: harmless(own) })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Unpacks the bills of materials of the previous image, for the restorer to pick
@@ -280,7 +300,7 @@ fn unpack_sboms(
         Ok(diff_id) => match images.layer(previous, &diff_id) {
             Err(error) => with_causes(&error),
             Ok(tar) => match unpack(verified(tar, &diff_id), layers.place("sbom/launch")) {
-                Ok(()) => return Ok(()),
+                Ok(_) => return Ok(()),
                 Err(error) if error.is_of_machine() => return Err(AnalyzeError::Sbom(error)),
                 Err(error) => with_causes(&error),
             },

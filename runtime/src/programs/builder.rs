@@ -24,11 +24,10 @@ use crate::executor::GuestFailure;
 use crate::executor::by_kind::ByKind;
 use crate::executor::process::ProcessExecutor;
 use crate::executor::process::variables::VariablesError;
-use crate::executor::worker::{Root, WorkerExecutor, WorkerSettings};
+use crate::executor::worker::{Root, WorkerExecutor};
 use crate::oci::digest::Digest;
 use crate::phase::build::{BuildError, BuildPhaseRequest, build};
 use crate::phase::values::Restored;
-use crate::policy::Isolation;
 use crate::walk;
 use crate::workspace::{Places, Surroundings, Workspace};
 
@@ -145,8 +144,8 @@ fn run_with(inputs: &Inputs, services: &mut Services<'_>, isolated: Isolated) ->
     });
     let buildpacks = load(inputs, &group, services.policy.limits.component_bytes)?;
 
-    let build_config = inputs.api.at_least(11).then_some(inputs.build_config.as_path());
-    let surroundings = Surroundings::of_program(services.environment, &inputs.platform, build_config)?;
+    let surroundings =
+        Surroundings::of_program(services.environment, &inputs.platform, &inputs.build_config)?;
     let user_env: BTreeMap<String, String> = surroundings
         .user
         .iter()
@@ -159,7 +158,7 @@ fn run_with(inputs: &Inputs, services: &mut Services<'_>, isolated: Isolated) ->
         Workspace::in_place(scratch.path(), places(inputs)?, surroundings).map_err(BuilderError::Prepare)?;
 
     let mut executables = ProcessExecutor::new(services.cancel.clone());
-    let settings = settings(inputs, services, scratch.path(), &buildpacks);
+    let settings = services.worker_settings(roots(inputs, scratch.path(), &buildpacks));
     let mut components = WorkerExecutor::new(settings, services.code);
     let has_components =
         buildpacks.iter().any(|buildpack| matches!(buildpack.kind, BuildpackKind::Component { .. }));
@@ -227,12 +226,8 @@ fn places(inputs: &Inputs) -> Result<Places, BuilderError> {
     })
 }
 
-fn settings(
-    inputs: &Inputs,
-    services: &Services<'_>,
-    scratch: &Path,
-    buildpacks: &[Buildpack],
-) -> WorkerSettings {
+/// What a worker sees, and whether it may write there.
+fn roots(inputs: &Inputs, scratch: &Path, buildpacks: &[Buildpack]) -> Vec<Root> {
     let root = |path: &Path, writable: bool| Root { path: path.to_owned(), writable };
     let mut roots = vec![
         root(&inputs.app, true),
@@ -241,12 +236,5 @@ fn settings(
         root(scratch, true),
     ];
     roots.extend(buildpacks.iter().map(|buildpack| root(&buildpack.directory, false)));
-    WorkerSettings {
-        command: services.worker.clone(),
-        limits: services.policy.limits.clone(),
-        roots,
-        user: None,
-        isolation_required: services.policy.isolation == Isolation::Required,
-        cancel: services.cancel.clone(),
-    }
+    roots
 }

@@ -1,6 +1,7 @@
 //! `creator`: all phases in one process, in order.
 
 use super::images::Images;
+use super::seals::Seals;
 use super::{ProgramError, Services, analyzer, builder, detector, exporter, restorer};
 use crate::event::{Event, Phase};
 
@@ -27,11 +28,14 @@ pub fn run(inputs: &Inputs, images: &dyn Images, services: &mut Services<'_>) ->
     begin(Phase::Detect, services);
     detector::run_in_creator(&inputs.detector, services)?;
     begin(Phase::Restore, services);
-    restorer::run(&inputs.restorer, images, services.events)?;
+    let restored = restorer::run_in_creator(&inputs.restorer, images, services.events)?;
+    let places = exporter::places(&inputs.exporter)?;
+    let seals = Seals::take(restored, &places, exporter::owner(&inputs.exporter), services.cancel);
     begin(Phase::Build, services);
     builder::run_in_creator(&inputs.builder, services)?;
     begin(Phase::Export, services);
-    exporter::run(&inputs.exporter, images, services.cancel, services.events)?;
+    let known = seals.unbroken();
+    exporter::run_knowing(&known, &inputs.exporter, images, services.cancel, services.events)?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `detector`: finds the group that builds.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -25,10 +26,9 @@ use crate::event::{Event, EventSink, Verdict};
 use crate::executor::by_kind::ByKind;
 use crate::executor::process::ProcessExecutor;
 use crate::executor::process::variables::VariablesError;
-use crate::executor::worker::{Root, WorkerExecutor, WorkerSettings};
+use crate::executor::worker::{Root, WorkerExecutor};
 use crate::phase::detect::{DetectError, DetectRequest, Detected, detect};
 use crate::phase::generate::{GenerateError, GenerateRequest, generate};
-use crate::policy::Isolation;
 use crate::workspace::{Places, Surroundings, Workspace};
 
 /// The order of a builder image, where nothing else says one.
@@ -178,11 +178,8 @@ fn run_with(
     }
     let failed = |source| DetectorError::Work { parent: inputs.layers.clone(), source };
     let work = Scratch::create(&inputs.layers).map_err(failed)?;
-    let surroundings = Surroundings::of_program(
-        services.environment,
-        &inputs.platform,
-        inputs.api.at_least(11).then_some(inputs.build_config.as_path()),
-    )?;
+    let surroundings =
+        Surroundings::of_program(services.environment, &inputs.platform, &inputs.build_config)?;
     let mut workspace = Workspace::in_place(work.path(), places(inputs)?, surroundings)
         .map_err(|source| DetectorError::Work { parent: work.path().to_owned(), source })?;
     let user_env = workspace.user_environment();
@@ -249,6 +246,12 @@ fn agrees_to_experiments(services: &Services<'_>) -> bool {
         .any(|(_, value)| !value.is_empty() && value != "error")
 }
 
+/// The stack of this build image, if it says which.
+fn stack(environment: &[(OsString, OsString)]) -> Option<&str> {
+    let mut values = environment.iter().filter(|(name, _)| name == "CNB_STACK_ID");
+    values.next_back().and_then(|(_, value)| value.to_str()).filter(|stack| !stack.is_empty())
+}
+
 fn places(inputs: &Inputs) -> Result<Places, DetectorError> {
     let text = |path: &Path| {
         path.to_str().map(str::to_owned).ok_or_else(|| DetectorError::Path { path: path.to_owned() })
@@ -280,15 +283,7 @@ fn ask<'a, 's: 'a>(
             .filter(|buildpack| matches!(buildpack.kind, BuildpackKind::Component { .. }))
             .map(|buildpack| read_only(&buildpack.directory)),
     );
-    let settings = WorkerSettings {
-        command: services.worker.clone(),
-        limits: services.policy.limits.clone(),
-        roots,
-        user: None,
-        isolation_required: services.policy.isolation == Isolation::Required,
-        cancel: services.cancel.clone(),
-    };
-    let mut components = WorkerExecutor::new(settings, services.code);
+    let mut components = WorkerExecutor::new(services.worker_settings(roots), services.code);
     let mut executables = ProcessExecutor::new(services.cancel.clone());
     let mut executor = ByKind { components: &mut components, executables: &mut executables };
     let request = DetectRequest {
@@ -297,6 +292,7 @@ fn ask<'a, 's: 'a>(
         policy: services.policy,
         limits: &services.policy.limits,
         target,
+        stack: stack(services.environment),
         exec_env: &inputs.exec_env,
         user_env,
     };

@@ -20,6 +20,7 @@ pub mod analyzer;
 pub mod builder;
 pub mod creator;
 pub mod detector;
+mod each;
 mod error;
 pub mod exporter;
 pub mod extender;
@@ -31,6 +32,7 @@ mod new_cache;
 pub mod rebaser;
 pub mod restorer;
 mod scratch;
+mod seals;
 mod target;
 mod telling;
 
@@ -41,8 +43,8 @@ pub use self::layers_dir::LayersDirError;
 
 use crate::cancel::Cancel;
 use crate::event::EventSink;
-use crate::executor::worker::{CodeCache, WorkerCommand};
-use crate::policy::Policy;
+use crate::executor::worker::{CodeCache, Root, WorkerCommand, WorkerSettings};
+use crate::policy::{Isolation, Policy};
 use crate::sources::Sources;
 
 /// What the embedder gives to programs that run buildpacks.
@@ -60,4 +62,37 @@ pub struct Services<'a> {
     pub environment: &'a [(std::ffi::OsString, std::ffi::OsString)],
     pub cancel: &'a Cancel,
     pub events: &'a mut dyn EventSink,
+}
+
+impl Services<'_> {
+    /// How a worker is made that sees `roots`.
+    fn worker_settings(&self, roots: Vec<Root>) -> WorkerSettings {
+        WorkerSettings {
+            command: self.worker.clone(),
+            limits: self.policy.limits.clone(),
+            roots,
+            user: None,
+            isolation_required: self.policy.isolation == Isolation::Required,
+            cancel: self.cancel.clone(),
+        }
+    }
+}
+
+/// No compiled code, for programs that run no components.
+#[cfg(test)]
+struct NoCode;
+
+#[cfg(test)]
+impl CodeCache for NoCode {
+    fn load(&self, _: &str, _: &str, _: &std::fs::File) -> bool {
+        false
+    }
+
+    fn keep(&self, _: &str, _: &str, _: &[u8]) {}
+
+    fn load_failure(&self, _: &str, _: &str) -> Option<String> {
+        None
+    }
+
+    fn keep_failure(&self, _: &str, _: &str, _: &str) {}
 }

@@ -5,12 +5,11 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::num::NonZero;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
+use super::each::each;
 use super::layers_dir::{LayersDir, LayersDirError};
 use super::telling::{note, warn, with_causes};
 use crate::cache_dir::{CacheDir, CacheError, NewCache};
@@ -39,8 +38,9 @@ pub(super) struct Cached<'a> {
     pub buildpacks: &'a [GroupElement],
     /// Of layers and everything in them, as in the image.
     pub owner: Owner,
-    /// Digests of layers that were made for the image: those need not be made again.
-    pub launch_layers: &'a KnownDiffIds,
+    /// Digests of layers that were made for the image, or that nothing has touched
+    /// since they were restored: those need not be made again.
+    pub known: &'a KnownDiffIds,
 }
 
 /// Writes the cache. Whatever goes wrong is a warning, for the image is made.
@@ -185,7 +185,7 @@ impl Cached<'_> {
                     record: record(&file, data),
                     path: path.to_owned(),
                     last: last.get(name.as_str()).and_then(|record| record.sha.parse().ok()),
-                    diff_id: self.launch_layers.get(&(buildpack.id.clone(), name.clone())).cloned(),
+                    diff_id: self.known.get(&(buildpack.id.clone(), name.clone())).cloned(),
                     name,
                 });
             }
@@ -200,26 +200,7 @@ impl Cached<'_> {
         layers: &[Layer<'_>],
         cancel: &Cancel,
     ) -> Vec<Result<DiffId, CacheError>> {
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut done = Vec::new();
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(layer) = layers.get(number) else { return done };
-                done.push((number, self.reuse_or_add(new, layer, cancel)));
-            }
-        };
-        let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(layers.len());
-        let mut results = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let mut results = work();
-            for other in others {
-                results.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            }
-            results
-        });
-        results.sort_by_key(|(number, _)| *number);
-        results.into_iter().map(|(_, result)| result).collect()
+        each(layers, |layer| self.reuse_or_add(new, layer, cancel))
     }
 
     fn reuse_or_add(

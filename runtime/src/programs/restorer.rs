@@ -24,10 +24,11 @@ use crate::cnb::analyzed_toml::Analyzed;
 use crate::cnb::api::{ApiVersion, PlatformApi};
 use crate::cnb::cache_metadata::CacheMetadata;
 use crate::cnb::group_toml::{Group, GroupElement};
-use crate::cnb::id::{BuildpackRef, ExecEnv, LayerName};
-use crate::cnb::labels::{LayerRecord, LifecycleMetadata, MetadataError, toml_of_json};
+use crate::cnb::id::{BuildpackId, BuildpackRef, ExecEnv, LayerName};
+use crate::cnb::labels::{LayerRecord, LifecycleMetadata, MetadataError, file_of_json};
 use crate::cnb::sbom::SbomFormat;
 use crate::event::{Event, EventSink};
+use crate::oci::digest::{DiffId, Digest};
 use crate::oci::unpack::UnpackError;
 use crate::text::harmless;
 use crate::walk;
@@ -109,6 +110,29 @@ impl RestoreError {
 /// to STO-03, LYR-12, LYR-13, EXE-04. Where the specification and the reference
 /// disagree: RST-07 and RST-12 (CON-19, CON-20) as the specification has it.
 pub fn run(inputs: &Inputs, images: &dyn Images, events: &mut dyn EventSink) -> Result<(), RestoreError> {
+    run_in_creator(inputs, images, events).map(drop)
+}
+
+/// A layer whose contents were brought back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unpacked {
+    pub buildpack: BuildpackId,
+    pub layer: LayerName,
+    /// Of its tar, every byte of which was read.
+    pub diff_id: DiffId,
+    /// Of its tar.
+    pub outline: Digest,
+}
+
+/// Runs it, and says which layers are now on disk.
+///
+/// # Errors
+/// [`RestoreError`], as [`run`].
+pub(super) fn run_in_creator(
+    inputs: &Inputs,
+    images: &dyn Images,
+    events: &mut dyn EventSink,
+) -> Result<Vec<Unpacked>, RestoreError> {
     let group = files::read(&inputs.group, Group::parse)?;
     let all = group.buildpacks.iter().chain(&group.extensions);
     if let Some(element) = { all }.find(|element| !element.api.is_supported()) {
@@ -126,7 +150,7 @@ pub fn run(inputs: &Inputs, images: &dyn Images, events: &mut dyn EventSink) -> 
     let cache = LastCache::open(inputs.cache_dir.as_deref(), inputs.cache_image.as_deref(), images)?;
     let layers = LayersDir::open(&inputs.layers)?;
     let restoring = Restoring { inputs, layers, cache, app };
-    restoring.restore(&group.buildpacks, events)?;
+    let unpacked = restoring.restore(&group.buildpacks, events)?;
     if let Some(owner) = inputs.owner {
         // RST-13
         walk::give(&inputs.layers, owner).map_err(|error| {
@@ -134,7 +158,7 @@ pub fn run(inputs: &Inputs, images: &dyn Images, events: &mut dyn EventSink) -> 
             RestoreError::Owner { path: inputs.layers.clone(), source }
         })?;
     }
-    Ok(())
+    Ok(unpacked)
 }
 
 struct Restoring<'a> {
@@ -150,10 +174,27 @@ struct Restored<'g> {
     buildpack: &'g GroupElement,
     layer: String,
     record: LayerRecord,
+    /// Of the tar of its contents, where those were restored.
+    outline: Option<Digest>,
+}
+
+impl Restored<'_> {
+    fn unpacked(&self) -> Option<Unpacked> {
+        Some(Unpacked {
+            buildpack: self.buildpack.id.clone(),
+            layer: self.layer.parse().ok()?,
+            diff_id: self.record.sha.parse().ok()?,
+            outline: self.outline.clone()?,
+        })
+    }
 }
 
 impl Restoring<'_> {
-    fn restore(&self, group: &[GroupElement], events: &mut dyn EventSink) -> Result<(), RestoreError> {
+    fn restore(
+        &self,
+        group: &[GroupElement],
+        events: &mut dyn EventSink,
+    ) -> Result<Vec<Unpacked>, RestoreError> {
         self.restore_stores(group, events)?;
         let skips = self.skips_layers(events);
         let metadata = self.cache.metadata();
@@ -162,12 +203,14 @@ impl Restoring<'_> {
         for buildpack in group {
             for (layer, decision) in self.decide(buildpack, &metadata, skips, events)? {
                 match decision {
-                    Decision::Metadata(record) => restored.push(Restored { buildpack, layer, record }),
+                    Decision::Metadata(record) => {
+                        restored.push(Restored { buildpack, layer, record, outline: None });
+                    }
                     Decision::Contents(record) => {
                         let sha = record.sha.clone();
                         wanted.push((
                             Wanted { buildpack: buildpack.id.clone(), layer: layer.clone(), sha },
-                            Restored { buildpack, layer, record },
+                            Restored { buildpack, layer, record, outline: None },
                         ));
                     }
                     Decision::Remove => {
@@ -183,9 +226,11 @@ impl Restoring<'_> {
                 |restored: &Restored<'_>| group.iter().position(|element| element == restored.buildpack);
             place(left).cmp(&place(right)).then_with(|| left.layer.cmp(&right.layer))
         });
-        for Restored { buildpack, layer, record } in &restored {
+        let mut unpacked = Vec::new();
+        for restored in &restored {
+            let Restored { buildpack, layer, record, .. } = restored;
             let name = format!("{layer}.toml");
-            match toml_of_json(&layer_file(record, buildpack.api)) {
+            match file_of_json(&layer_file(record, buildpack.api)) {
                 Ok(text) => self.layers.write(&buildpack.id, &name, &text)?,
                 Err(error) => {
                     warn(
@@ -196,12 +241,13 @@ impl Restoring<'_> {
                     continue;
                 }
             }
+            unpacked.extend(restored.unpacked());
             events.event(Event::LayerRestored { buildpack: buildpack.reference(), layer: harmless(layer) });
         }
         if self.inputs.api.at_least(8) && !skips {
             self.restore_sboms(&restored, &metadata, events)?;
         }
-        Ok(())
+        Ok(unpacked)
     }
 
     /// RST-01, STO-01 to STO-03: by id, whatever the version.
@@ -212,7 +258,7 @@ impl Restoring<'_> {
                 .find(|entry| entry.key == element.id.as_str())
                 .and_then(|entry| entry.store.as_ref());
             let Some(store) = store else { continue };
-            match toml_of_json(&json!({ "metadata": store.metadata })) {
+            match file_of_json(&json!({ "metadata": store.metadata })) {
                 Ok(text) => self.layers.write(&element.id, "store.toml", &text)?,
                 Err(error) => {
                     warn(events, format!("the store of buildpack `{}` is not restored: {error}", element.id));
@@ -267,9 +313,12 @@ impl Restoring<'_> {
         let results = contents::restore(&self.cache, &self.layers, &wanted);
         let mut restored = Vec::new();
         for (layer, result) in layers.into_iter().zip(results) {
-            let Err(miss) = result else {
-                restored.push(layer);
-                continue;
+            let miss = match result {
+                Ok(outline) => {
+                    restored.push(Restored { outline: Some(outline), ..layer });
+                    continue;
+                }
+                Err(miss) => miss,
             };
             let buildpack = &layer.buildpack.id;
             self.layers.remove_layer(buildpack, &layer.layer)?;
@@ -298,7 +347,7 @@ impl Restoring<'_> {
         if !metadata.sbom.sha.is_empty() {
             self.layers.remove_sboms(Some("cache"))?;
             match contents::unpack_one(&self.cache, &self.layers, &metadata.sbom.sha, "sbom/cache") {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(Miss::Machine(source)) => return Err(RestoreError::Sbom(source)),
                 Err(miss) => {
                     self.layers.remove_sboms(Some("cache"))?;

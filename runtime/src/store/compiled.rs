@@ -2,7 +2,7 @@
 //! so each carries a MAC under a key that only the host can read (G24).
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use rustix::fs::FileType;
 use sha2::Sha256;
 
-use super::files::{self, hash_of};
+use super::files::{self, Seal, hash_of};
 use super::{Store, StoreError};
 use crate::walk::{self, Status};
 
@@ -44,11 +44,17 @@ impl CompiledKey {
     }
 }
 
+/// How long ago code was written before its seal counts: what was just changed may
+/// change again within the same tick of the file system's clock.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// What a file in `compiled/` says of its component.
 #[derive(Clone, Copy)]
 enum Kind {
     Code,
     Failure,
+    /// What the host saw of the code's file when it had verified every byte of it.
+    Seal,
 }
 
 impl Kind {
@@ -56,6 +62,7 @@ impl Kind {
         match self {
             Self::Code => "",
             Self::Failure => ".failure",
+            Self::Seal => ".seal",
         }
     }
 }
@@ -64,9 +71,16 @@ impl Store {
     /// Writes the native code of a component into an empty file that nobody else
     /// can reach. `false` unless every byte is one that [`Store::put_compiled`] wrote
     /// for exactly this key in this store; what the file holds then is nothing.
+    ///
+    /// Bytes are hashed once. As long as the seal that was taken then fits, they are
+    /// only copied.
     pub fn compiled_into(&self, key: &CompiledKey, memory: &File) -> bool {
         let path = self.root().join(key.file_name(Kind::Code));
-        match self.copy_authentic(key, &path, memory) {
+        if !self.verifies() && self.copy_sealed(key, &path, memory).is_some() {
+            return true;
+        }
+        let authentic = empty(memory).and_then(|()| self.copy_authentic(key, &path, memory));
+        match authentic {
             Ok(true) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Ok(false) | Err(_) => {
@@ -76,9 +90,43 @@ impl Store {
         }
     }
 
+    /// `None` when the seal does not fit, or copying failed.
+    fn copy_sealed(&self, key: &CompiledKey, path: &Path, memory: &File) -> Option<()> {
+        let seal = self.read_authentic(key, Kind::Seal)?;
+        let file = files::open_file(path).ok()?;
+        let before = Status::of_open(&file).ok()?;
+        if seal != seal_bytes(&before) {
+            return None;
+        }
+        let mut offset = MAC_BYTES as u64;
+        while offset < before.size {
+            let left = usize::try_from(before.size - offset).ok()?;
+            match rustix::fs::sendfile(memory, &file, Some(&mut offset), left) {
+                Ok(0) => return None,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return None,
+            }
+        }
+        (Status::of_open(&file).ok()? == before).then_some(())
+    }
+
     /// Hashes exactly what it writes: no byte is read twice.
-    fn copy_authentic(&self, key: &CompiledKey, path: &Path, mut memory: &File) -> io::Result<bool> {
-        let mut file = files::open_file(path)?;
+    fn copy_authentic(&self, key: &CompiledKey, path: &Path, memory: &File) -> io::Result<bool> {
+        let file = files::open_file(path)?;
+        let before = Status::of_open(&file)?;
+        let is_authentic = self.copy_and_verify(key, &file, memory)?;
+        let settled = SystemTime::now().duration_since(UNIX_EPOCH).is_ok_and(|now| {
+            let changed = u64::try_from(before.changed.0).unwrap_or(u64::MAX);
+            now.as_secs() > changed.saturating_add(SETTLED.as_secs())
+        });
+        if is_authentic && settled && before.links == 1 && Status::of_open(&file)? == before {
+            // Without the seal it is hashed again next time, no worse.
+            let _ = self.write_authentic(key, Kind::Seal, &seal_bytes(&before));
+        }
+        Ok(is_authentic)
+    }
+
+    fn copy_and_verify(&self, key: &CompiledKey, mut file: &File, mut memory: &File) -> io::Result<bool> {
         let Some(secret) = self.secret() else { return Ok(false) };
         let mut expected = [0; MAC_BYTES];
         file.read_exact(&mut expected)?;
@@ -212,6 +260,26 @@ impl Store {
     }
 }
 
+/// What tells that a file is still the one that was verified.
+fn seal_bytes(status: &Status) -> Vec<u8> {
+    let Seal { size, inode, changed_seconds, changed_nanoseconds } = Seal::from_status(status);
+    [
+        &size.to_le_bytes()[..],
+        &inode.to_le_bytes(),
+        &changed_seconds.to_le_bytes(),
+        &changed_nanoseconds.to_le_bytes(),
+        &status.device.0.to_le_bytes(),
+        &status.device.1.to_le_bytes(),
+    ]
+    .concat()
+}
+
+/// Takes back what was written.
+fn empty(mut memory: &File) -> io::Result<()> {
+    memory.set_len(0)?;
+    memory.rewind()
+}
+
 /// The MAC over everything that decides what the bytes that follow are good for.
 fn mac_of(secret: &[u8; 32], key: &CompiledKey, kind: Kind) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("invariant: HMAC takes keys of any length");
@@ -280,6 +348,70 @@ mod tests {
         }
         store.put_compiled(&key("a"), &code).unwrap();
         assert_eq!(store.compiled(&key("a")).unwrap(), code);
+    }
+
+    /// Code that was written long ago and verified since, so that there is a seal.
+    fn sealed(store: &Store, key: &CompiledKey, code: &[u8]) -> PathBuf {
+        store.put_compiled(key, code).unwrap();
+        let seal = store.root().join(key.file_name(Kind::Seal));
+        assert_eq!(store.compiled(key).unwrap(), code);
+        assert!(!seal.exists(), "code that was just written has no seal");
+        std::thread::sleep(SETTLED + Duration::from_millis(1100));
+        assert_eq!(store.compiled(key).unwrap(), code);
+        seal
+    }
+
+    #[test]
+    fn g24_sealed_code_is_not_hashed_and_any_change_of_its_file_breaks_the_seal() {
+        let temp = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(temp.path()).unwrap();
+        let code = vec![7; 100_000];
+        let seal = sealed(&store, &key("a"), &code);
+        let path = path(&store, &key("a"));
+        // A file whose MAC is wrong, under a seal that the host itself made for it.
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[0] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let status = Status::of(&path).unwrap();
+        store.write_authentic(&key("a"), Kind::Seal, &seal_bytes(&status)).unwrap();
+        assert_eq!(store.compiled(&key("a")).unwrap(), code, "nothing is hashed");
+        // The same bytes again, and the same time of the last write.
+        let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+        std::fs::write(&path, &bytes).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_times(std::fs::FileTimes::new().set_modified(modified)).unwrap();
+        drop(file);
+        let before = std::fs::read(&seal).unwrap();
+        assert_eq!(store.compiled(&key("a")), None, "it is hashed, and the MAC is wrong");
+        assert!(!path.exists());
+        // Nor is the seal of one component good for another, nor one that was made up.
+        for other in ["b", "c"] {
+            store.put_compiled(&key(other), &code).unwrap();
+        }
+        let seal_of = |name: &str| store.root().join(key(name).file_name(Kind::Seal));
+        std::fs::write(seal_of("b"), &before).unwrap();
+        let status = Status::of(&store.root().join(key("c").file_name(Kind::Code))).unwrap();
+        std::fs::write(seal_of("c"), [vec![0; MAC_BYTES], seal_bytes(&status)].concat()).unwrap();
+        assert_eq!(store.read_authentic(&key("b"), Kind::Seal), None);
+        assert_eq!(store.read_authentic(&key("c"), Kind::Seal), None);
+        store.verify_everything();
+        assert_eq!(store.compiled(&key("b")).unwrap(), code);
+    }
+
+    #[test]
+    fn where_everything_is_verified_a_seal_is_not_believed() {
+        let temp = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(temp.path()).unwrap();
+        store.put_compiled(&key("a"), b"native code").unwrap();
+        let path = path(&store, &key("a"));
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let status = Status::of(&path).unwrap();
+        store.write_authentic(&key("a"), Kind::Seal, &seal_bytes(&status)).unwrap();
+        assert_eq!(store.compiled(&key("a")).unwrap(), b"native codd");
+        store.verify_everything();
+        assert_eq!(store.compiled(&key("a")), None);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Those of a program of the lifecycle that was started with `environment`.
-    /// `build_config` is the operator's directory, where the Platform API has one.
+    /// `build_config` is the operator's directory.
     ///
     /// # Errors
     /// [`VariablesError`] when the files of the user or the operator cannot be read.
@@ -62,7 +62,7 @@ impl Surroundings {
     pub fn of_program(
         environment: &[(OsString, OsString)],
         platform: &Path,
-        build_config: Option<&Path>,
+        build_config: &Path,
     ) -> Result<Self, VariablesError> {
         let inherited = environment
             .iter()
@@ -70,16 +70,15 @@ impl Surroundings {
             .filter(|(name, _)| INHERITED.contains(name) || PATH_VARIABLES.contains(name))
             .map(|(name, value)| (name.to_owned(), value.clone()))
             .collect();
-        let operator = match build_config {
-            Some(directory) => changes_of_directory(
-                &variables::read(&directory.join("env"))?,
-                &EnvironmentScope::All,
-                Unsuffixed::Default,
-            ),
-            None => Vec::new(),
-        };
+        let operator = of_operator(build_config)?;
         Ok(Self { inherited, user: variables::read(&platform.join("env"))?, operator })
     }
+}
+
+/// What the directory `build_config` sets.
+fn of_operator(build_config: &Path) -> Result<Vec<EnvironmentChange>, VariablesError> {
+    let files = variables::read(&build_config.join("env"))?;
+    Ok(changes_of_directory(&files, &EnvironmentScope::All, Unsuffixed::Default))
 }
 
 /// What earlier buildpacks leave to later ones in the environment.
@@ -100,6 +99,18 @@ impl Carried {
 }
 
 impl Workspace {
+    /// Has the operator's directory `build_config` apply to every call.
+    ///
+    /// # Errors
+    /// [`VariablesError`] when its files cannot be read.
+    ///
+    /// # Spec
+    /// ENV-11, ENV-12.
+    pub fn set_operator(&mut self, build_config: &Path) -> Result<(), VariablesError> {
+        self.surroundings.operator = of_operator(build_config)?;
+        Ok(())
+    }
+
     /// The environment before any buildpack has built.
     pub fn before_layers(&self) -> Carried {
         Carried { executables: self.surroundings.inherited.clone(), components: Environment::new() }

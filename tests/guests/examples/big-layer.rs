@@ -8,7 +8,7 @@ wapack_test_guests::in_build!(|context| {
     let (files, bytes) = (number(context, "FILES", 10), number(context, "BYTES", 1000));
     let layer = context
         .layer("big", LayerTypes::LAUNCH | LayerTypes::CACHE)
-        .key(&[text(context, "KEY", "1")])
+        .key(&[("key", text(context, "KEY", "1"))])
         .fill(|directory| {
             // Numbers that hardly compress, the same ones in every build.
             let mut state = 1_u64;

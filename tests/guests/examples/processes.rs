@@ -10,7 +10,7 @@ wapack_test_guests::in_build!(|context| {
     };
     let first = context
         .layer("a", LayerTypes::LAUNCH)
-        .key(&["1"])
+        .key::<&str>(&[])
         .fill(fill)?
         .env(Scope::Launch, "DEFAULT", Operation::Default, "a")
         .env(Scope::Launch, "OVERRIDE", Operation::Override, "a")
@@ -19,7 +19,7 @@ wapack_test_guests::in_build!(|context| {
         .env(Scope::Process("web".into()), "ONLY_WEB", Operation::Override, "a");
     let second = context
         .layer("b", LayerTypes::LAUNCH)
-        .key(&["1"])
+        .key::<&str>(&[])
         .fill(|_| Ok(()))?
         .env(Scope::Launch, "DEFAULT", Operation::Default, "b")
         .env(Scope::Launch, "OVERRIDE", Operation::Override, "b")

@@ -26,16 +26,17 @@ impl Buildpack for WellBehaved {
         say(format_args!("run {runs}"));
 
         let key = text(context, "KEY", "1");
-        let both = context.layer("program", LayerTypes::LAUNCH | LayerTypes::CACHE).key(&[key]).fill(
-            |directory| {
+        let both = context
+            .layer("program", LayerTypes::LAUNCH | LayerTypes::CACHE)
+            .key(&[("key", key)])
+            .fill(|directory| {
                 fs::create_dir(directory.join("bin"))?;
                 fs::write(directory.join("bin/program"), key)?;
                 files::set_executable(directory.join("bin/program"), true)
-            },
-        )?;
+            })?;
         let launch = context
             .layer("assets", LayerTypes::LAUNCH)
-            .key(&[key])
+            .key(&[("key", key)])
             .fill(|directory| Ok(fs::write(directory.join("asset"), key)?))?;
         let cache =
             context.layer("counter", LayerTypes::CACHE).key::<&str>(&[]).update(|directory, contents| {
@@ -44,7 +45,7 @@ impl Buildpack for WellBehaved {
                     if contents == Contents::Restored { fs::read_to_string(&file)? } else { String::new() };
                 Ok(fs::write(file, before + "x")?)
             })?;
-        let tools = context.layer("tools", LayerTypes::BUILD).key(&[key]).fill(|_| Ok(()))?;
+        let tools = context.layer("tools", LayerTypes::BUILD).key(&[("key", key)]).fill(|_| Ok(()))?;
         for layer in [&both, &launch, &cache, &tools] {
             say(format_args!("{}: {:?}", layer.name(), layer.state()));
         }

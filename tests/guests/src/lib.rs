@@ -64,7 +64,7 @@ pub fn number(context: &DetectContext, name: &str, default: u64) -> u64 {
 /// # Errors
 /// When the host refuses it.
 pub fn scratch_layer(context: &BuildContext) -> Result<Layer, Error> {
-    context.layer("scratch", LayerTypes::LAUNCH).key(&["scratch"]).fill(|_| Ok(()))
+    context.layer("scratch", LayerTypes::LAUNCH).key::<&str>(&[]).fill(|_| Ok(()))
 }
 
 /// A symbolic link, on every target.

@@ -6,6 +6,7 @@
 
 mod detect;
 mod launcher;
+mod lifecycle;
 mod node;
 
 use std::collections::BTreeMap;
@@ -30,7 +31,8 @@ const SAMPLE: Duration = Duration::from_millis(2);
 
 /// The library's benchmarks, then whole commands; with the argument `node` only
 /// the one beside npm, with `detect` only the one of many components, with `launcher`
-/// only the start of a process in an image.
+/// only the start of a process in an image, with `lifecycle` only whole builds of classic
+/// buildpacks.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if arguments == ["launcher"] {
         setup::for_builds()?;
@@ -42,6 +44,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         build_wapack()?;
         let bench = Bench::new()?;
         return node::run(&bench.wapack, &bench.directory);
+    }
+    if arguments == ["lifecycle"] {
+        let program = crate::lifecycle::program()?;
+        let bench = Bench::new()?;
+        return lifecycle::run(&program, &bench.directory);
     }
     checks::guests()?;
     if arguments == ["detect"] {
@@ -57,6 +64,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     bench.big_layers()?;
     launcher::run()?;
     detect::run(&bench.wapack, &bench.directory)?;
+    lifecycle::run(&crate::lifecycle::program()?, &bench.directory)?;
     node::run(&bench.wapack, &bench.directory)
 }
 

@@ -123,7 +123,7 @@ pub(super) fn look(place: &LayoutPlace) -> Result<ImageReport, Failure> {
             .map(|process| ProcessReport {
                 r#type: process.process_type.clone(),
                 command: process.command.clone(),
-                arguments: process.args.clone(),
+                arguments: process.args.clone().unwrap_or_default(),
                 buildpack: process.buildpack_id.clone(),
                 working_directory: process.working_directory.clone(),
             })

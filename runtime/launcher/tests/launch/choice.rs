@@ -1,6 +1,6 @@
 //! Which process runs, and with which arguments.
 
-use crate::image::{BUILDPACK, Image, failure, output};
+use crate::image::{BUILDPACK, Image, failure, needs_bash, output};
 
 /// LAU-03, LAU-07
 #[test]
@@ -64,6 +64,31 @@ fn lau_07_user_arguments_by_api() {
         assert_eq!(output(&mut web()), alone, "{platform} {buildpack} {command}");
         assert_eq!(output(web().args(["a", "b c"])), with_user, "{platform} {buildpack} {command}");
     }
+}
+
+/// LAU-07: nobody knows what the arguments of a buildpack that is not there would mean.
+#[test]
+fn lau_07_a_process_of_an_unknown_buildpack_takes_no_arguments() {
+    let image = |direct: bool, of: &str| {
+        Image::new(&format!(
+            "[[processes]]\ntype = \"web\"\ncommand = [\"printf\"]\nargs = [\"%s|\"]\ndirect = {direct}\n{of}"
+        ))
+    };
+    assert_eq!(output(&mut image(true, "").web()), "|");
+    let message = failure(image(true, "").web().arg("x"), 82);
+    assert!(message.contains("which the image does not list"), "{message}");
+    // A shell process needs to know even without.
+    needs_bash();
+    assert_eq!(output(&mut image(false, "").web()), "|");
+    let message = failure(&mut image(false, "buildpack-id = \"gone\"\n").web(), 82);
+    assert!(message.contains("buildpack `gone`"), "{message}");
+}
+
+#[test]
+fn a_process_without_a_command_keeps_nobody_else_from_running() {
+    let image = Image::new("[[processes]]\ntype = \"empty\"\ndirect = true\ncommand = [\"\"]\n");
+    assert_eq!(output(image.launcher("launcher").args(["--", "echo", "hi"])), "hi\n");
+    assert_eq!(failure(&mut image.launcher("empty"), 82), "process `empty` has no command");
 }
 
 /// LAU-01, API-09

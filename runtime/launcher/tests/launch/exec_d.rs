@@ -53,6 +53,10 @@ fn lau_20_a_failing_exec_d_program_stops_the_launch() {
     let image = Image::with_process(r#"command = ["echo", "started"]"#);
     image.layer("a/exec.d/1", "#!/bin/sh\n");
     assert!(failure(&mut image.web(), 82).contains("could not be run: Permission denied"));
+    let image = Image::with_process(r#"command = ["echo", "started"]"#);
+    image.script("a/exec.d/1", "true");
+    symlink("nowhere", image.path("layers/a_b/a/exec.d/2")).unwrap();
+    assert!(failure(&mut image.web(), 82).contains("/exec.d/2`: No such file"));
 }
 
 #[test]

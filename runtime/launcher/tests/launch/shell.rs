@@ -23,6 +23,16 @@ fn profiles_share_a_shell_before_the_command() {
     assert_eq!(output(&mut image.web()), "web-aw-b:workspace-app\nsub\n");
 }
 
+/// LAU-25: the parameters are the command and its arguments, as the reference has them.
+#[test]
+fn lau_25_profiles_see_what_is_going_to_run() {
+    needs_bash();
+    let image = Image::new("");
+    image.file("workspace/.profile", "export SEEN=\"$# $1 $2\"");
+    assert_eq!(output(image.launcher("launcher").args(["printf", "%s|", "$SEEN"])), "3 printf %s||");
+    assert_eq!(output(image.launcher("launcher").arg("echo \"$SEEN\"")), "1 echo \"$SEEN\" \n");
+}
+
 #[test]
 fn lau_28_each_word_of_a_shell_process_is_expanded_once() {
     needs_bash();

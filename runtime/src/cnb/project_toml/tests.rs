@@ -23,10 +23,10 @@ fn prj_01_the_schema_version_decides_how_the_file_is_read() {
     assert_eq!((said.project.id.as_str(), said.warnings.len()), ("a", 0));
     let new = parse(&format!("{HEADER}id = 'b'\n"));
     assert_eq!((new.project.id.as_str(), new.warnings.len()), ("b", 0));
-    for version in ["0.3", "1.0", "0", ""] {
+    for version in ["0.4", "1.0", "0", ""] {
         let error = refused(&format!("[_]\n  schema-version = '{version}'\n"));
         let expected =
-            format!("line 2, column 20: schema version `{version}` is not known; known are 0.1 and 0.2");
+            format!("line 2, column 20: schema version `{version}` is not known; known are 0.1, 0.2 and 0.3");
         assert_eq!(error, expected);
     }
     // No text, so no version at all.
@@ -104,6 +104,39 @@ fn prj_02_every_key_of_schema_0_2() {
     assert_eq!(descriptor.post[0].buildpack, GroupBuildpack::Id { id: id("acme/last"), version: None });
     assert_eq!(descriptor.env, [("BP_B".into(), "2".into()), ("BP_A".into(), "1".into())]);
     assert_eq!(descriptor.warnings, [""; 0]);
+}
+
+/// PRJ-01, PRJ-02: what pack reads of its own schema.
+#[test]
+fn prj_01_schema_0_3_has_parts_for_some_execution_environments() {
+    let text = |version: &str| {
+        format!(
+            "[_]\nschema-version = '{version}'\n\
+             [[io.buildpacks.group]]\nid = 'all'\n\
+             [[io.buildpacks.group]]\nid = 'live'\nexec-env = ['production']\n\
+             [[io.buildpacks.group]]\nid = 'test'\nexec-env = ['test', 'x']\n\
+             [[io.buildpacks.pre.group]]\nid = 'any'\nexec-env = ['*']\n\
+             [[io.buildpacks.build.env]]\nname = 'A'\nvalue = '1'\nexec-env = ['test']\n\
+             [[io.buildpacks.build.env]]\nname = 'B'\nvalue = '2'\nexec-env = ['production']\n"
+        )
+    };
+    let ids = |group: &[GroupEntry]| -> Vec<String> {
+        let id = |entry: &GroupEntry| match &entry.buildpack {
+            GroupBuildpack::Id { id, .. } => id.to_string(),
+            other => panic!("{other:?}"),
+        };
+        group.iter().map(id).collect()
+    };
+    let descriptor = parse(&text("0.3"));
+    assert_eq!(
+        (ids(&descriptor.group), ids(&descriptor.pre)),
+        (vec!["all".into(), "live".into()], vec!["any".into()])
+    );
+    assert_eq!(descriptor.env, [("B".into(), "2".into())]);
+    assert_eq!(descriptor.warnings, [""; 0]);
+    // Schema 0.2 has no such lists.
+    let descriptor = parse(&text("0.2"));
+    assert_eq!((descriptor.group.len(), descriptor.env.len()), (3, 2));
 }
 
 #[test]
@@ -204,7 +237,7 @@ fn prj_09_what_the_label_says_of_the_source() {
     );
     assert_eq!(
         label("version = '1.2'"),
-        json!({"source": { "type": "project", "version": {"declared": "1.2"}, "metadata": {} }})
+        json!({"source": { "type": "project", "version": {"declared": "1.2"} }})
     );
 }
 
@@ -217,7 +250,7 @@ fn keys_that_say_nothing_are_warned_of() {
     assert_eq!(
         new,
         "its key `io.buildpacks.excludes` is not known and says nothing; \
-         its table `[project]` is of schema 0.1 and says nothing in 0.2"
+         its table `[project]` is of schema 0.1 and says nothing since 0.2"
     );
     let old =
         warnings("[_]\nschema-version = '0.1'\n[io.buildpacks]\nexclude = []\n[build]\nbuildpack = []\n");

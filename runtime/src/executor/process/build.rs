@@ -78,8 +78,14 @@ fn read(
     plan: &Path,
 ) -> Result<(BuildOutputs, Vec<String>), LayersError> {
     let api = rules.api;
-    let LayersDirectory { layers, launch_sboms, build_sboms, has_sboms, mut warnings } =
-        layers::read(directory, rules)?;
+    // In the order of BLD-07.
+    let LayersDirectory { mut layers, mut warnings } = layers::read(directory, rules)?;
+    let build = if api < ApiVersion::zero(5) {
+        BuildToml::default()
+    } else {
+        optional(directory, "build.toml", BuildToml::parse)?.unwrap_or_default()
+    };
+    let sboms = layers::read_sboms(directory, rules, &mut layers)?;
     let store = match optional(directory, "store.toml", store_toml::parse)? {
         Some(metadata) => StoreOutput::Replaced(metadata),
         None => StoreOutput::Cleared,
@@ -93,11 +99,10 @@ fn read(
         let is_left = |given: &&Requirement| !answer.iter().any(|entry| entry.name == given.name);
         (given.iter().filter(is_left).map(|entry| entry.name.clone()).collect(), Vec::new(), answer)
     } else {
-        let build = optional(directory, "build.toml", BuildToml::parse)?.unwrap_or_default();
         (build.unmet, build.bom, launch.bom)
     };
     // API-20: not a word to those who are on their way.
-    if api >= ApiVersion::zero(7) && !has_sboms && !(build_bom.is_empty() && launch_bom.is_empty()) {
+    if api >= ApiVersion::zero(7) && !sboms.any && !(build_bom.is_empty() && launch_bom.is_empty()) {
         warnings.push("`bom` tables are deprecated; bills of materials are files of their own".to_owned());
     }
     let outputs = BuildOutputs {
@@ -107,8 +112,8 @@ fn read(
         labels: launch.labels,
         unmet,
         store,
-        launch_sboms,
-        build_sboms,
+        launch_sboms: sboms.launch,
+        build_sboms: sboms.build,
         launch_bom,
         build_bom,
         ..BuildOutputs::default()

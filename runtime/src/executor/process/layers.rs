@@ -75,11 +75,16 @@ pub struct Rules<'a> {
 pub struct LayersDirectory {
     /// Sorted by name; those that are nothing are among them when they have a file.
     pub layers: Vec<LayerOutput>,
-    pub launch_sboms: Vec<Sbom>,
-    pub build_sboms: Vec<Sbom>,
-    /// Whether there is any bill of materials.
-    pub has_sboms: bool,
     pub warnings: Vec<String>,
+}
+
+/// Bills of materials that are not of one layer.
+#[derive(Debug, Default)]
+pub struct Sboms {
+    pub launch: Vec<Sbom>,
+    pub build: Vec<Sbom>,
+    /// Whether there is any, those of layers included.
+    pub any: bool,
 }
 
 /// Reads what a buildpack left in `directory`. Directories that are no layers are
@@ -89,7 +94,7 @@ pub struct LayersDirectory {
 /// [`LayersError`] with what breaks a rule.
 ///
 /// # Spec
-/// `buildpack.md` 0.12 "Layers"; LYR-01 to LYR-08, SBOM-01, SBOM-02, SBOM-06, SBOM-07.
+/// `buildpack.md` 0.12 "Layers"; LYR-01 to LYR-08.
 pub fn read(directory: &Path, rules: Rules<'_>) -> Result<LayersDirectory, LayersError> {
     let entries = list(directory)?;
     let mut found = LayersDirectory::default();
@@ -108,10 +113,6 @@ pub fn read(directory: &Path, rules: Rules<'_>) -> Result<LayersDirectory, Layer
         layers.insert(layer.to_owned(), file);
     }
     put_away(directory, &entries, &layers)?;
-    let mut sboms = sboms(directory, &entries, &layers, rules)?;
-    found.has_sboms = !sboms.is_empty();
-    found.launch_sboms = sboms.remove("launch").unwrap_or_default();
-    found.build_sboms = sboms.remove("build").unwrap_or_default();
     for (name, file) in layers {
         let path = directory.join(&name);
         let contents = if file.types != LayerTypes::default() && path.is_dir() {
@@ -121,7 +122,7 @@ pub fn read(directory: &Path, rules: Rules<'_>) -> Result<LayersDirectory, Layer
         };
         let is_used = contents == LayerContents::InPlace && (file.types.build || file.types.launch);
         found.layers.push(LayerOutput {
-            sboms: sboms.remove(&name).unwrap_or_default(),
+            sboms: Vec::new(),
             name: name.parse::<LayerName>()?,
             types: file.types,
             cache_key: String::new(),
@@ -214,27 +215,37 @@ pub fn environment(
     Ok(all)
 }
 
-/// The bills of materials by what they are of: layers, `launch` and `build`.
-fn sboms(
+/// Reads the bills of materials in `directory`. Those of `layers` are put there.
+///
+/// # Errors
+/// [`LayersError`] with what breaks a rule.
+///
+/// # Spec
+/// `buildpack.md` 0.12 "Software-Bill-of-Materials"; SBOM-01, SBOM-02, SBOM-06, SBOM-07.
+pub fn read_sboms(
     directory: &Path,
-    entries: &[(String, bool)],
-    layers: &BTreeMap<String, LayerToml>,
     rules: Rules<'_>,
-) -> Result<BTreeMap<String, Vec<Sbom>>, LayersError> {
-    let mut sboms: BTreeMap<String, Vec<Sbom>> = BTreeMap::new();
+    layers: &mut [LayerOutput],
+) -> Result<Sboms, LayersError> {
+    let mut found = Sboms::default();
     if rules.api < ApiVersion::zero(7) {
-        return Ok(sboms);
+        return Ok(found);
     }
-    for (file, _) in entries {
+    for (file, _) in &list(directory)? {
         let Some((of, rest)) =
             file.rsplit_once(".sbom.").filter(|(_, rest)| rest.strip_suffix(".json").is_some())
         else {
             continue;
         };
-        // SBOM-06: what belongs to no layer is left out, whatever it is.
-        if !matches!(of, "launch" | "build") && !layers.contains_key(of) {
-            continue;
-        }
+        let sboms = match of {
+            "launch" => &mut found.launch,
+            "build" => &mut found.build,
+            // SBOM-06: what belongs to no layer is left out, whatever it is.
+            of => match layers.iter_mut().find(|layer| layer.name.as_str() == of) {
+                Some(layer) => &mut layer.sboms,
+                None => continue,
+            },
+        };
         let bad = |problem: String| LayersError::Sbom { file: file.escape_debug().to_string(), problem };
         let Some(format) = SbomFormat::ALL.into_iter().find(|format| format.extension() == rest) else {
             return Err(bad("is of no known format".to_owned()));
@@ -249,9 +260,10 @@ fn sboms(
         let content = read_small(&path, rules.sbom_bytes)
             .map_err(|source| LayersError::Io { path: path.clone(), source })?
             .ok_or(LayersError::TooLarge { path })?;
-        sboms.entry(of.to_owned()).or_default().push(Sbom { format, content });
+        sboms.push(Sbom { format, content });
+        found.any = true;
     }
-    Ok(sboms)
+    Ok(found)
 }
 
 /// What is in a regular file; never waits for a FIFO. `None` when it is more than `limit`.

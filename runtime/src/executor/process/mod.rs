@@ -10,6 +10,7 @@ mod generate;
 pub mod layers;
 mod private;
 mod run;
+mod shield;
 #[cfg(test)]
 mod tests;
 pub mod variables;
@@ -17,10 +18,12 @@ pub mod variables;
 pub use self::generate::{GenerateInputs, generate};
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use self::shield::Shield;
 use super::{
     BuildHost, BuildInputs, BuildOutputs, CallInputs, DetectInputs, DetectOutputs, Executables, Executor,
     GuestFailure, LogSink, Program,
@@ -32,16 +35,24 @@ use crate::toml_text::TomlFileError;
 const MEMBERS_AT_ONCE: usize = 8;
 
 /// Runs `bin/detect` and `bin/build`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ProcessExecutor {
     cancel: Cancel,
+    /// Whether files can be made in a directory.
+    is_writable: fn(&Path) -> bool,
+}
+
+impl Default for ProcessExecutor {
+    fn default() -> Self {
+        Self::new(Cancel::default())
+    }
 }
 
 impl ProcessExecutor {
     /// An executor whose programs end when `cancel` says so.
     #[must_use]
     pub fn new(cancel: Cancel) -> Self {
-        Self { cancel }
+        Self { cancel, is_writable: shield::is_writable }
     }
 }
 
@@ -52,12 +63,20 @@ impl Executor for ProcessExecutor {
         calls: &[DetectInputs],
         log: &mut dyn LogSink,
     ) -> Vec<Result<DetectOutputs, GuestFailure>> {
+        // DET-07: one app for all of them.
+        let executables = calls.iter().find_map(|call| executables(&call.call).ok());
+        let shield = executables.and_then(|with| Shield::of(&with.app, &with.scratch, self.is_writable));
         let waiting = Mutex::new(calls.iter().enumerate().collect::<VecDeque<_>>());
         let (said, hear) = channel();
         let mut results = std::thread::scope(|scope| {
             for _ in 0..calls.len().min(MEMBERS_AT_ONCE) {
-                let (said, waiting, cancel) = (said.clone(), &waiting, &self.cancel);
-                scope.spawn(move || ask(waiting, cancel, &said));
+                let (said, waiting, cancel, shield) = (said.clone(), &waiting, &self.cancel, &shield);
+                scope.spawn(move || {
+                    if let Some(shield) = shield {
+                        shield.enter();
+                    }
+                    ask(waiting, cancel, &said);
+                });
             }
             drop(said);
             collect(calls, &hear, log)

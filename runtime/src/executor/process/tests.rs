@@ -257,3 +257,54 @@ fn what_is_left_running_does_not_hold_up_the_build() {
     assert!(result.is_ok() && started.elapsed() < Duration::from_secs(30));
     assert_eq!(log, ["one@1.0.0: done"]);
 }
+
+/// DET-07: everything beside the app can be changed as before, whatever is above it.
+#[test]
+fn det_07_the_app_cannot_be_changed_where_nobody_can_write_above_it() {
+    let script = "
+        try() { if \"${@:2}\" 2> /dev/null; then echo \"$1: done\"; else echo \"$1: refused\"; fi; }
+        try read test \"$(cat file)\" = old
+        try overwrite sh -c 'echo new > file'
+        try append sh -c 'echo new >> file'
+        try create touch new
+        try remove rm -f file
+        try directory mkdir d
+        try link ln -s file l
+        try away mv file ../beside/file
+        try into mv ../beside/theirs theirs
+        try beside touch ../beside/new
+        try between mv ../beside/new ../other
+        try temporary touch $(mktemp -p ../beside)
+        try plan sh -c 'echo > \"$0\"' \"$2\"
+        try device sh -c 'echo > /dev/null && echo said > /dev/stderr'";
+    let bench = Bench::new(script);
+    let untouched = |bench: &Bench| {
+        std::fs::write(bench.path("app/file"), "old\n").unwrap();
+        std::fs::create_dir_all(bench.path("beside")).unwrap();
+        std::fs::write(bench.path("other"), "").unwrap();
+        std::fs::write(bench.path("beside/theirs"), "").unwrap();
+    };
+    let detect = |is_writable| {
+        untouched(&bench);
+        let mut executor = ProcessExecutor { is_writable, ..ProcessExecutor::default() };
+        let mut log = Log::default();
+        let result = executor.detect(&[bench.inputs("one")], &mut log).remove(0);
+        assert!(matches!(result, Ok(DetectOutputs::Pass(_))), "{result:?}");
+        let refused =
+            log.0.iter().filter_map(|line| line.strip_prefix("one@1.0.0: ")?.strip_suffix(": refused"));
+        refused.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let refused = detect(|_| false);
+    assert_eq!(
+        refused,
+        ["overwrite", "append", "create", "remove", "directory", "link", "away", "into", "between"]
+    );
+    assert_eq!(text(&bench.path("app/file")), "old");
+    assert_eq!(std::fs::read_dir(bench.path("app")).unwrap().count(), 1);
+    // This thread and those of other executors are as free as before.
+    std::fs::write(bench.path("app/ours"), "").unwrap();
+    std::fs::remove_file(bench.path("app/ours")).unwrap();
+    // Where files can be made above the app, it cannot be told apart.
+    // There the file was removed before it could be moved.
+    assert_eq!(detect(|directory| directory.parent().is_none()), ["away"]);
+}

@@ -368,12 +368,7 @@ fn environment_change(
 }
 
 fn process_type(check: &Checker<'_>, name: &str) -> Result<ProcessType, GuestFailure> {
-    let process_type: ProcessType = check.name(name)?;
-    if process_type.is_plain() {
-        Ok(process_type)
-    } else {
-        Err(check.bad(format!("process type `{process_type}` is not letters, digits, `.`, `_` and `-`")))
-    }
+    ProcessType::plain(name).map_err(|error| check.bad(error.to_string()))
 }
 
 fn processes(check: &Checker<'_>, processes: Vec<types::Process>) -> Result<Vec<Process>, GuestFailure> {
@@ -400,7 +395,7 @@ fn processes(check: &Checker<'_>, processes: Vec<types::Process>) -> Result<Vec<
         checked.push(Process {
             process_type,
             command: process.command,
-            args: process.args,
+            args: Some(process.args),
             direct: true,
             default: process.default,
             working_directory: process.working_directory,

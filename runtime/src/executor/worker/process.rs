@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -97,7 +98,7 @@ struct Shared {
     channel: Mutex<WorkerChannel>,
     cells: Cells,
     engine: Engine,
-    loading: Turns,
+    turns: Turns,
     /// By digest; a component that detects usually builds, too.
     components: Mutex<BTreeMap<String, Arc<LoadedComponent>>>,
     /// Guests that wait for an answer.
@@ -131,7 +132,7 @@ fn serve_guests(channel: WorkerChannel, start: &Start, roots: &[OwnedFd]) -> std
         channel: Mutex::new(channel),
         cells,
         engine,
-        loading: Turns::new(),
+        turns: Turns::new(),
         components: Mutex::default(),
         waiting: Mutex::default(),
         files_are_confined,
@@ -224,6 +225,9 @@ impl Guest {
         }
         let layers = if matches!(call, Call::Build(_)) { Some(take()?) } else { None };
         let trees = (0..restorable).map(|_| take()).collect::<Result<Vec<_>, _>>()?;
+        // Until the call has ended: guests that take turns do not wait for each other
+        // in the kernel and in the allocator.
+        let _turn = self.shared.turns.wait();
         let component = self.load(inputs, code)?;
         self.confine_thread(&mounts, layers.as_ref(), &trees).map_err(|error| broken(&error))?;
         drop((layers, trees));
@@ -278,8 +282,6 @@ impl Guest {
             message,
             hint: None,
         };
-        // One at a time for each core: more would only wait for each other in the kernel.
-        let _turn = self.shared.loading.wait();
         let component =
             deserialize(&self.shared.engine, code).map_err(|error| unloadable(error.to_string()))?;
         let loaded = self.shared.cells.load(&component).map_err(|error| {
@@ -308,14 +310,18 @@ fn deserialize(engine: &Engine, code: OwnedFd) -> wasmtime::Result<Component> {
     })
 }
 
-/// Lets as many threads at once do something as there are cores.
+/// Lets as many threads at once do something as there are cores, as long as that takes
+/// no longer than [`TURN`]: nobody waits for a guest that hangs.
 struct Turns {
     free: Mutex<usize>,
     freed: Condvar,
 }
 
-/// Until it is dropped, one of the [`Turns`].
-struct Turn<'a>(&'a Turns);
+/// Many times what an ordinary call of `detect` takes.
+const TURN: Duration = Duration::from_millis(20);
+
+/// Until it is dropped, one of the [`Turns`]; `None` when none was free in time.
+struct Turn<'a>(Option<&'a Turns>);
 
 impl Turns {
     fn new() -> Self {
@@ -325,16 +331,22 @@ impl Turns {
 
     fn wait(&self) -> Turn<'_> {
         let free = lock(&self.free);
-        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        let waited = self.freed.wait_timeout_while(free, TURN, |free| *free == 0);
+        let (mut free, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if *free == 0 {
+            return Turn(None);
+        }
         *free -= 1;
-        Turn(self)
+        Turn(Some(self))
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.free) += 1;
-        self.0.freed.notify_one();
+        if let Some(turns) = self.0 {
+            *lock(&turns.free) += 1;
+            turns.freed.notify_one();
+        }
     }
 }
 
@@ -437,5 +449,30 @@ impl Calls {
         for index in missing {
             arrived(index, Err(gone()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn turns_go_round_and_nobody_waits_for_one_that_hangs() {
+        let turns = Turns { free: Mutex::new(1), freed: Condvar::new() };
+        let first = turns.wait();
+        let started = Instant::now();
+        // The first one hangs: this one goes ahead without a turn, and gives none back.
+        let second = turns.wait();
+        assert!(second.0.is_none() && started.elapsed() >= TURN);
+        drop(second);
+        assert_eq!(*lock(&turns.free), 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert!(turns.wait().0.is_some()));
+            std::thread::sleep(TURN / 10);
+            drop(first);
+        });
+        assert_eq!(*lock(&turns.free), 1);
     }
 }

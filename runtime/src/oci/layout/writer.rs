@@ -42,6 +42,8 @@ pub type KeepGoing<'a> = &'a mut dyn FnMut(u64) -> bool;
 pub struct Placing<'a> {
     /// Its name there.
     pub reference: &'a str,
+    /// Whether its manifest says that name, too.
+    pub called: bool,
     /// Whether it is the only image of the layout afterwards.
     pub alone: bool,
     /// Whether layers that come from this very layout stay unread.
@@ -165,7 +167,8 @@ impl ImageLayout {
             changed |= self.add_blob(layer, &mut seals, keep_going)?;
         }
         seals.keep(image, notes);
-        let (configuration, manifest) = image.documents();
+        let (configuration, manifest) =
+            if placing.called { image.documents_called(placing.reference) } else { image.documents() };
         changed |= self.add_document(&configuration)?;
         changed |= self.add_document(&manifest)?;
         if changed {

@@ -29,7 +29,7 @@ impl Layers {
     fn unpack(&self, tar: &[u8]) -> Result<(), UnpackError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let root = rustix::fs::open(&self.path, flags, Mode::empty()).unwrap();
-        unpack(tar, Place { root: root.as_fd(), name: NAME.as_bytes(), below: BELOW.as_bytes() })
+        unpack(tar, Place { root: root.as_fd(), name: NAME.as_bytes(), below: BELOW.as_bytes() }).map(drop)
     }
 
     fn mode(&self, path: &str) -> u32 {

@@ -1,8 +1,10 @@
 //! Why each layer was used again or made anew, as far as the host can tell.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::cnb::id::BuildpackRef;
 use crate::cnb::layer::LayerTypes;
-use crate::event::{Event, LayerFate, LayerReason};
+use crate::event::{ChangedInput, Event, LayerFate, LayerReason};
 use crate::executor::{LayerContents, LayerOutput};
 use crate::phase::values::KeptContents;
 use crate::store::CachedLayer;
@@ -63,10 +65,30 @@ fn why_anew(layer: &LayerOutput, known: Option<&CachedLayer>) -> LayerReason {
     if known.types != layer.types {
         LayerReason::TypesChanged { old: known.types, new: layer.types }
     } else if known.cache_key != layer.cache_key {
-        LayerReason::KeyChanged { old: known.cache_key.clone(), new: layer.cache_key.clone() }
+        key_changed(&known.cache_key, &layer.cache_key)
     } else {
         LayerReason::ContentsMissing
     }
+}
+
+/// What is another in a key; input by input where both keys say it that way.
+fn key_changed(old: &str, new: &str) -> LayerReason {
+    let (Some(before), Some(now)) = (inputs(old), inputs(new)) else {
+        return LayerReason::KeyChanged { old: old.to_owned(), new: new.to_owned() };
+    };
+    let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let changed = names.into_iter().filter(|name| before.get(*name) != now.get(*name));
+    let changed = changed.map(|name| ChangedInput {
+        name: name.clone(),
+        old: before.get(name).cloned(),
+        new: now.get(name).cloned(),
+    });
+    LayerReason::InputsChanged { changed: changed.collect() }
+}
+
+/// The inputs in a key that is a table of strings, as that of the SDK is.
+fn inputs(key: &str) -> Option<BTreeMap<String, String>> {
+    toml::from_str(key).ok()
 }
 
 #[cfg(test)]
@@ -99,6 +121,32 @@ mod tests {
             sboms: Vec::new(),
             exported: None,
             tree: None,
+        }
+    }
+
+    #[test]
+    fn keys_are_compared_input_by_input_where_both_say_so() {
+        let changed = |name: &str, old: Option<&str>, new: Option<&str>| ChangedInput {
+            name: name.to_owned(),
+            old: old.map(str::to_owned),
+            new: new.map(str::to_owned),
+        };
+        assert_eq!(
+            key_changed(
+                "node = \"18\"\narch = \"amd64\"\ngone = \"x\"\n",
+                "arch = \"amd64\"\nnode = \"20\"\nnew = \"y\"\n"
+            ),
+            LayerReason::InputsChanged {
+                changed: vec![
+                    changed("gone", Some("x"), None),
+                    changed("new", None, Some("y")),
+                    changed("node", Some("18"), Some("20")),
+                ]
+            }
+        );
+        for (old, new) in [("abc", "def"), ("a = \"1\"", "def"), ("a = 1", "a = 2")] {
+            let whole = LayerReason::KeyChanged { old: old.into(), new: new.into() };
+            assert_eq!(key_changed(old, new), whole, "{old} {new}");
         }
     }
 

@@ -126,7 +126,7 @@ pub(super) fn take_outputs(
     built.app_links.extend(outputs.app_links.into_iter().map(|link| (reference.id.clone(), link)));
     built.buildpacks.push(BuiltBuildpack {
         reference: reference.clone(),
-        api: buildpack.descriptor.api.to_string(),
+        api: buildpack.descriptor.api,
         homepage: Some(buildpack.descriptor.homepage.clone()).filter(|homepage| !homepage.is_empty()),
         store,
     });

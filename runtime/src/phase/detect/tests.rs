@@ -62,6 +62,7 @@ struct Site {
     answers: BTreeMap<String, String>,
     api: PlatformApi,
     target: Target,
+    stack: Option<String>,
     asked: Vec<String>,
     at_once: Vec<usize>,
     events: Vec<Event>,
@@ -75,6 +76,7 @@ fn site(groups: &str, answers: &[(&str, &str)]) -> Site {
         answers: answers.iter().map(|(id, answer)| ((*id).to_owned(), (*answer).to_owned())).collect(),
         api: PlatformApi::NEWEST,
         target: Target { os: "linux".into(), arch: "amd64".into(), variant: None, distro: None },
+        stack: None,
         asked: Vec::new(),
         at_once: Vec::new(),
         events: Vec::new(),
@@ -119,7 +121,7 @@ impl Site {
 
     fn detect<T>(&mut self, look: impl FnOnce(Result<Detected<'_>, DetectError>) -> T) -> T {
         let OrderToml { order, extensions } = OrderToml::parse(&self.order).unwrap();
-        let builder = Builder { catalog: self.catalog.clone(), order, extensions };
+        let builder = Builder { catalog: self.catalog.clone(), order, extensions, build_config: None };
         let temp = tempfile::tempdir().unwrap();
         let mut workspace = Workspace::new(temp.path(), Tree::default(), &BTreeMap::new()).unwrap();
         let answers = self.answers.clone();
@@ -130,6 +132,7 @@ impl Site {
             policy: &Policy::default(),
             limits: &Limits::default(),
             target: &self.target,
+            stack: self.stack.as_deref(),
             exec_env: &ExecEnv::default(),
             user_env: &BTreeMap::new(),
         };
@@ -200,6 +203,12 @@ fn det_10_somebody_that_went_wrong_anywhere_makes_21_of_20() {
     assert_eq!(group("A|B", &[("A", "crash"), ("B", "fail")]), "21");
     assert_eq!(group("A? B", &[("A", "crash"), ("B", "fail")]), "21");
     assert_eq!(group("A? B|C", &[("A", "crash"), ("B", "fail")]), "C");
+    // What the reference does: it was not for A that these groups failed.
+    assert_eq!(group("A?", &[("A", "crash")]), "20");
+    assert_eq!(group("A? B", &[("A", "crash"), ("B", "pass -x")]), "20");
+    // Nor is what is only tried before the group without it.
+    assert_eq!(group("A|.X", &[("X", "crash"), ("A", "fail")]), "20");
+    assert_eq!(group("A|.X", &[("A", "crash")]), "21");
 }
 
 #[test]
@@ -250,6 +259,38 @@ fn det_14_a_required_member_for_another_target_fails_its_group_and_an_optional_o
     assert_eq!(required.group(), "A B");
 }
 
+/// TGT-15, API-19, TGT-07: stacks say it before Platform API 0.12, where the build image has one.
+#[test]
+fn tgt_15_and_api_19_before_targets_the_stack_of_the_build_image_decides() {
+    let stacks = |id: &str| format!("[[stacks]]\nid = \"{id}\"\n");
+    let mut site = site("A B|B? C D", &[]);
+    site.add("A", &stacks("acme.stack"));
+    site.add("B", &(stacks("other") + &stacks("third")));
+    site.add("C", &stacks("*"));
+    site.api = PlatformApi::supported(crate::cnb::api::ApiVersion::zero(11)).unwrap();
+    // Nothing is known of the build image.
+    assert_eq!(site.group(), "A B");
+    site.stack = Some("acme.stack".into());
+    assert_eq!(site.group(), "C D");
+    assert!(!site.asked.contains(&"B@1".to_owned()), "{:?}", site.asked);
+    site.stack = Some("third".into());
+    assert_eq!(site.group(), "B C D");
+    site.order = site.order.split("[[order]]\n").nth(1).map(|group| format!("[[order]]\n{group}")).unwrap();
+    assert_eq!(site.group(), "21");
+    site.api = PlatformApi::supported(crate::cnb::api::ApiVersion::zero(12)).unwrap();
+    assert_eq!(site.group(), "A B");
+}
+
+#[test]
+fn tgt_14_a_buildpack_for_windows_is_for_no_linux() {
+    let mut site = site("A B?", &[]);
+    site.add("B", "[[targets]]\nos = \"windows\"\narch = \"amd64\"\n");
+    assert_eq!(site.group(), "A");
+    site.add("A", "[[targets]]\nos = \"windows\"\n");
+    assert_eq!(site.group(), "21");
+}
+
+/// DET-15, EXE-01
 #[test]
 fn det_15_a_member_for_another_execution_environment_is_skipped_even_when_required() {
     let mut site = site("A B|A", &[("B", "fail")]);

@@ -16,7 +16,7 @@ use crate::tree::{Entry, EntryKind, Listing, SpecialFile};
 pub(super) const LAUNCHER_PATH: &str = "/cnb/lifecycle/launcher";
 
 /// One entry of a layer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LayerEntry<'a> {
     /// Absolute, without a trailing slash.
     pub name: Vec<u8>,
@@ -26,7 +26,7 @@ pub(super) struct LayerEntry<'a> {
 }
 
 /// What a layer's entry is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Content<'a> {
     Directory,
     Symlink(Vec<u8>),
@@ -67,7 +67,7 @@ pub(super) enum Modes {
 }
 
 /// Where a tree is in an image, what is above it there, and how its files look.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ground<'a> {
     /// Absolute.
     pub root: String,

@@ -3,11 +3,12 @@
 use std::io::{self, Write};
 
 use super::ExportError;
-use super::contents::{Content, LayerEntry, tree_layer};
+use super::contents::{Content, Ground, LayerEntry, tree_layer};
 use super::on_disk::look_at;
 use crate::cancel::Cancel;
+use crate::oci::digest::{Digest, HashingWriter};
 use crate::oci::layer::{LayerWriter, Owner};
-use crate::tree::{Tree, TreeError, TreeLimits};
+use crate::tree::{Listing, Tree, TreeError, TreeLimits};
 
 /// Writes what is at `path` as the layer that an image would have; the same bytes.
 ///
@@ -48,4 +49,56 @@ pub fn write_directory(
     }
     writer.finish().map_err(failed)?;
     Ok(())
+}
+
+/// A directory as it was when it was looked at. Nothing in it was opened.
+///
+/// Two looks are equal when nothing was changed in between: every entry is the same
+/// inode, with the same size and times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryLook {
+    ground: Ground<'static>,
+    listing: Listing,
+}
+
+impl DirectoryLook {
+    /// Looks at what is at `path`; `None` when there is no directory.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn at(
+        path: &str,
+        owner: Owner,
+        limits: TreeLimits,
+        cancel: &Cancel,
+    ) -> Result<Option<Self>, ExportError> {
+        let Some(place) = look_at(path, owner)?.filter(|place| place.is_directory) else { return Ok(None) };
+        let listing = Tree::of(path).list(limits, cancel)?;
+        Ok(Some(Self { ground: place.ground, listing }))
+    }
+
+    /// The outline of the tar that [`write_directory`] would write, as
+    /// [`TarReader::outline`](crate::oci::tar_reader::TarReader::outline) says it.
+    ///
+    /// # Errors
+    /// When a name or number cannot be stored.
+    pub fn outline(&self) -> io::Result<Digest> {
+        let mut writer = LayerWriter::new(HashingWriter::new(io::sink()));
+        for LayerEntry { name, mode, owner, content } in tree_layer(&self.ground, &self.listing) {
+            match content {
+                Content::Directory => writer.directory(&name, mode, owner)?,
+                Content::Symlink(target) => writer.symlink(&name, &target, mode, owner)?,
+                Content::Special(special) => writer.special(&name, special, mode, owner)?,
+                Content::Bytes(bytes) => writer.file_header(&name, mode, owner, bytes.len() as u64)?,
+                Content::File { size, .. } => writer.file_header(&name, mode, owner, size)?,
+            }
+        }
+        Ok(writer.into_inner().finish().0)
+    }
+
+    /// When something in it was changed last, in seconds and nanoseconds since 1970.
+    #[must_use]
+    pub fn last_change(&self) -> Option<(i64, u64)> {
+        self.listing.last_change()
+    }
 }

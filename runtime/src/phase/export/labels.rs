@@ -92,7 +92,7 @@ pub(super) fn set_labels(
                 id: buildpack.reference.id.to_string(),
                 version: buildpack.reference.version.to_string(),
                 homepage: buildpack.homepage.clone(),
-                api: Some(buildpack.api.clone()),
+                api: Some(buildpack.api.to_string()),
             })
             .collect(),
         processes: built
@@ -101,7 +101,7 @@ pub(super) fn set_labels(
             .map(|(buildpack, process)| ProcessRecord {
                 process_type: process.process_type.to_string(),
                 command: process.command.clone(),
-                args: process.args.clone(),
+                args: Some(process.args.clone().unwrap_or_default()),
                 direct: process.direct,
                 buildpack_id: buildpack.to_string(),
                 working_directory: process.working_directory.clone(),
@@ -166,5 +166,5 @@ impl LabelSet<'_> {
 }
 
 pub(super) fn json_text(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("labels have string keys only")
+    labels::escaped_for_html(&serde_json::to_string(value).expect("labels have string keys only"))
 }

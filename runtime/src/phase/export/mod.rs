@@ -20,7 +20,7 @@ pub use self::directories::{
     DirectoryBuildpack, DirectoryExport, DirectoryLayer, KnownDiffIds, MadeImage, PreviousImage, make_image,
     write_layer,
 };
-pub use self::directory_tar::write_directory;
+pub use self::directory_tar::{DirectoryLook, write_directory};
 pub use self::error::ExportError;
 pub use self::needs::{MissingLibrary, Origin, Problem, Unmet};
 
@@ -35,9 +35,11 @@ use self::plans::{Made, Part, Plans};
 use self::start::Start;
 use self::work::{Before, Entries, Files, LayerPlan, Source, Tools};
 use crate::cancel::Cancel;
+use crate::cnb::api::PlatformApi;
+use crate::cnb::build_metadata::BuildMetadata;
+use crate::cnb::group_toml::GroupElement;
 use crate::cnb::id::{ExecEnv, ProcessType};
 use crate::cnb::labels::{LifecycleMetadata, ProjectMetadata};
-use crate::cnb::launch::{LaunchBuildpack, metadata_toml};
 use crate::cnb::layer::LayerFeatures;
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
@@ -46,7 +48,7 @@ use crate::oci::digest::Digest;
 use crate::oci::image::{Image, ImageConfiguration, MediaFamily, RootFs, RunConfiguration};
 use crate::oci::layer::Owner;
 use crate::oci::layout::{ImageLayout, LayoutError, LayoutImage};
-use crate::phase::values::{Built, BuiltContents, BuiltLayer, ExportedLayer, features_of};
+use crate::phase::values::{Built, BuiltBuildpack, BuiltContents, BuiltLayer, ExportedLayer, features_of};
 use crate::tree::{Listing, Tree, TreeError, TreeLimits};
 
 /// Where layers are in an image.
@@ -438,16 +440,21 @@ fn exported_layers(layers: &[(&BuiltLayer, LayerFeatures)], made: &Made) -> Vec<
 
 /// The text of `metadata.toml`.
 fn config_text(built: &Built) -> String {
-    let buildpacks: Vec<LaunchBuildpack> = built
-        .buildpacks
-        .iter()
-        .map(|buildpack| LaunchBuildpack {
-            reference: buildpack.reference.clone(),
-            api: buildpack.api.clone(),
-            homepage: buildpack.homepage.clone(),
-        })
-        .collect();
-    metadata_toml(&buildpacks, &built.labels, &built.processes, &built.slices)
+    let element = |buildpack: &BuiltBuildpack| GroupElement {
+        id: buildpack.reference.id.clone(),
+        version: buildpack.reference.version.clone(),
+        api: buildpack.api,
+        homepage: buildpack.homepage.clone(),
+    };
+    let metadata = BuildMetadata {
+        buildpacks: &built.buildpacks.iter().map(element).collect::<Vec<_>>(),
+        extensions: &[],
+        labels: &built.labels,
+        processes: &built.processes,
+        slices: &built.slices,
+        bom: &built.launch_bom,
+    };
+    metadata.to_toml(PlatformApi::NEWEST)
 }
 
 /// Gives an image in a layout one more name.

@@ -135,7 +135,7 @@ pub(super) fn configure(
             {
                 *program = inside_app(program);
             }
-            run.cmd.clone_from(&process.args);
+            run.cmd = process.args.clone().unwrap_or_default();
         }
     }
     Ok(())

@@ -107,7 +107,7 @@ fn web(command: &[&str]) -> Process {
     Process {
         process_type: "web".parse().unwrap(),
         command: command.iter().map(|part| (*part).to_owned()).collect(),
-        args: vec![],
+        args: None,
         direct: true,
         default: true,
         working_directory: None,
@@ -125,7 +125,7 @@ impl Bench {
         let mut built = Built {
             buildpacks: vec![BuiltBuildpack {
                 reference: node(),
-                api: "0.12".into(),
+                api: crate::cnb::api::ApiVersion::zero(12),
                 homepage: Some("https://example.com".into()),
                 store: None,
             }],
@@ -811,7 +811,7 @@ fn without_a_launcher_the_image_is_the_app_and_its_layers() {
     ];
     bench.fresh("zlib");
     let mut process = web(&["server", "--root", "x"]);
-    process.args = vec!["-v".into()];
+    process.args = Some(vec!["-v".into()]);
     bench.built.processes = crate::cnb::launch::ProcessTable::default();
     bench.built.processes.add(&node().id, vec![process]);
     let exported = bench.export();

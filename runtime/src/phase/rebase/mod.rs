@@ -6,6 +6,7 @@
 
 mod checks;
 mod error;
+mod text;
 
 pub use self::error::{RebaseError, Refusal, TargetText};
 
@@ -108,9 +109,9 @@ pub fn rebase(request: &RebaseRequest<'_>) -> Result<Rebased, RebaseError> {
     let new = run_image.image.configuration.config.labels.iter();
     labels
         .extend(new.filter(|(name, _)| is_of_base(name)).map(|(name, value)| (name.clone(), value.clone())));
-    // An unchanged label keeps its text: order of keys and white space are nobody's business to change.
-    if metadata != self::metadata(app)? {
-        labels.insert(LIFECYCLE_METADATA.to_owned(), metadata.to_string());
+    // What did not change keeps its text: order of keys and escapes are nobody's business to change.
+    if let Some(label) = labels.get_mut(LIFECYCLE_METADATA) {
+        *label = text::updated(label, &metadata);
     }
     Ok(Rebased { image, old_reference, old_layers, overruled })
 }

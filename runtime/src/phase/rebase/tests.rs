@@ -405,6 +405,33 @@ fn rbs_12_of_the_metadata_only_the_base_changes() {
     assert_eq!(metadata_of(&case.run().unwrap()), expected);
 }
 
+/// RBS-12, RBS-16: the label has the order of whoever wrote it, here the reference, which writes
+/// the expected text for the same rebase.
+#[test]
+fn rbs_12_and_16_a_label_keeps_its_order_there_and_back() {
+    let label = |top: &str, reference: &str| {
+        format!(
+            "{{\"app\":[{{\"sha\":\"{}\"}}],\"sbom\":{{\"sha\":\"s\"}},\"buildpacks\":[{{\"key\":\"a\",\"version\":\"1\",\
+             \"layers\":{{\"l\":{{\"sha\":\"x\",\"data\":{{\"z\":1.50,\"a\":\"\\u003c\\u0026\"}},\"build\":false,\
+             \"launch\":true,\"cache\":false}}}}}}],\"config\":{{\"sha\":\"c\"}},\"launcher\":{{\"sha\":\"l\"}},\
+             \"process-types\":{{\"sha\":\"\"}},\"runImage\":{{\"topLayer\":\"{top}\",\"reference\":\"{reference}\",\
+             \"image\":\"{RUN_NAME}\"}},\"stack\":{{\"runImage\":{{\"image\":\"{RUN_NAME}\"}}}}}}",
+            diff_id("app")
+        )
+    };
+    let mut case = Case::default();
+    let before = label(&diff_id("old 2"), NEW_REFERENCE);
+    set(&mut case.app, LIFECYCLE_METADATA, Some(&before));
+    let there = case.run().unwrap().image;
+    let text = |image: &Image| image.configuration.config.labels[LIFECYCLE_METADATA].clone();
+    assert_eq!(text(&there), label(&diff_id("new 3"), NEW_REFERENCE));
+    let old_base = || image(&["old 1", "old 2"], &[]);
+    let back = Case { app: there.clone(), run_image: old_base(), ..Case::default() }.run().unwrap().image;
+    assert_eq!(text(&back), before);
+    let at_once = Case { app: case.app, run_image: old_base(), ..Case::default() }.run().unwrap().image;
+    assert_eq!(back.documents(), at_once.documents());
+}
+
 #[test]
 fn rbs_13_how_the_app_starts_stays() {
     let mut case = Case::default();

@@ -26,6 +26,7 @@ use crate::oci::digest::{DiffId, Hasher, HashingWriter};
 use crate::oci::gzip::ENCODER;
 use crate::oci::image::Layer;
 use crate::oci::layout::{LayoutImage, read_image};
+use crate::oci::tar_reader::{TarKind, TarReader};
 use crate::phase::values::{Outcome, Restored, RestoredBuildpack};
 use crate::store::{CachedLayer, ExportedAs};
 use crate::tree::TreeLimits;
@@ -278,17 +279,16 @@ impl<R: Read> Read for Reading<'_, R> {
 }
 
 /// Finds environment files, and the directories that mean something, below `root`.
-fn look_into(tar: &mut impl Read, root: &str) -> io::Result<(Vec<EnvironmentChange>, LayerFeatures)> {
+fn look_into(tar: impl Read, root: &str) -> io::Result<(Vec<EnvironmentChange>, LayerFeatures)> {
     let mut features = LayerFeatures::default();
     let mut directories: BTreeMap<String, BTreeMap<String, OsString>> = BTreeMap::new();
     let mut left = MAX_ENVIRONMENT_BYTES;
-    let mut archive = tar::Archive::new(tar);
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    let mut reader = TarReader::new(io::BufReader::new(tar));
+    while let Some(entry) = reader.next_entry().map_err(io::Error::other)? {
+        let path = String::from_utf8_lossy(&entry.path);
         let Some(path) = path.trim_start_matches('/').strip_prefix(root) else { continue };
         let path = path.trim_end_matches('/').to_owned();
-        if entry.header().entry_type().is_dir() {
+        if entry.kind == TarKind::Directory {
             match path.as_str() {
                 "bin" => features.roots.bin = true,
                 "lib" => features.roots.lib = true,
@@ -301,12 +301,12 @@ fn look_into(tar: &mut impl Read, root: &str) -> io::Result<(Vec<EnvironmentChan
             continue;
         }
         let Some((directory, name)) = path.rsplit_once('/') else { continue };
-        if scope_of(directory).is_none() || !entry.header().entry_type().is_file() {
+        if scope_of(directory).is_none() || entry.kind != TarKind::File {
             continue;
         }
-        left = left.checked_sub(entry.size()).ok_or_else(|| wrong("its environment is too large"))?;
+        left = left.checked_sub(entry.size).ok_or_else(|| wrong("its environment is too large"))?;
         let mut value = Vec::new();
-        entry.read_to_end(&mut value)?;
+        reader.contents().read_to_end(&mut value)?;
         let value = OsString::from_vec(value);
         directories.entry(directory.to_owned()).or_default().insert(name.to_owned(), value);
     }

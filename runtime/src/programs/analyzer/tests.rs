@@ -99,6 +99,7 @@ impl Platform {
             tags: vec![],
             previous_image: None,
             run_image: Some("acme/run".to_owned()),
+            stack: None,
             run: path("run.toml"),
             layers: path("layers"),
             analyzed: path("layers/analyzed.toml"),
@@ -259,6 +260,27 @@ fn ana_06_the_run_image_with_its_target() {
     assert_eq!(platform.analyze().unwrap_err().code(), 32);
     platform.images.images.clear();
     assert_eq!(platform.analyze().unwrap_err().code(), 32);
+}
+
+#[test]
+fn tgt_15_before_platform_api_0_12_run_image_and_build_image_are_of_one_stack() {
+    let labels = json!({ "io.buildpacks.stack.id": "acme.stack" });
+    for (minor, own, code) in [
+        (11, Some("acme.stack"), 0),
+        (11, None, 0),
+        (11, Some("other"), 32),
+        (7, Some("other"), 32),
+        (12, Some("other"), 0),
+    ] {
+        let mut platform = Platform::new().old(minor);
+        platform.images.images.insert("acme/run".to_owned(), configuration(&labels));
+        platform.inputs.stack = own.map(str::to_owned);
+        let found = platform.analyze().map_or_else(|error| error.code(), |_| 0);
+        assert_eq!(found, code, "{minor} {own:?}");
+        // An image that is of no stack is none of another.
+        platform.images.images.insert("acme/run".to_owned(), configuration(&json!({})));
+        platform.analyze().unwrap();
+    }
 }
 
 fn sbom_layer(root: &std::path::Path) -> Vec<u8> {

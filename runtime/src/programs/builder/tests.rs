@@ -9,23 +9,10 @@ use super::*;
 use crate::cancel::Cancel;
 use crate::cnb::api::ApiVersion;
 use crate::event::EventSink;
-use crate::executor::worker::{CodeCache, WorkerCommand};
+use crate::executor::worker::WorkerCommand;
 use crate::policy::Policy;
-use crate::programs::{BUILDPACK_API, GENERIC};
+use crate::programs::{BUILDPACK_API, GENERIC, NoCode};
 use crate::sources::Sources;
-
-struct NoCode;
-
-impl CodeCache for NoCode {
-    fn load(&self, _: &str, _: &str, _: &std::fs::File) -> bool {
-        false
-    }
-    fn keep(&self, _: &str, _: &str, _: &[u8]) {}
-    fn load_failure(&self, _: &str, _: &str) -> Option<String> {
-        None
-    }
-    fn keep_failure(&self, _: &str, _: &str, _: &str) {}
-}
 
 /// A platform's directories.
 struct Site {
@@ -78,7 +65,7 @@ impl Site {
         fs::write(self.path("layers/plan.toml"), &self.plan).unwrap();
         let inputs = Inputs {
             api: PlatformApi::supported(ApiVersion::zero(self.platform_api)).unwrap(),
-            exec_env: ExecEnv::default(),
+            exec_env: "test".parse().unwrap(),
             analyzed: self.path("layers/analyzed.toml"),
             app: self.path("app"),
             build_config: self.path("build-config"),
@@ -88,7 +75,13 @@ impl Site {
             plan: self.path("layers/plan.toml"),
             platform: self.path("platform"),
         };
-        let environment: [(OsString, OsString); 1] = [("PATH".into(), "/usr/bin:/bin".into())];
+        let environment: [(OsString, OsString); 5] = [
+            ("PATH".into(), "/usr/bin:/bin".into()),
+            ("CNB_REGISTRY_AUTH".into(), "CANARY".into()),
+            ("DOCKER_CONFIG".into(), "/CANARY".into()),
+            ("CNB_PLATFORM_API".into(), "CANARY".into()),
+            ("AWS_SECRET_ACCESS_KEY".into(), "CANARY".into()),
+        ];
         let events = &mut self.events;
         let mut sink = |event: Event| events.push(event);
         let mut services = Services {
@@ -140,7 +133,7 @@ impl Site {
     }
 }
 
-/// BLD-01, API-15, BLD-08, BLD-09
+/// BLD-01, API-15, BLD-08, BLD-09, ENV-28
 #[test]
 fn bld_01_and_api_15_how_build_is_called() {
     for minor in [2, 7, 8, 12] {
@@ -159,6 +152,7 @@ fn bld_01_and_api_15_how_build_is_called() {
         assert_eq!(called[4..], ["3", &text("app")]);
         let expected = if minor < 8 { " ".to_owned() } else { format!("{} {}", called[1], called[3]) };
         assert_eq!(site.text("app/variables").trim_end_matches('\n'), expected, "0.{minor}");
+        assert!(called[..4].iter().all(|path| path.starts_with('/')), "{called:?}");
         assert_eq!(site.text("app/mode"), "700\n");
         assert!(!Path::new(called[3]).exists());
     }
@@ -292,7 +286,7 @@ fn api_16_flags_of_old_buildpacks() {
     assert!(site.said()[0].contains("`[types]` is not part of Buildpack API 0.5"), "{:?}", site.said());
 }
 
-/// ENV-13, ENV-15, ENV-17, ENV-18, ENV-19, ENV-20, ENV-21, ENV-22, ENV-26. The order of `l-2` and
+/// ENV-13, ENV-15, ENV-17, ENV-18, ENV-19, ENV-20, ENV-21, ENV-22. The order of `l-2` and
 /// `l` is that of their files, as in the reference.
 #[test]
 fn env_13_to_22_changes_by_build_layers() {
@@ -315,6 +309,32 @@ fn env_13_to_22_changes_by_build_layers() {
     assert_eq!(value("NL"), Some("x\n"));
     for name in ["LAUNCH", "U", "CACHED"] {
         assert_eq!(value(name), None, "{name}");
+    }
+}
+
+/// ENV-25, ENV-26: the directories and files of a layer from the cache count once it is a build
+/// layer, those in directories below them do not.
+#[test]
+fn env_25_and_26_a_restored_layer_changes_the_environment_like_a_new_one() {
+    for (claim, path, foo) in [
+        ("printf '[types]\\nbuild = true\\ncache = true' > $1/l.toml", "acme_a/l/bin:/usr", "restored"),
+        ("printf '[types]\\ncache = true' > $1/l.toml", "/usr", ""),
+        ("true", "/usr", ""),
+    ] {
+        let mut site = Site::one(12, claim);
+        site.buildpack("acme/b", 12, "", "echo $PATH > path; echo \"$FOO$BAR\" > foo");
+        for name in ["bin", "env/FOO", "env.build/BAR"] {
+            fs::create_dir_all(site.path("layers/acme_a/l").join(name)).unwrap();
+        }
+        fs::write(site.path("layers/acme_a/l/env/FOO/BAR"), "below").unwrap();
+        fs::write(site.path("layers/acme_a/l/env/FOO.default"), "restored").unwrap();
+        fs::write(site.path("layers/acme_a/l.toml"), "[metadata]\nkept = 1\n").unwrap();
+        site.run().unwrap();
+        assert_eq!(site.text("app/foo"), format!("{foo}\n"), "{claim}");
+        let seen = site.text("app/path");
+        let layers = format!("{}/", site.path("layers").display());
+        let seen = seen.strip_prefix(&layers).unwrap_or(&seen);
+        assert!(seen.starts_with(path), "{claim}: {seen}");
     }
 }
 
@@ -493,7 +513,131 @@ fn met_01_what_all_buildpacks_said_of_launching() {
     assert!(site.events.iter().any(warned));
 }
 
-/// What a component or the phase made on the way is not there afterwards.
+/// EXE-02: whatever environment this build is for.
+#[test]
+fn exe_02_processes_for_every_execution_environment_are_recorded() {
+    let process = |name: &str, more: &str| {
+        format!("[[processes]]\ntype = \"{name}\"\ncommand = [\"{name}\"]\n{more}\n")
+    };
+    let text = process("all", "")
+        + &process("live", "exec-env = [\"production\"]")
+        + &process("test", "exec-env = [\"test\", \"x\"]");
+    let mut site = Site::one(12, &format!("cat > $1/launch.toml <<'X'\n{text}X"));
+    site.run().unwrap();
+    let metadata: toml::Table = site.text("layers/config/metadata.toml").parse().unwrap();
+    let recorded: Vec<(&str, String)> = metadata["processes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|process| {
+            let environments = process.get("exec-env").map(ToString::to_string).unwrap_or_default();
+            (process["type"].as_str().unwrap(), environments)
+        })
+        .collect();
+    let expected = [("all", ""), ("live", "[\"production\"]"), ("test", "[\"test\", \"x\"]")];
+    assert_eq!(recorded, expected.map(|(name, list)| (name, list.to_owned())));
+}
+
+/// CLI-12, DET-17: a build goes well without them, and does not see them when they are there.
+#[test]
+fn cli_12_a_buildpack_that_builds_sees_no_credentials() {
+    let mut site = Site::one(12, "cat /proc/self/environ /proc/$$/environ > seen");
+    site.run().unwrap();
+    let seen = site.text("app/seen");
+    assert!(seen.contains("PATH=/usr/bin:/bin") && !seen.contains("CANARY"), "{seen}");
+}
+
+/// GRP-02: an order that would choose somebody else, or cannot even be read, is not looked at.
+#[test]
+fn grp_02_the_group_is_what_its_file_says() {
+    for order in ["[[order]]\n[[order.group]]\nid = \"acme/b\"\nversion = \"1.0.0\"\n", "= "] {
+        let mut site = Site::one(12, "echo a > built");
+        let group = site.group.clone();
+        site.buildpack("acme/b", 12, "", "echo b > built");
+        site.group = group;
+        fs::write(site.path("layers/order.toml"), order).unwrap();
+        site.run().unwrap();
+        assert_eq!(site.text("app/built"), "a\n");
+        assert!(!site.path("layers/acme_b").exists());
+    }
+}
+
+/// API-11, API-13: each file means what the API of its own buildpack says, and what all of them
+/// said is written as the platform's API says.
+#[test]
+fn api_11_and_13_every_buildpack_is_read_by_its_own_api() {
+    let mut site = Site::one(
+        5,
+        "mkdir -p $1/old/bin; echo 'build = true' > $1/old.toml\n\
+         printf '[[processes]]\\ntype = \"old\"\\ncommand = \"x y\"\\nargs = [\"z\"]\\n' > $1/launch.toml",
+    );
+    site.buildpack(
+        "acme/b",
+        12,
+        "",
+        "case $PATH in */acme_a/old/bin:*) ;; *) exit 1;; esac; mkdir -p $1/new/bin\n\
+         printf '[types]\\nbuild = true' > $1/new.toml\n\
+         printf '[[processes]]\\ntype = \"new\"\\ncommand = [\"x y\", \"z\"]\\n' > $1/launch.toml",
+    );
+    site.buildpack("acme/c", 8, "", "echo $PATH > path; env | grep -c CNB_TARGET_ > targets || true");
+    site.run().unwrap();
+    let layers = site.path("layers");
+    let layers = layers.display();
+    assert_eq!(
+        site.text("app/path"),
+        format!("{layers}/acme_b/new/bin:{layers}/acme_a/old/bin:/usr/bin:/bin\n")
+    );
+    assert_eq!(site.text("app/targets"), "0\n");
+    let processes = |site: &Site| -> Vec<(String, String, bool)> {
+        let metadata: toml::Table = site.text("layers/config/metadata.toml").parse().unwrap();
+        let processes = metadata["processes"].as_array().unwrap().iter();
+        processes
+            .map(|process| {
+                let args = process.get("args").map(ToString::to_string).unwrap_or_default();
+                (process["command"].to_string(), args, process["direct"].as_bool().unwrap())
+            })
+            .collect()
+    };
+    let process = |command: &str, args: &str, direct| (command.to_owned(), args.to_owned(), direct);
+    let new = processes(&site);
+    assert_eq!(new[0], process("[\"x y\", \"z\"]", &new[0].1.clone(), true));
+    assert_eq!(new[1], process("[\"x y\"]", "[\"z\"]", false));
+    site.platform_api = 9;
+    site.run().unwrap();
+    let old = processes(&site);
+    assert_eq!(old[0], process("\"x y\"", "[\"z\"]", true));
+    assert_eq!(old[1], process("\"x y\"", "[\"z\"]", false));
+}
+
+/// BLD-07: what is wrong first is what the build fails with, and what came before it was done.
+#[test]
+fn bld_07_layers_then_the_environment_then_the_other_files() {
+    let layer = "printf '[types]\\nbuild = true\\nx = = 1' > $1/l.toml";
+    let environment =
+        "printf '[types]\\nbuild = true' > $1/v.toml; mkdir -p $1/v/env; ln -s none $1/v/env/FOO";
+    let build = "printf '[[bom]]\\nname = \"nobody\"\\nversion = \"1\"' > $1/build.toml";
+    let sbom = "echo > $1/launch.sbom.spdx.json";
+    let launch = "printf '[[processes]]\\ntype = \"a\"\\ncommand = \"x\"\\n' > $1/launch.toml";
+    let steps =
+        [("l.toml", layer), ("FOO", environment), ("nobody", build), ("spdx", sbom), ("launch", launch)];
+    for (position, (name, _)) in steps.iter().enumerate() {
+        let scripts: Vec<&str> = steps[position..].iter().map(|(_, script)| *script).collect();
+        let mut site = Site::one(12, &format!("mkdir $1/bare; {}", scripts.join("\n")));
+        let error = site.run().unwrap_err();
+        assert_eq!(error.code(), 52);
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        assert!(text.contains(name), "step {position}: {text}");
+        assert_eq!(site.path("layers/acme_a/bare.ignore").exists(), position > 0, "{name}");
+        assert!(!site.path("layers/config/metadata.toml").exists());
+    }
+}
+
+/// BLD-10: and what a component or the phase made on the way is not there afterwards.
 #[test]
 fn nothing_is_left_but_what_the_specification_names() {
     let mut site = Site::one(12, "true");

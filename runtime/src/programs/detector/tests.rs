@@ -7,27 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::cancel::Cancel;
 use crate::cnb::build_plan::BuildPlan;
-use crate::executor::worker::{CodeCache, WorkerCommand};
+use crate::executor::worker::WorkerCommand;
 use crate::fault::Diagnose as _;
 use crate::policy::Policy;
-use crate::programs::ProgramError;
+use crate::programs::{NoCode, ProgramError};
 use crate::sources::Sources;
-
-struct NoCode;
-
-impl CodeCache for NoCode {
-    fn load(&self, _: &str, _: &str, _: &std::fs::File) -> bool {
-        false
-    }
-
-    fn keep(&self, _: &str, _: &str, _: &[u8]) {}
-
-    fn load_failure(&self, _: &str, _: &str) -> Option<String> {
-        None
-    }
-
-    fn keep_failure(&self, _: &str, _: &str, _: &str) {}
-}
 
 /// The directories of a platform.
 struct Platform {
@@ -187,7 +171,7 @@ fn grp_01_and_plan_12_group_and_plan_are_written() {
     platform.run().unwrap();
     assert_eq!(
         platform.read("layers/group.toml"),
-        "[[group]]\nid = \"acme/a\"\nversion = \"1\"\napi = \"0.10\"\nhomepage = \"https://example.com\"\n"
+        "[[group]]\n  id = \"acme/a\"\n  version = \"1\"\n  api = \"0.10\"\n  homepage = \"https://example.com\"\n"
     );
     let plan = BuildPlan::parse(&platform.read("layers/plan.toml")).unwrap();
     let entry = &plan.entries[0];
@@ -349,6 +333,32 @@ fn det_11_what_members_print_is_told_by_members_once_detection_is_over() {
     assert_eq!(told(&platform), ["a out,err,out again true", "b no true", "c oh true"]);
 }
 
+/// ENV-28: at detect and generate; those of build are tested with the builder.
+#[test]
+fn env_28_directories_are_absolute() {
+    let mut platform = Platform::new();
+    let says = "env | grep ^CNB_ > $CNB_PLATFORM_DIR/said-$1-by";
+    let says = |who: &str| format!("#!/bin/bash\n{}\n", says.replace("$1-by", who));
+    platform.buildpack("acme/a", "", &says("buildpack"));
+    platform.extension("acme/x", &[("bin/detect", &says("detect")), ("bin/generate", &says("generate"))]);
+    platform.order(&["acme/a", ".acme/x"]);
+    platform.run().unwrap();
+    for (who, variables) in [
+        ("buildpack", &["CNB_BUILDPACK_DIR", "CNB_BUILD_PLAN_PATH", "CNB_PLATFORM_DIR"][..]),
+        ("detect", &["CNB_EXTENSION_DIR", "CNB_BUILD_PLAN_PATH", "CNB_PLATFORM_DIR"]),
+        ("generate", &["CNB_EXTENSION_DIR", "CNB_BP_PLAN_PATH", "CNB_PLATFORM_DIR", "CNB_OUTPUT_DIR"]),
+    ] {
+        let said = platform.read(&format!("platform/said-{who}"));
+        for variable in variables {
+            let value = said.lines().find_map(|line| line.strip_prefix(&format!("{variable}=")));
+            assert!(value.is_some_and(|value| value.starts_with('/')), "{who} {variable}: {said}");
+        }
+        let directories = said.lines().filter(|line| line.contains("_DIR=") || line.contains("_PATH="));
+        assert_eq!(directories.count(), variables.len(), "{who}: {said}");
+    }
+}
+
+/// DET-17, CLI-12
 #[test]
 fn det_17_credentials_do_not_reach_detect() {
     let mut platform = Platform::new();
@@ -388,6 +398,7 @@ fn det_14_the_target_of_the_run_image_decides() {
 
 const BUILD: &str = "ARG base_image\nFROM ${base_image}\nRUN true\n";
 
+/// EXT-02, EXT-07, EXT-03, UNM-06, EXT-10
 #[test]
 fn ext_02_and_07_what_an_extension_generates_lies_in_its_directory() {
     let mut platform = Platform::new();

@@ -16,8 +16,9 @@ use self::base::Base;
 use self::scratch::ScratchBlobs;
 use super::error::{BUILDPACK_API, GENERIC, INVALID, of_file};
 use super::files::{self, FileError};
-use super::images::{FoundImage, Images, ImagesError, SavedImage, recorded_names};
+use super::images::{FoundImage, Images, ImagesError, SavedImage, Unsaved, recorded_names};
 use super::new_cache::{self, Cached};
+use super::telling::with_causes;
 use crate::cancel::Cancel;
 use crate::cnb::analyzed_toml::{Analyzed, AnalyzedRunImage};
 use crate::cnb::api::{ApiVersion, PlatformApi};
@@ -30,6 +31,7 @@ use crate::cnb::run_toml::{RunImageNames, RunToml};
 use crate::event::{Event, EventSink};
 use crate::oci::image::Layer;
 use crate::oci::layer::Owner;
+use crate::oci::layout::LayoutError;
 use crate::oci::reference::{InvalidReference, Reference};
 use crate::phase::export::{
     DirectoryBuildpack, DirectoryExport, ExportError, KnownDiffIds, Launcher, MadeImage, PreviousImage,
@@ -158,7 +160,7 @@ pub fn run(
 
 /// Runs it where the digests of some layers are known already: nothing has touched
 /// them since the same process took them apart. They are not read at all where the
-/// previous image has them.
+/// previous image has them, or the last cache.
 ///
 /// # Errors
 /// [`ExporterError`].
@@ -171,19 +173,28 @@ pub fn run_knowing(
 ) -> Result<(), ExporterError> {
     let scratch = &inputs.scratch;
     let failed = |source| ExporterError::Scratch { path: scratch.clone(), source };
-    let given = Given::read(inputs, images, events)?;
+    let mut given = Given::read(inputs, images, events)?;
     let blobs = ScratchBlobs::new(scratch).map_err(failed)?;
-    let made = given.make(inputs, known_diff_ids, &blobs, cancel, events)?;
-    let saved = images.save(&made.image, &inputs.images, &blobs, cancel).map_err(ExporterError::Save)?;
+    let (made, saved) = loop {
+        let made = given.make(inputs, known_diff_ids, &blobs, cancel, events)?;
+        match images.save(&made.image, &inputs.images, &blobs, cancel) {
+            Ok(saved) => break (made, saved),
+            // Layers of the previous image are believed until they are copied.
+            Err(error) if given.forget_damaged(&error, events) => {}
+            Err(error) => return Err(ExporterError::Save(error)),
+        }
+    };
     tell(&made, &saved, events);
     given.report(inputs, saved)?;
     let group = read_group(&inputs.group)?;
+    let mut known_diff_ids = known_diff_ids.clone();
+    known_diff_ids.extend(made.diff_ids);
     let cached = Cached {
         api: inputs.api,
         layers: &inputs.layers,
         buildpacks: &group.buildpacks,
-        owner: Owner { uid: inputs.owner.0.into(), gid: inputs.owner.1.into() },
-        launch_layers: &made.diff_ids,
+        owner: owner(inputs),
+        known: &known_diff_ids,
     };
     new_cache::write(&cached, inputs.cache_dir.as_deref(), inputs.cache_image.as_deref(), cancel, events);
     Ok(())
@@ -207,6 +218,23 @@ struct Given {
 }
 
 impl Given {
+    /// Forgets a layer of the previous image that is the reason of `error`, if there is
+    /// one, so that it is made anew.
+    fn forget_damaged(&mut self, error: &ImagesError, events: &mut dyn EventSink) -> bool {
+        let ImagesError::Unsaved { unsaved, .. } = error else { return false };
+        let damaged =
+            |one: &Unsaved| Some(one.cause.downcast_ref::<LayoutError>()?.damaged_blob()?.to_owned());
+        let Some(blob) = unsaved.iter().find_map(damaged) else { return false };
+        let before = self.previous.len();
+        self.previous.retain(|layer| layer.blob != blob);
+        let is_ours = self.previous.len() < before;
+        if is_ours {
+            let message = format!("a layer of the previous image is not used again: {}", with_causes(error));
+            events.event(Event::Warning { message });
+        }
+        is_ours
+    }
+
     fn read(inputs: &Inputs, images: &dyn Images, events: &mut dyn EventSink) -> Result<Self, ExporterError> {
         check_names(&inputs.images, images)?;
         let places = places(inputs)?;
@@ -258,11 +286,10 @@ impl Given {
         cancel: &Cancel,
         events: &mut dyn EventSink,
     ) -> Result<MadeImage, ExportError> {
-        let (uid, gid) = inputs.owner;
         let request = DirectoryExport {
             api: inputs.api,
             places: &self.places,
-            owner: Owner { uid: uid.into(), gid: gid.into() },
+            owner: owner(inputs),
             base: &self.base.image,
             run_image_reference: &self.base.reference,
             run_image_names: &self.run_image_names,
@@ -291,7 +318,7 @@ impl Given {
         };
         let report = Report { image };
         let text =
-            if inputs.api.at_least(9) { report.to_toml() } else { report.to_toml_with_bom(self.build_bom) };
+            if inputs.api.at_least(9) { report.to_toml() } else { report.to_toml_with_bom(&self.build_bom) };
         files::write(&inputs.report, &text).map_err(ExporterError::Report)
     }
 }
@@ -308,7 +335,7 @@ fn check_names(names: &[String], images: &dyn Images) -> Result<(), ExporterErro
     Ok(())
 }
 
-fn places(inputs: &Inputs) -> Result<Places, ExporterError> {
+pub(super) fn places(inputs: &Inputs) -> Result<Places, ExporterError> {
     // Without a slash at the end, or two in the middle.
     let text = |path: &Path| {
         let clean: PathBuf = path.components().collect();
@@ -316,6 +343,12 @@ fn places(inputs: &Inputs) -> Result<Places, ExporterError> {
         text.map(str::to_owned).ok_or_else(|| ExporterError::Directory { path: path.to_owned() })
     };
     Ok(Places { app: text(&inputs.app)?, layers: text(&inputs.layers)?, ..Places::default() })
+}
+
+/// Of layers and app in the image.
+pub(super) fn owner(inputs: &Inputs) -> Owner {
+    let (uid, gid) = inputs.owner;
+    Owner { uid: uid.into(), gid: gid.into() }
 }
 
 fn read_group(path: &Path) -> Result<Group, ExporterError> {

@@ -12,7 +12,7 @@ use crate::cancel::Cancel;
 use crate::oci::blob::BlobStore;
 use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest};
-use crate::oci::image::Image;
+use crate::oci::image::{Document, Image};
 use crate::oci::layout::{ImageLayout, LayoutError, LayoutImage, Placing, Platform, read_image};
 use crate::oci::reference::{InvalidReference, Reference};
 
@@ -45,6 +45,15 @@ struct Place {
     reference: String,
     /// Of the manifest, where the name says it.
     digest: Option<Digest>,
+    /// Whether it is called by the digest of its manifest, which then cannot say it.
+    called_by_digest: bool,
+}
+
+impl Place {
+    /// The image's manifest there.
+    fn manifest(&self, image: &Image) -> Document {
+        if self.called_by_digest { image.documents().1 } else { image.documents_called(&self.reference).1 }
+    }
 }
 
 impl LayoutImages {
@@ -71,7 +80,7 @@ impl LayoutImages {
             }
             let last = path.file_name().map(|last| last.to_string_lossy().into_owned());
             let reference = last.unwrap_or_default();
-            return Ok(Place { directory: path.to_owned(), reference, digest });
+            return Ok(Place { directory: path.to_owned(), reference, digest, called_by_digest: false });
         }
         let reference: Reference = name.parse()?;
         let called = reference.digest().map(Digest::to_string).or(reference.tag().map(str::to_owned));
@@ -79,6 +88,7 @@ impl LayoutImages {
             directory: self.directory.join(reference.layout_path()),
             reference: called.unwrap_or_default(),
             digest: None,
+            called_by_digest: reference.digest().is_some(),
         })
     }
 
@@ -110,8 +120,13 @@ impl LayoutImages {
                 result => break result?,
             }
         };
-        let placing =
-            Placing { reference: &place.reference, alone: true, unread: true, sparse: Some(&self.directory) };
+        let placing = Placing {
+            reference: &place.reference,
+            called: !place.called_by_digest,
+            alone: true,
+            unread: true,
+            sparse: Some(&self.directory),
+        };
         layout.place(image, &placing, blobs, &mut |_| !cancel.is_cancelled())
     }
 }
@@ -168,21 +183,20 @@ impl Images for LayoutImages {
         blobs: &dyn BlobStore,
         cancel: &Cancel,
     ) -> Result<SavedImage, ImagesError> {
-        let (_, manifest) = image.documents();
-        let mut saved = SavedImage {
-            names: vec![],
-            digest: Some(manifest.digest),
-            id: None,
-            manifest_bytes: Some(manifest.bytes.len() as u64),
-        };
+        let mut saved = SavedImage { names: vec![], digest: None, id: None, manifest_bytes: None };
         let mut unsaved = vec![];
         for name in names {
-            let result = self
-                .place(name)
-                .map_err(Into::into)
-                .and_then(|place| self.write(image, &place, blobs, cancel).map_err(Cause::from));
+            let result = self.place(name).map_err(Into::into).and_then(|place| {
+                self.write(image, &place, blobs, cancel).map_err(Cause::from)?;
+                Ok(place.manifest(image))
+            });
             match result {
-                Ok(_) => saved.names.push(name.clone()),
+                Ok(manifest) => {
+                    // Each manifest says its own tag; what is told is of the first.
+                    saved.digest.get_or_insert(manifest.digest);
+                    saved.manifest_bytes.get_or_insert(manifest.bytes.len() as u64);
+                    saved.names.push(name.clone());
+                }
                 Err(cause) => unsaved.push(Unsaved { name: name.clone(), cause }),
             }
         }

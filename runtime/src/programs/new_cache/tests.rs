@@ -60,7 +60,7 @@ impl Build {
             layers: &self.root.path().join("layers"),
             buildpacks: &self.group.buildpacks,
             owner: Owner { uid: 1001, gid: 1002 },
-            launch_layers: &self.made,
+            known: &self.made,
         };
         let directory = directory.map(|name| self.root.path().join(name));
         let warnings = &mut self.warnings;

@@ -117,7 +117,7 @@ fn rbs_01_and_17_the_new_image_is_written_under_every_name_and_reported() {
         assert_eq!(fixture.layers(name), ["blob of new", "blob of app"], "{name}");
     }
     let digest = fixture.find(APP).reference.split_once('@').unwrap().1.to_owned();
-    let (_, manifest) = fixture.find(APP).image.documents();
+    let (_, manifest) = fixture.find(APP).image.documents_called("1");
     let report = Report::parse(&fs::read_to_string(fixture.inputs(&[]).report).unwrap()).unwrap();
     assert_eq!(report.image.tags, names);
     assert_eq!(report.image.digest, Some(digest));
@@ -255,7 +255,7 @@ fn rbs_01_and_rpt_01_a_daemon_takes_names_of_several_registries_and_gives_an_id(
     let report = fs::read_to_string(inputs.report).unwrap();
     assert_eq!(
         report,
-        "[image]\ntags = [\"registry.example/app:1\", \"other.example/app\"]\nimage-id = \"sha256:id\"\n"
+        "[image]\n  tags = [\"registry.example/app:1\", \"other.example/app\"]\n  image-id = \"sha256:id\"\n"
     );
 }
 

@@ -41,7 +41,7 @@ impl Bench {
             buildpacks: self.path("buildpacks"),
         };
         let (platform, config) = (PathBuf::from(&places.platform), self.path("build-config"));
-        let surroundings = Surroundings::of_program(&self.host, &platform, Some(config.as_ref())).unwrap();
+        let surroundings = Surroundings::of_program(&self.host, &platform, config.as_ref()).unwrap();
         Workspace::in_place(self.path("work").as_ref(), places, surroundings).unwrap()
     }
 
@@ -188,7 +188,7 @@ fn env_10_and_11_clear_env_is_for_the_user_and_not_for_the_operator() {
     assert!(PathBuf::from(bench.path("platform/env/BP_X")).exists());
 }
 
-/// ENV-27, ENV-28, ENV-29, API-21 and the table of section 4.4.
+/// ENV-27, API-21: and the table of section 4.4.
 #[test]
 fn env_27_and_api_21_variables_of_the_specification_by_api() {
     let mut bench = Bench::new();
@@ -219,6 +219,93 @@ fn env_27_and_api_21_variables_of_the_specification_by_api() {
             assert_eq!(found, value.filter(|_| minor >= since), "{name} at 0.{minor}");
         }
     }
+}
+
+/// ENV-07: of our own there is nothing below it, for no kind of buildpack and no call.
+#[test]
+fn env_07_below_cnb_are_the_variables_of_the_specification_only() {
+    let mut bench = Bench::new();
+    bench.host.push(("CNB_STACK_ID".into(), "stack".into()));
+    bench.host.push(("CNB_OTHER".into(), "x".into()));
+    bench.target.variant = Some("v8".into());
+    bench.target.distro = Some(Distro { name: "debian".into(), version: "12".into() });
+    let of_specification = [
+        "CNB_BUILDPACK_DIR",
+        "CNB_EXEC_ENV",
+        "CNB_LAYERS_DIR",
+        "CNB_PLATFORM_DIR",
+        "CNB_TARGET_ARCH",
+        "CNB_TARGET_ARCH_VARIANT",
+        "CNB_TARGET_DISTRO_NAME",
+        "CNB_TARGET_DISTRO_VERSION",
+        "CNB_TARGET_OS",
+    ];
+    let ours = |environment: Environment| -> Vec<String> {
+        environment.into_keys().filter(|name| name.starts_with("CNB_")).collect()
+    };
+    let workspace = bench.workspace();
+    for kind in [BuildpackKind::Classic, BuildpackKind::Component { path: "/x".into(), digest: "d".into() }] {
+        let mut expected: Vec<&str> = of_specification.to_vec();
+        if kind == BuildpackKind::Classic {
+            expected.insert(7, "CNB_STACK_ID");
+            expected.sort_unstable();
+        }
+        let buildpack = buildpack(NEWEST, kind);
+        let carried = workspace.before_layers();
+        let mut environment = workspace.environment(&buildpack, &bench.target, &ExecEnv::default(), &carried);
+        workspace.add_build_variables(&buildpack, &mut environment);
+        assert_eq!(ours(environment), expected);
+    }
+}
+
+/// TGT-10: of what is not known, or known to be empty, there is no variable; system and
+/// architecture are always there.
+#[test]
+fn tgt_10_buildpacks_are_told_what_is_known_of_the_target() {
+    let mut bench = Bench::new();
+    let targets = |bench: &Bench, minor: u64| -> Vec<String> {
+        let environment = bench.build(&format!("api = \"0.{minor}\"\n[buildpack]"), &[]);
+        let of_target = environment.into_iter().filter_map(|(name, value)| {
+            let name = name.strip_prefix("CNB_TARGET_")?;
+            Some(format!("{name}={}", value.to_str().unwrap()))
+        });
+        of_target.collect()
+    };
+    let always = ["ARCH=arm64", "OS=linux"];
+    assert_eq!(targets(&bench, 9), [""; 0]);
+    assert_eq!(targets(&bench, 10), always);
+    bench.target.variant = Some(String::new());
+    bench.target.distro = Some(Distro::default());
+    assert_eq!(targets(&bench, 12), always);
+    bench.target.variant = Some("v8".into());
+    bench.target.distro = Some(Distro { name: "debian".into(), version: "12".into() });
+    assert_eq!(
+        targets(&bench, 10),
+        ["ARCH=arm64", "ARCH_VARIANT=v8", "DISTRO_NAME=debian", "DISTRO_VERSION=12", "OS=linux"]
+    );
+}
+
+/// WSM-07: the same, whichever version its descriptor names.
+#[test]
+fn wsm_07_a_component_has_the_environment_of_the_newest_api() {
+    let bench = Bench::new();
+    let workspace = bench.workspace();
+    let component = || BuildpackKind::Component { path: "/x".into(), digest: "sha256:0".into() };
+    let of = |minor: u64, kind: BuildpackKind| {
+        let buildpack = buildpack(&format!("api = \"0.{minor}\"\n[buildpack]"), kind);
+        let carried = workspace.before_layers();
+        let mut environment = workspace.environment(&buildpack, &bench.target, &ExecEnv::default(), &carried);
+        workspace.add_build_variables(&buildpack, &mut environment);
+        environment
+    };
+    let newest = of(12, component());
+    for minor in [2, 7, 9, 10] {
+        assert_eq!(of(minor, component()), newest, "0.{minor}");
+    }
+    let names: Vec<&String> = newest.keys().collect();
+    let mut classic = of(12, BuildpackKind::Classic);
+    classic.remove("PATH");
+    assert_eq!(names, classic.keys().collect::<Vec<_>>());
 }
 
 /// ENV-30; components have nothing of the host, whatever it sets.

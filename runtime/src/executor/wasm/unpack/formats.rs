@@ -10,13 +10,9 @@ use flate2::bufread::GzDecoder;
 use lzma_rust2::XzReader;
 use rustix::fs::fstat;
 use rustix::io::{Errno, pread};
-use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use super::{CHUNK_BYTES, MAX_RATIO, RATIO_FREE_BYTES, UnpackError};
-
-/// Memory a decoder may ask for: the window of zstd, the dictionary of xz.
-const MAX_WINDOW_BYTES: u64 = 128 * 1024 * 1024;
+use crate::oci::compression::{MAX_WINDOW_BYTES, Zstd};
 
 /// The formats there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,9 +97,9 @@ pub(super) fn decode<'a>(format: Format, archive: ArchiveFile<'a>) -> Box<dyn Re
         Format::Xz => {
             // In KiB.
             let window = u32::try_from(MAX_WINDOW_BYTES / 1024).unwrap_or(u32::MAX);
-            Box::new(Bounded { source: Xz(XzReader::new_mem_limit(source, true, window)), left })
+            Box::new(Bounded { source: MemoryBound(XzReader::new_mem_limit(source, true, window)), left })
         }
-        _ => Box::new(Bounded { source: Zstd::new(source), left }),
+        _ => Box::new(Bounded { source: MemoryBound(Zstd::new(source, only_zeros)), left }),
     }
 }
 
@@ -187,83 +183,13 @@ impl<R: BufRead> Read for Gzip<R> {
 }
 
 /// Says which of a decoder's errors is about memory.
-struct Xz<R: Read>(XzReader<R>);
+struct MemoryBound<R>(R);
 
-impl<R: Read> Read for Xz<R> {
+impl<R: Read> Read for MemoryBound<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer).map_err(|error| match error.kind() {
             io::ErrorKind::OutOfMemory => too_much_memory().into_io(),
             _ => error,
         })
     }
-}
-
-/// Any number of zstd frames, one behind the other.
-struct Zstd<R> {
-    source: R,
-    decoder: FrameDecoder,
-    in_frame: bool,
-}
-
-impl<R: BufRead> Zstd<R> {
-    fn new(source: R) -> Self {
-        let mut decoder = FrameDecoder::new();
-        decoder.set_max_window_size(MAX_WINDOW_BYTES);
-        Self { source, decoder, in_frame: false }
-    }
-
-    /// Starts the next frame; `false` at the end.
-    fn next_frame(&mut self) -> io::Result<bool> {
-        loop {
-            match self.source.fill_buf()?.first() {
-                None => return Ok(false),
-                Some(0) => return only_zeros(&mut self.source).map(|()| false),
-                Some(_) => {}
-            }
-            match self.decoder.reset(&mut self.source) {
-                Ok(()) => return Ok(true),
-                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
-                    length,
-                    ..
-                })) => {
-                    let length = u64::from(length);
-                    let skipped = io::copy(&mut self.source.by_ref().take(length), &mut io::sink())?;
-                    if skipped != length {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                }
-                Err(FrameDecoderError::WindowSizeTooBig { .. }) => return Err(too_much_memory().into_io()),
-                Err(error) => return Err(invalid(&error)),
-            }
-        }
-    }
-}
-
-impl<R: BufRead> Read for Zstd<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if !self.in_frame {
-                if !self.next_frame()? {
-                    return Ok(0);
-                }
-                self.in_frame = true;
-            }
-            while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
-                let some = BlockDecodingStrategy::UptoBlocks(1);
-                self.decoder.decode_blocks(&mut self.source, some).map_err(|error| invalid(&error))?;
-            }
-            if self.decoder.can_collect() > 0 {
-                return self.decoder.read(buffer);
-            }
-            let expected = self.decoder.get_checksum_from_data();
-            if expected.is_some() && expected != self.decoder.get_calculated_checksum() {
-                return Err(UnpackError::Damaged("its checksum is wrong".to_owned()).into_io());
-            }
-            self.in_frame = false;
-        }
-    }
-}
-
-fn invalid(error: &FrameDecoderError) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }

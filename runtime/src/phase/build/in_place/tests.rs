@@ -10,6 +10,7 @@ use crate::catalog::{Buildpack, BuildpackKind};
 use crate::cnb::build_plan::BuildPlan;
 use crate::cnb::buildpack_toml::BuildpackDescriptor;
 use crate::cnb::id::ExecEnv;
+use crate::cnb::launch::{Label, Process, Slice};
 use crate::cnb::layer::{EnvironmentOperation, EnvironmentScope};
 use crate::cnb::sbom::SbomFormat;
 use crate::cnb::target::Target;
@@ -206,6 +207,98 @@ fn wsm_01_and_04_records_of_a_component_become_files() {
     assert_eq!(site.text("seen"), format!("of the component\n{}:/usr/bin:/bin\n", directory.display()));
     assert_eq!(site.text("plan"), "[[entries]]\n  name = \"a\"\n");
     assert_eq!(std::fs::read_link(site.path("app/sub/modules")).unwrap(), directory);
+}
+
+/// WSM-03, WSM-04, WSM-06: what a component gives back is what the same things would be if a
+/// classic buildpack had written them, and is read by the same code.
+#[test]
+fn wsm_03_all_a_classic_buildpack_can_write_a_component_can_give_back() {
+    let mut site = Site::new();
+    let scopes = [
+        EnvironmentScope::All,
+        EnvironmentScope::Build,
+        EnvironmentScope::Launch,
+        EnvironmentScope::Process("web".parse().unwrap()),
+    ];
+    let operations = [
+        EnvironmentOperation::Append,
+        EnvironmentOperation::Default,
+        EnvironmentOperation::Override,
+        EnvironmentOperation::Prepend,
+    ];
+    let mut environment = Vec::new();
+    for scope in &scopes {
+        environment.extend(operations.map(|operation| EnvironmentChange {
+            name: format!("V{operation:?}"),
+            scope: scope.clone(),
+            operation,
+            value: format!("{scope:?}\n").into(),
+            delimiter: if joins(operation) { ":" } else { "" }.into(),
+        }));
+    }
+    environment.sort();
+    let sbom = |format| Sbom { format, content: format!("{format:?}").into_bytes() };
+    let process = Process {
+        process_type: "web".parse().unwrap(),
+        command: vec!["run".into(), "a b".into()],
+        args: Some(vec!["-v".into()]),
+        direct: true,
+        default: true,
+        working_directory: Some("sub".into()),
+        exec_envs: vec!["test".parse().unwrap()],
+    };
+    let outputs = BuildOutputs {
+        layers: vec![LayerOutput {
+            environment: environment.clone(),
+            sboms: SbomFormat::ALL.map(sbom).to_vec(),
+            ..layer(LayerContents::Written)
+        }],
+        processes: vec![process],
+        slices: vec![Slice { paths: vec!["a/*".into()] }, Slice { paths: vec!["b".into()] }],
+        labels: vec![Label { key: "k".into(), value: "v".into() }],
+        unmet: vec!["a".into()],
+        store: StoreOutput::Replaced("s = 1\n".into()),
+        launch_sboms: SbomFormat::ALL.map(sbom).to_vec(),
+        build_sboms: SbomFormat::ALL.map(sbom).to_vec(),
+        ..BuildOutputs::default()
+    };
+    let returned = outputs.clone();
+    site.build(&mut |_, host| {
+        let OpenedLayer::Empty { directory } = open(host, "k1") else { panic!("nothing was restored") };
+        // Programs that run before the app, and scripts of its shell, are files of the layer.
+        for (name, mode) in [("exec.d/first", 0o755), ("exec.d/web/second", 0o755), ("profile.d/p.sh", 0o644)]
+        {
+            let file = directory.join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, name).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        returned.clone()
+    });
+
+    let directory = site.path("layers/acme_w");
+    let media_types: Vec<String> =
+        SbomFormat::ALL.iter().map(|format| format.media_type().to_owned()).collect();
+    let rules = layers::Rules { api: API, sbom_formats: &media_types, sbom_bytes: 1 << 20 };
+    let mut read = layers::read(&directory, rules).unwrap();
+    let sboms = layers::read_sboms(&directory, rules, &mut read.layers).unwrap();
+    let [found] = &read.layers[..] else { panic!("{:?}", read.layers) };
+    let sent = &outputs.layers[0];
+    assert_eq!((found.name.as_str(), found.types, &found.sboms), ("deps", sent.types, &sent.sboms));
+    assert_eq!(comparable(&found.environment), comparable(&environment));
+    assert_eq!(found.metadata.parse::<Table>().unwrap()["n"].as_integer(), Some(1));
+    assert_eq!((sboms.launch, sboms.build), (outputs.launch_sboms, outputs.build_sboms));
+    let launch = launch_toml::LaunchToml::parse(&site.text("layers/acme_w/launch.toml"), API).unwrap();
+    assert_eq!(launch.processes, outputs.processes);
+    assert_eq!((launch.slices, launch.labels), (outputs.slices, outputs.labels));
+    assert_eq!(build_toml::BuildToml::parse(&site.text("layers/acme_w/build.toml")).unwrap().unmet, ["a"]);
+    assert_eq!(store_toml::parse(&site.text("layers/acme_w/store.toml")).unwrap(), "s = 1\n");
+
+    // Modes of what the host writes are the host's.
+    let mode =
+        |name: &str| directory.join("deps").join(name).metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!([mode("exec.d/web/second"), mode("profile.d/p.sh")], [0o755, 0o644]);
+    assert_eq!([mode("env"), mode("env.launch/web"), mode("env/VAppend.append")], [0o755, 0o755, 0o644]);
 }
 
 #[test]

@@ -206,6 +206,30 @@ fn recompressed(site: &Site, image: &Image) -> Image {
     image
 }
 
+/// EXP-11: a layer that cannot be used again is made like any other.
+#[test]
+fn exp_11_a_damaged_layer_of_the_previous_image_is_made_anew() {
+    let mut site = Site::new();
+    site.layer("l", LAUNCH);
+    site.write("layers/acme_node/l/f", "f");
+    let first = site.export();
+    site.becomes_previous(&first);
+    let blob = &first.layers[1].blob;
+    let bytes = fs::read(blob).unwrap();
+    let mut changed = bytes.clone();
+    changed[20] ^= 1;
+    for damaged in [&b"not what it was"[..], &bytes[..bytes.len() - 1], &changed] {
+        fs::write(blob, damaged).unwrap();
+        // Another layout, into which layers are copied.
+        site.inputs.images[0].push('1');
+        let again = site.export();
+        let warnings = site.warnings();
+        assert!(warnings.iter().any(|text| text.contains("is not used again")), "{warnings:?}");
+        assert_eq!(again.documents(), first.documents());
+        assert_eq!(fs::read(&again.layers[1].blob).unwrap(), bytes);
+    }
+}
+
 #[test]
 fn exp_10_a_slice_is_any_layer_of_the_previous_app() {
     let site = Site::new();

@@ -22,18 +22,104 @@ fn sbom_11_the_launchers_bill_of_materials_is_in_the_image() {
     assert!(lifecycle(&site.export()).get("sbom").is_none());
 }
 
+/// SBOM-08, SBOM-10
 #[test]
 fn sbom_08_bills_of_materials_of_the_build_stay_outside() {
     let mut site = Site::new();
-    site.write("layers/sbom/build/acme_node/sbom.cdx.json", "{}");
+    site.write("layers/sbom/build/acme_node/sbom.cdx.json", "{\"of\": \"build\"}");
     site.write("layers/sbom/cache/acme_node/x/sbom.cdx.json", "{}");
+    fs::create_dir(site.path("cache")).unwrap();
+    site.inputs.cache_dir = Some(site.path("cache"));
     assert!(lifecycle(&site.export()).get("sbom").is_none());
     site.write("layers/sbom/launch/sbom.legacy.json", "null");
     let image = site.export();
     assert_eq!(lines(&image)[1], "Software Bill-of-Materials");
     assert_eq!(lifecycle(&image)["sbom"]["sha"], json!(site.expected("layers/sbom/launch", "walk", &[])));
+    // Those of the build are where the builder left them, and neither in image nor cache.
+    let text = fs::read_to_string(site.path("layers/sbom/build/acme_node/sbom.cdx.json")).unwrap();
+    assert_eq!(text, "{\"of\": \"build\"}");
+    let cached: Vec<String> = fs::read_dir(site.path("cache/committed"))
+        .unwrap()
+        .map(|entry| String::from_utf8_lossy(&fs::read(entry.unwrap().path()).unwrap()).into_owned())
+        .collect();
+    assert!(cached.len() == 2 && !cached.iter().any(|text| text.contains("sbom/build")), "{cached:?}");
+    site.inputs.cache_dir = None;
     site.api(7);
     assert!(lifecycle(&site.export()).get("sbom").is_none());
+}
+
+/// Names in the tar of a layer, in their order.
+fn names(layer: &Layer) -> Vec<String> {
+    let blob = fs::File::open(&layer.blob).unwrap();
+    let output = Command::new("tar").args(["-tzPf", "-"]).stdin(blob).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|name| name.trim_end_matches('/').to_owned())
+        .collect()
+}
+
+/// EXP-05, LYR-11: each file is where it was during the build, and there is no other.
+#[test]
+fn exp_05_and_lyr_11_the_image_has_what_was_built_at_its_place_and_nothing_else() {
+    let site = Site::new();
+    site.layer("l", LAUNCH);
+    site.write("layers/acme_node/l/deep/f", "f");
+    site.layer("b", "[types]\nbuild = true\ncache = true\n");
+    site.write("layers/acme_node/b/no", "no");
+    site.write("layers/acme_node/ignored.ignore/no", "no");
+    site.write("layers/acme_other/l/no", "no");
+    site.write("layers/acme_other/l.toml", LAUNCH);
+    site.write("layers/stray", "no");
+    site.write("layers/generated/no", "no");
+    site.write("app/main", "x");
+    site.write("platform/env/SECRET", "no");
+    site.write("stray", "no");
+    let image = site.export();
+    let root = site.path("");
+    let root = root.to_str().unwrap().trim_end_matches('/');
+    let found: Vec<Vec<String>> = image.layers[1..]
+        .iter()
+        .map(|layer| {
+            let below = |name: String| match name.strip_prefix(&format!("{root}/")) {
+                Some(name) => Some(name.to_owned()),
+                // Directories above are there with every layer.
+                None => Some(name).filter(|name| !root.starts_with(name.as_str())),
+            };
+            names(layer).into_iter().filter_map(below).collect()
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            vec![
+                "layers",
+                "layers/acme_node",
+                "layers/acme_node/l",
+                "layers/acme_node/l/deep",
+                "layers/acme_node/l/deep/f"
+            ],
+            vec!["app", "app/main"],
+            vec!["/cnb", "/cnb/lifecycle", "/cnb/lifecycle/launcher"],
+            vec!["layers", "layers/config", "layers/config/metadata.toml"],
+            vec!["/cnb", "/cnb/process", "/cnb/process/job", "/cnb/process/web"],
+        ]
+    );
+}
+
+#[test]
+fn sto_04_a_store_that_is_deleted_is_cleared_and_one_that_is_left_alone_stays() {
+    let site = Site::new();
+    let store = |site: &Site| lifecycle(&site.export())["buildpacks"][0].get("store").cloned();
+    site.write("layers/acme_node/store.toml", "[metadata]\nk = 1\n");
+    assert_eq!(store(&site), Some(json!({"metadata": {"k": 1}})));
+    let image = site.export();
+    site.becomes_previous(&image);
+    // Nobody touched it.
+    assert_eq!(store(&site), Some(json!({"metadata": {"k": 1}})));
+    fs::remove_file(site.path("layers/acme_node/store.toml")).unwrap();
+    assert_eq!(store(&site), None);
 }
 
 /// RPT-01, EXP-06
@@ -46,10 +132,12 @@ fn rpt_01_every_name_is_saved_and_reported() {
         "registry.example/b".to_owned(),
     ];
     let image = site.export();
-    let (_, manifest) = image.documents();
     for name in &site.inputs.images {
-        assert_eq!(site.images.find(name).unwrap().unwrap().image.documents().1, manifest, "{name}");
+        let found = site.images.find(name).unwrap().unwrap().image;
+        assert_eq!(found.documents(), image.documents(), "{name}");
     }
+    // As it is under the first name, which it says.
+    let (_, manifest) = image.documents_called("1");
     let report: toml::Table = fs::read_to_string(&site.inputs.report).unwrap().parse().unwrap();
     let expected = toml::toml! {
         [image]

@@ -99,6 +99,10 @@ fn rpt_04_each_name_is_a_layout_and_other_tools_find_it_by_its_tag() {
         let index: serde_json::Value = serde_json::from_str(&index).unwrap();
         assert_eq!(index["manifests"].as_array().unwrap().len(), 1, "{path}");
         assert_eq!(index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"], tag);
+        let digest = index["manifests"][0]["digest"].as_str().unwrap().replace(':', "/");
+        let manifest = fs::read_to_string(fixture.path(path).join("blobs").join(digest)).unwrap();
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+        assert_eq!(manifest["annotations"], serde_json::json!({"org.opencontainers.image.ref.name": tag}));
     }
     // A colon would end the directory.
     let place = format!("oci:{}:latest", fixture.path("index.docker.io/library/app/latest").display());
@@ -123,9 +127,9 @@ fn rpt_04_a_digest_is_below_its_algorithm() {
 fn rpt_01_what_was_saved_is_told() {
     let fixture = Fixture::new();
     let image = fixture.image("hi");
-    let saved = fixture.save(&image, &["b", "a"]).unwrap();
-    let (_, manifest) = image.documents();
-    assert_eq!(saved.names, ["b", "a"]);
+    let saved = fixture.save(&image, &["b", "a:1"]).unwrap();
+    let (_, manifest) = image.documents_called("latest");
+    assert_eq!(saved.names, ["b", "a:1"]);
     assert_eq!(saved.digest, Some(manifest.digest));
     assert_eq!(saved.manifest_bytes, Some(manifest.bytes.len() as u64));
     assert_eq!(saved.id, None);
@@ -201,7 +205,7 @@ fn layers_come_without_their_compression() {
 fn a_damaged_image_is_told_from_one_that_cannot_be_reached() {
     let fixture = Fixture::new();
     let image = fixture.image("hi");
-    let (configuration, manifest) = image.documents();
+    let (configuration, manifest) = image.documents_called("latest");
     for damage in [&configuration.digest, &manifest.digest] {
         fixture.save(&image, &["app"]).unwrap();
         let blob = fixture.path("index.docker.io/library/app/latest/blobs/sha256").join(damage.hex());
