@@ -34,7 +34,7 @@ pub(super) fn add_component(platform: &Platform, name: &str, behaviour: &str) {
 
 /// A new container: layers are gone, but not the cache.
 pub(super) fn begin_again(platform: &Platform) {
-    std::fs::remove_dir_all(platform.path("layers")).expect("a directory");
+    std::fs::remove_dir_all(platform.path("layers")).expect("the layers");
     std::fs::create_dir(platform.path("layers")).expect("a directory");
 }
 

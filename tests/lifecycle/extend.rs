@@ -1,6 +1,7 @@
 //! Image extensions, from the detector to the image.
 
 use std::fmt::Write as _;
+
 use std::os::unix::fs::MetadataExt as _;
 
 use super::fixture::{IMAGE, Lifecycle, Platform, USER, is_root};
@@ -14,7 +15,7 @@ fn platform(dockerfiles: &[(&str, &str)]) -> Platform {
     platform.run_image(OTHER_RUN_IMAGE);
     platform.buildpack("one", "0.10", "exit 0", "echo \"script of $(id -u) at $HOME\"");
     platform.order(&["one"]);
-    let order = std::fs::read_to_string(platform.path("order.toml")).expect("a file");
+    let order = std::fs::read_to_string(platform.path("order.toml")).expect("an order");
     let extensions =
         "[[order-extensions]]\n[[order-extensions.group]]\nid = \"acme/x\"\nversion = \"1.0.0\"\n";
     platform.file("order.toml", &format!("{order}{extensions}"), 0o644);

@@ -344,6 +344,13 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Lets the user of the build write to a directory, where that is somebody else.
+pub(crate) fn give_if_root(path: &Path) {
+    if is_root() {
+        give(path);
+    }
+}
+
 /// Gives all of a directory to the user of the build.
 pub(crate) fn give(path: &Path) {
     std::os::unix::fs::lchown(path, Some(USER), Some(USER)).expect("root gives");

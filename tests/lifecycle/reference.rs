@@ -16,7 +16,7 @@ const DOCUMENTS: [&str; 3] =
 /// The reference implementation, or aloud that there is none: it is no part of this repository,
 /// so not even continuous integration has to have it.
 #[expect(clippy::print_stderr, reason = "this is for whoever runs the tests")]
-fn reference() -> Option<Lifecycle> {
+pub(super) fn reference() -> Option<Lifecycle> {
     let reference = Lifecycle::reference();
     if reference.is_none() {
         eprintln!(
@@ -27,7 +27,7 @@ fn reference() -> Option<Lifecycle> {
 }
 
 /// Every difference between two values, as `path: ours | theirs`.
-fn differences(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>) {
+pub(super) fn differences(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>) {
     match (ours, theirs) {
         (Value::Object(ours), Value::Object(theirs)) => {
             let keys: std::collections::BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
@@ -48,7 +48,7 @@ fn differences(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>
 }
 
 /// A configuration with its labels taken apart.
-fn opened(platform: &Platform) -> Value {
+pub(super) fn opened(platform: &Platform) -> Value {
     let mut configuration = platform.image().configuration();
     for label in DOCUMENTS {
         if let Some(text) = configuration["config"]["Labels"][label].as_str() {
@@ -85,18 +85,25 @@ fn both(api: &str) -> Option<BTreeMap<&'static str, (Value, Value)>> {
     Some(ours.into_iter().map(|(name, ours)| (name, (ours, theirs[name].clone()))).collect())
 }
 
-/// Where the two differ on purpose.
-const MEANT: &[&str] = &[
+/// Where the two differ on purpose: how a path begins, and how it ends.
+const MEANT: &[(&str, &str)] = &[
     // CON-22: the specification has it, the reference does not write it.
-    "image.config.Labels.io.buildpacks.build.metadata.buildpacks[0].api:",
+    ("build.metadata.buildpacks[", "].api"),
     // CON-17: the specification's place for what the reference has in a label of its own.
-    "image.config.Labels.io.buildpacks.lifecycle.metadata.exec-env:",
+    ("lifecycle.metadata.exec-env", ""),
     // Each says its own.
-    "image.config.Labels.io.buildpacks.build.metadata.launcher.version:",
+    ("build.metadata.launcher.version", ""),
     // The reference gives the digest that the run image would have if it wrote it again;
     // ours is the one it has.
-    "image.config.Labels.io.buildpacks.lifecycle.metadata.runImage.reference:",
+    ("lifecycle.metadata.runImage.reference", ""),
 ];
+
+/// Whether a difference is one of those.
+pub(super) fn is_meant(difference: &str) -> bool {
+    let path = difference.split(": ").next().unwrap_or_default();
+    let Some((_, label)) = path.split_once("image.config.Labels.io.buildpacks.") else { return false };
+    MEANT.iter().any(|(start, end)| label.starts_with(start) && label.ends_with(end))
+}
 
 #[test]
 fn a_build_gives_what_the_reference_gives() {
@@ -106,7 +113,7 @@ fn a_build_gives_what_the_reference_gives() {
         for (name, (ours, theirs)) in results {
             differences(name, &ours, &theirs, &mut found);
         }
-        found.retain(|difference| !MEANT.iter().any(|meant| difference.starts_with(meant)));
+        found.retain(|difference| !is_meant(difference));
         assert!(found.is_empty(), "Platform API {api}:\n{}", found.join("\n"));
     }
 }

@@ -24,8 +24,7 @@ fn platform(rest: &str) -> Platform {
     platform.buildpack("one", "0.10", "exit 0", BUILD);
     platform.order(&["one"]);
     create(&platform, &[]);
-    fs::remove_dir_all(platform.path("layers")).unwrap();
-    fs::create_dir(platform.path("layers")).unwrap();
+    super::components::begin_again(&platform);
     platform.buildpack("one", "0.10", "exit 0", &format!("{BUILD}{rest}"));
     platform
 }
@@ -37,11 +36,15 @@ fn create(platform: &Platform, parent: &[&str]) -> String {
     platform.run_below(parent, "creator", &arguments).succeeded().said()
 }
 
+fn is_tar(name: &str) -> bool {
+    std::path::Path::new(name).extension().is_some_and(|extension| extension == "tar")
+}
+
 /// Rebuilds; every opening of a file by the creator itself, and the digest of the image.
 fn opened(platform: &Platform) -> (Vec<String>, String) {
     let trace = platform.path("home/trace");
-    let trace = trace.to_str().unwrap();
-    fs::create_dir_all(platform.path("home")).unwrap();
+    let trace = trace.to_str().expect("UTF-8");
+    fs::create_dir_all(platform.path("home")).expect("a directory");
     if super::fixture::is_root() {
         super::fixture::give(&platform.path("home"));
     }
@@ -72,7 +75,7 @@ fn cac_05_untouched_layers_are_not_opened_again() {
     let (opened, said) = opened(&platform);
     assert_eq!(opened.iter().filter(|line| line.contains("big-file") && line.contains("O_CREAT")).count(), 2);
     assert_eq!(reads(&opened, "big-file"), Vec::<&String>::new());
-    for tar in cache.iter().map(|(name, _)| name).filter(|name| name.ends_with(".tar")) {
+    for tar in cache.iter().map(|(name, _)| name).filter(|name| is_tar(name)) {
         let read = reads(&opened, tar);
         assert!(read.len() <= 3, "{read:#?}");
     }
@@ -113,7 +116,7 @@ fn cached(platform: &Platform) -> Vec<(String, u64)> {
             let entry = entry.expect("an entry");
             (entry.file_name().into_string().expect("UTF-8"), entry.metadata().expect("a file").ino())
         })
-        .filter(|(name, _)| name.ends_with(".tar"))
+        .filter(|(name, _)| is_tar(name))
         .collect();
     found.sort();
     found

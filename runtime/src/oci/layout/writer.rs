@@ -275,8 +275,12 @@ impl ImageLayout {
         let reference = placing.reference;
         let old = read_document(&self.directory, &self.directory.join(INDEX_FILE), INDEX_FILE)?;
         // As plain JSON, so that what others wrote stays as it is.
-        let mut index: Value =
-            serde_json::from_slice(&old).map_err(|error| self.invalid(INDEX_FILE, error.to_string()))?;
+        let mut index: Value = match serde_json::from_slice(&old) {
+            Ok(index) => index,
+            // There is nothing in it that would stay.
+            Err(_) if placing.alone => empty_index(),
+            Err(error) => return Err(self.invalid(INDEX_FILE, error.to_string())),
+        };
         let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
             return Err(self.invalid(INDEX_FILE, "it has no list `manifests`".to_owned()));
         };

@@ -83,6 +83,9 @@ pub enum ExporterError {
     /// A file of the platform.
     #[error(transparent)]
     File(#[from] FileError),
+    /// What tells which run image it is.
+    #[error(transparent)]
+    Analyzed(FileError),
     #[error("the image has no name")]
     NoName,
     #[error(transparent)]
@@ -119,18 +122,20 @@ pub enum ExporterError {
 }
 
 impl ExporterError {
+    /// # Spec
+    /// EXP-07: what is read before anything is exported is no matter of the export.
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::File(error) => of_file(error),
-            Self::NoName
+            Self::Analyzed(_)
+            | Self::NoName
             | Self::Name(_)
             | Self::Registries { .. }
             | Self::NoRunImage { .. }
             | Self::Directory { .. } => INVALID,
             Self::Api { .. } => BUILDPACK_API,
-            Self::Base(_) => GENERIC,
-            Self::Build(_)
-            | Self::Bom(_)
+            Self::Base(_) | Self::Build(_) => GENERIC,
+            Self::Bom(_)
             | Self::Layers(_)
             | Self::Sbom(_)
             | Self::Launcher { .. }
@@ -238,7 +243,8 @@ impl Given {
     fn read(inputs: &Inputs, images: &dyn Images, events: &mut dyn EventSink) -> Result<Self, ExporterError> {
         check_names(&inputs.images, images)?;
         let places = places(inputs)?;
-        let analyzed = files::read_if_there(&inputs.analyzed, Analyzed::parse)?.unwrap_or_default();
+        let analyzed = files::read_if_there(&inputs.analyzed, Analyzed::parse);
+        let analyzed = analyzed.map_err(ExporterError::Analyzed)?.unwrap_or_default();
         let run_image = analyzed.run_image.clone().filter(|run_image| !run_image.reference.is_empty());
         let no_run_image = || ExporterError::NoRunImage { analyzed: inputs.analyzed.clone() };
         let run_image = run_image.ok_or_else(no_run_image)?;

@@ -301,7 +301,10 @@ fn exp_07_files_of_buildpacks_that_cannot_be_read_fail_the_export() {
     }
     let site = Site::new();
     site.write("layers/config/metadata.toml", "processes = 1");
-    assert_eq!(site.failure().0, 62);
+    assert_eq!(site.failure().0, 1);
+    let site = Site::new();
+    site.write("layers/analyzed.toml", "run-image = 1");
+    assert_eq!(site.failure().0, 3);
 }
 
 /// A buildpack must not lead the exporter out of its directory.

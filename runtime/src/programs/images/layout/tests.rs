@@ -202,6 +202,18 @@ fn layers_come_without_their_compression() {
 }
 
 #[test]
+fn an_index_that_nobody_can_read_is_written_anew() {
+    let fixture = Fixture::new();
+    let image = fixture.image("hi");
+    fixture.save(&image, &["app"]).unwrap();
+    let index = fixture.path("index.docker.io/library/app/latest/index.json");
+    let written = fs::read(&index).unwrap();
+    fs::write(&index, "not json").unwrap();
+    fixture.save(&image, &["app"]).unwrap();
+    assert_eq!(fs::read(&index).unwrap(), written);
+}
+
+#[test]
 fn a_damaged_image_is_told_from_one_that_cannot_be_reached() {
     let fixture = Fixture::new();
     let image = fixture.image("hi");
