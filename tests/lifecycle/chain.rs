@@ -10,7 +10,7 @@ const BUILD: &str = r#"
 layers=$1
 if [ -f "$layers/kept/made" ]; then echo "kept was here"; else echo "kept is new"; mkdir -p "$layers/kept"; echo made > "$layers/kept/made"; fi
 printf '[types]\ncache = true\nbuild = true\n[metadata]\nkey = "one"\n' > "$layers/kept.toml"
-if [ -f "$layers/app.toml" ]; then echo "metadata of app: $(grep key "$layers/app.toml")"; fi
+if [ -f "$layers/app.toml" ]; then echo "metadata of app: $(grep -o "key = .*" "$layers/app.toml")"; fi
 mkdir -p "$layers/app/env.launch"
 echo library > "$layers/app/library"
 printf value > "$layers/app/env.launch/ACME.default"
