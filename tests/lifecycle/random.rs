@@ -75,7 +75,7 @@ pub(super) fn platform(lifecycle: Lifecycle, seed: u64) -> Platform {
             platform.file(&format!("app/{name}"), name, 0o644);
         }
     }
-    let ids: Vec<String> = (0..random.below(4) + 1).map(|n| format!("acme/b{n}")).collect();
+    let ids: Vec<String> = (0..=random.below(4)).map(|n| format!("acme/b{n}")).collect();
     for id in &ids {
         buildpack(&platform, random, id);
     }
@@ -249,7 +249,9 @@ fn variables(random: &mut Random, put: impl Fn(&str, &str)) {
         let suffixes = ["", ".append", ".prepend", ".default", ".override", ".delim", ".bogus", ".append.x"];
         names.insert(format!("{name}{}", random.pick(&suffixes)));
     }
-    names.iter().for_each(|name| put(name, value(random)));
+    for name in &names {
+        put(name, value(random));
+    }
 }
 
 fn launch(random: &mut Random, lists: bool) -> String {
