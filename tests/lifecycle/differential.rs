@@ -56,11 +56,8 @@ fn builds(platform: &Platform, by: By) -> BTreeMap<String, Value> {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         let text = String::from_utf8_lossy(&std::fs::read(&path).expect("a file")).into_owned();
         // The order of plans is random with the reference.
-        let value = if path.extension().is_some_and(|extension| extension == "plan") {
-            sorted(&text)
-        } else {
-            json!(text)
-        };
+        let is_plan = path.extension().is_some_and(|extension| extension == "plan");
+        let value = if is_plan { sorted(&text) } else { json!(text) };
         results.insert(format!("dump/{name}"), value);
     }
     results
