@@ -80,8 +80,6 @@ pub struct Expansion<'a> {
     /// What is still to be expanded; the next one last.
     pending: Vec<Pending<'a>>,
     yielded: usize,
-    /// Of the group that was given last.
-    is_attempt: bool,
 }
 
 /// A group of which the front is settled.
@@ -90,15 +88,13 @@ struct Pending<'a> {
     done: Vec<GroupMember<'a>>,
     /// Members looked at, those that are not in `done` too.
     seen: usize,
-    /// Whether the same is tried without something later.
-    is_attempt: bool,
     rest: Option<Rc<Rest<'a>>>,
 }
 
 impl<'a> Pending<'a> {
     /// The same front, before another rest; one more member is looked at.
     fn before(&self, rest: Option<Rc<Rest<'a>>>) -> Self {
-        Self { done: self.done.clone(), seen: self.seen + 1, is_attempt: self.is_attempt, rest }
+        Self { done: self.done.clone(), seen: self.seen + 1, rest }
     }
 }
 
@@ -180,22 +176,7 @@ impl<'a> Expansion<'a> {
         extensions: &'a Order,
         exec_env: Option<&'a ExecEnv>,
     ) -> Self {
-        Self {
-            catalog,
-            exec_env,
-            groups: order.groups.iter(),
-            extensions,
-            pending: Vec::new(),
-            yielded: 0,
-            is_attempt: false,
-        }
-    }
-
-    /// Whether the last group is there for an optional composite or for image extensions, and
-    /// tried without them after it. What goes wrong in it is then no reason why nobody builds,
-    /// as with the reference lifecycle.
-    pub(crate) fn is_attempt(&self) -> bool {
-        self.is_attempt
+        Self { catalog, exec_env, groups: order.groups.iter(), extensions, pending: Vec::new(), yielded: 0 }
     }
 
     /// Begins the next group of the order: with each group of extensions in
@@ -203,17 +184,17 @@ impl<'a> Expansion<'a> {
     fn begin(&mut self) -> bool {
         let Some(group) = self.groups.next() else { return false };
         let rest = chain(&group.members, &Kind::Buildpack(None), None);
-        self.pending.push(Pending { done: Vec::new(), seen: 0, is_attempt: false, rest: rest.clone() });
+        self.pending.push(Pending { done: Vec::new(), seen: 0, rest: rest.clone() });
         for extensions in self.extensions.groups.iter().rev() {
             let rest = chain(&extensions.members, &Kind::Extension, rest.clone());
-            self.pending.push(Pending { done: Vec::new(), seen: 0, is_attempt: true, rest });
+            self.pending.push(Pending { done: Vec::new(), seen: 0, rest });
         }
         true
     }
 
     fn next_group(&mut self) -> Result<Option<Vec<GroupMember<'a>>>, CatalogError> {
         loop {
-            let Some(Pending { mut done, mut seen, is_attempt, mut rest }) = self.pending.pop() else {
+            let Some(Pending { mut done, mut seen, mut rest }) = self.pending.pop() else {
                 if self.begin() {
                     continue;
                 }
@@ -248,10 +229,9 @@ impl<'a> Expansion<'a> {
                 if self.yielded > MAX_GROUPS {
                     return Err(CatalogError::TooLarge { limit: MAX_GROUPS, of: "groups" });
                 }
-                self.is_attempt = is_attempt;
                 return Ok(Some(done));
             };
-            self.replace(&here, buildpack, order, &Pending { done, seen, is_attempt, rest: None })?;
+            self.replace(&here, buildpack, order, &Pending { done, seen, rest: None })?;
         }
     }
 
@@ -287,8 +267,7 @@ impl<'a> Expansion<'a> {
         }
         for group in order.groups.iter().rev() {
             let rest = chain(&group.members, &within, here.next.clone());
-            let is_attempt = front.is_attempt || here.member.optional;
-            self.pending.push(Pending { is_attempt, ..front.before(rest) });
+            self.pending.push(front.before(rest));
         }
         Ok(())
     }

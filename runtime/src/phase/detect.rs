@@ -62,16 +62,6 @@ pub struct FailedGroup {
     pub plan: Option<Unresolved>,
 }
 
-impl FailedGroup {
-    /// Whether the group failed over its members, and one of them went wrong. As with the
-    /// reference lifecycle, an optional member that went wrong does not count where the rest
-    /// of the group has no plan.
-    fn went_wrong(&self) -> bool {
-        self.plan.is_none()
-            && self.members.iter().any(|member| matches!(member.verdict, Verdict::Error { .. }))
-    }
-}
-
 /// What one member of a group said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TriedMember {
@@ -217,9 +207,7 @@ pub fn detect<'a>(
     let mut answers = Answers::new();
     let mut failed = Vec::new();
     let exec_env = request.api.at_least(15).then_some(request.exec_env);
-    let mut with_errors = false;
-    let mut groups = request.builder.groups(exec_env);
-    while let Some(members) = groups.next() {
+    for members in request.builder.groups(exec_env) {
         let members = members.map_err(DetectError::Order)?;
         ask(request, workspace, executor, events, &members, &mut answers)?;
         match settle(&members, &answers) {
@@ -240,12 +228,10 @@ pub fn detect<'a>(
                 events.event(Event::GroupChosen { buildpacks, considered: members.len() });
                 return Ok(Detected { group, extensions, plan, members, failed });
             }
-            Err(group) => {
-                with_errors |= group.went_wrong() && !groups.is_attempt();
-                failed.push(group);
-            }
+            Err(group) => failed.push(group),
         }
     }
+    let with_errors = answers.values().any(|answer| matches!(answer, Answer::Error(_)));
     Err(DetectError::NobodyTakesPart { groups: failed, with_errors })
 }
 
