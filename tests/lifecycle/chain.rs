@@ -78,7 +78,7 @@ fn five_programs_make_an_image_and_use_it_the_next_time() {
         std::fs::create_dir(platform.path("layers")).unwrap();
         let ended = platform.build();
         assert!(ended[3].said().contains("kept was here"), "{}", ended[3].said());
-        assert!(ended[3].said().contains("metadata of app:   key = \"two\""), "{}", ended[3].said());
+        assert!(ended[3].said().contains("metadata of app: key = \"two\""), "{}", ended[3].said());
         assert!(ended[4].stdout.contains("Reusing layer 'acme/one:app'"), "{}", ended[4].said());
         assert_eq!(platform.image().digest(), first);
     }
