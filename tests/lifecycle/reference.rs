@@ -102,7 +102,7 @@ const MEANT: &[(&str, &str)] = &[
 pub(super) fn is_meant(difference: &str) -> bool {
     let path = difference.split(": ").next().unwrap_or_default();
     // DET-10: whoever went wrong anywhere counts, optional or not.
-    if path.ends_with(".code") {
+    if path.rsplit('.').next() == Some("code") {
         return difference.ends_with(": 21 | 20");
     }
     let Some((_, label)) = path.split_once("image.config.Labels.io.buildpacks.") else { return false };
