@@ -73,6 +73,7 @@ impl Diagnose for Error {
     fn id(&self) -> &'static str {
         match (self.inner(), self) {
             (Some(error), _) => error.id(),
+            (None, Self::Bindings(BindingsError::Unwritable { .. })) => "host.io",
             (None, Self::Cancelled(_)) => "build.cancelled",
             (None, Self::Worker(_)) => "worker.unavailable",
             (None, Self::Operator(_)) => "input.builder",
@@ -84,6 +85,7 @@ impl Diagnose for Error {
     fn fault(&self) -> Fault {
         match (self.inner(), self) {
             (Some(error), _) => error.fault(),
+            (None, Self::Bindings(BindingsError::Unwritable { .. })) => Fault::Environment,
             (None, Self::Cancelled(_) | Self::Operator(_) | Self::Bindings(_)) => Fault::Caller,
             (None, _) => Fault::Environment,
         }

@@ -11,7 +11,7 @@ use std::process::Command;
 use rustix::process::{Pid, Signal};
 use wapack_runtime::cancel::Cancel;
 use wapack_runtime::event::Event;
-use wapack_runtime::executor::worker::{CodeCache, Root, WorkerExecutor, WorkerSettings};
+use wapack_runtime::executor::worker::{NoCode, Root, WorkerExecutor, WorkerSettings};
 use wapack_runtime::fault::Diagnose as _;
 use wapack_runtime::policy::Isolation;
 use wapack_runtime::store::Store;
@@ -190,23 +190,6 @@ fn g16_no_process_of_a_build_makes_an_internet_socket() {
     }
 }
 
-/// Nothing is kept.
-struct NoCache;
-
-impl CodeCache for NoCache {
-    fn load(&self, _: &str, _: &str, _: &std::fs::File) -> bool {
-        false
-    }
-
-    fn keep(&self, _: &str, _: &str, _: &[u8]) {}
-
-    fn load_failure(&self, _: &str, _: &str) -> Option<String> {
-        None
-    }
-
-    fn keep_failure(&self, _: &str, _: &str, _: &str) {}
-}
-
 fn settings(site: &Site, roots: Vec<Root>) -> WorkerSettings {
     WorkerSettings {
         command: site.worker(),
@@ -233,7 +216,7 @@ fn g9_a_worker_that_was_taken_over_cannot_get_out() {
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("our own");
     }
     let roots = vec![Root { path: work.path().to_owned(), writable: true }];
-    let mut executor = WorkerExecutor::new(settings(&site, roots), &NoCache);
+    let mut executor = WorkerExecutor::new(settings(&site, roots), &NoCode);
     assert_eq!(executor.isolation().expect("a worker").missing(), [] as [String; 0]);
     let inside = work.path().join("mine");
     let paths: Vec<PathBuf> = vec![
@@ -374,7 +357,7 @@ fn g24_planted_and_damaged_code_is_compiled_again() {
 #[test]
 fn g22_damaged_components_cost_no_more_than_an_error() {
     let site = Site::new();
-    let executor = WorkerExecutor::new(settings(&site, vec![]), &NoCache);
+    let executor = WorkerExecutor::new(settings(&site, vec![]), &NoCode);
     let buildpack = wapack_runtime::cnb::id::BuildpackRef {
         id: "test/damaged".parse().expect("an id"),
         version: "1.0.0".parse().expect("a version"),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use wapack_runtime::cancel::Cancel;
 use wapack_runtime::event::{Event, EventSink};
-use wapack_runtime::executor::worker::{CodeCache, WorkerCommand};
+use wapack_runtime::executor::worker::{CodeCache, NoCode, WorkerCommand};
 use wapack_runtime::lifecycle::Code;
 use wapack_runtime::network::{FindSource, NetworkSettings};
 use wapack_runtime::policy::{Policy, PolicyPaths};
@@ -75,7 +75,7 @@ impl Equipment {
         let code = self.store.as_ref().map(|kept| Code(&kept.store));
         let code: &dyn CodeCache = match &code {
             Some(code) => code,
-            None => &Nowhere,
+            None => &NoCode,
         };
         run(&mut Services {
             worker: &self.worker,
@@ -133,21 +133,4 @@ fn open_store(keeping: Keeping<'_>, surroundings: &Surroundings, events: &mut dy
     let temporary = tempfile::tempdir().ok()?;
     let (store, _) = Store::open(&temporary.path().join("store")).ok()?;
     Some(Kept { store, _temporary: Some(temporary) })
-}
-
-/// A cache that keeps nothing.
-struct Nowhere;
-
-impl CodeCache for Nowhere {
-    fn load(&self, _: &str, _: &str, _: &std::fs::File) -> bool {
-        false
-    }
-
-    fn keep(&self, _: &str, _: &str, _: &[u8]) {}
-
-    fn load_failure(&self, _: &str, _: &str) -> Option<String> {
-        None
-    }
-
-    fn keep_failure(&self, _: &str, _: &str, _: &str) {}
 }

@@ -77,22 +77,3 @@ impl Services<'_> {
         }
     }
 }
-
-/// No compiled code, for programs that run no components.
-#[cfg(test)]
-struct NoCode;
-
-#[cfg(test)]
-impl CodeCache for NoCode {
-    fn load(&self, _: &str, _: &str, _: &std::fs::File) -> bool {
-        false
-    }
-
-    fn keep(&self, _: &str, _: &str, _: &[u8]) {}
-
-    fn load_failure(&self, _: &str, _: &str) -> Option<String> {
-        None
-    }
-
-    fn keep_failure(&self, _: &str, _: &str, _: &str) {}
-}

@@ -18,6 +18,8 @@ const MAX_VALUES: usize = 1000;
 pub enum BindingsError {
     #[error("cannot read the bindings in `{}`", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
+    #[error("cannot copy the bindings to `{}`", path.display())]
+    Unwritable { path: PathBuf, source: io::Error },
     #[error("`{}` is no binding: it is not a directory", path.display())]
     NotADirectory { path: PathBuf },
     #[error("`{}` is no value of a binding: it is not a file", path.display())]
@@ -44,7 +46,11 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), BindingsError> {
         let path = path.to_owned();
         move |source| BindingsError::Unreadable { path, source }
     };
-    walk::create_readable(to).map_err(unreadable(to))?;
+    let unwritable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BindingsError::Unwritable { path, source }
+    };
+    walk::create_readable(to).map_err(unwritable(to))?;
     let mut values = 0;
     for binding in visible(from).map_err(unreadable(from))? {
         let path = from.join(&binding);
@@ -52,7 +58,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), BindingsError> {
             return Err(BindingsError::NotADirectory { path });
         }
         let copied = to.join(&binding);
-        walk::create_readable(&copied).map_err(unreadable(&copied))?;
+        walk::create_readable(&copied).map_err(unwritable(&copied))?;
         for key in visible(&path).map_err(unreadable(&path))? {
             values += 1;
             if values > MAX_VALUES {
@@ -69,7 +75,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), BindingsError> {
             let copy = copied.join(&key);
             fs::write(&copy, value)
                 .and_then(|()| fs::set_permissions(&copy, PermissionsExt::from_mode(0o644)))
-                .map_err(unreadable(&copy))?;
+                .map_err(unwritable(&copy))?;
         }
     }
     Ok(())

@@ -84,6 +84,24 @@ pub trait CodeCache: Sync {
     fn keep_failure(&self, component: &str, engine: &str, message: &str);
 }
 
+/// Keeps nothing: every component is compiled anew.
+#[derive(Debug, Clone, Copy)]
+pub struct NoCode;
+
+impl CodeCache for NoCode {
+    fn load(&self, _: &str, _: &str, _: &File) -> bool {
+        false
+    }
+
+    fn keep(&self, _: &str, _: &str, _: &[u8]) {}
+
+    fn load_failure(&self, _: &str, _: &str) -> Option<String> {
+        None
+    }
+
+    fn keep_failure(&self, _: &str, _: &str, _: &str) {}
+}
+
 /// What it takes to run workers.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {

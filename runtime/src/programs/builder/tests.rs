@@ -9,9 +9,10 @@ use super::*;
 use crate::cancel::Cancel;
 use crate::cnb::api::ApiVersion;
 use crate::event::EventSink;
+use crate::executor::worker::NoCode;
 use crate::executor::worker::WorkerCommand;
 use crate::policy::Policy;
-use crate::programs::{BUILDPACK_API, GENERIC, NoCode};
+use crate::programs::{BUILDPACK_API, GENERIC};
 use crate::sources::Sources;
 
 /// A platform's directories.

@@ -7,10 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::cancel::Cancel;
 use crate::cnb::build_plan::BuildPlan;
+use crate::executor::worker::NoCode;
 use crate::executor::worker::WorkerCommand;
 use crate::fault::Diagnose as _;
 use crate::policy::Policy;
-use crate::programs::{NoCode, ProgramError};
+use crate::programs::ProgramError;
 use crate::sources::Sources;
 
 /// The directories of a platform.

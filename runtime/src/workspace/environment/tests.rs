@@ -6,6 +6,7 @@ use crate::cnb::buildpack_toml::BuildpackDescriptor;
 use crate::cnb::env::LayerRoots;
 use crate::cnb::layer::EnvironmentOperation;
 use crate::cnb::target::Distro;
+use crate::grant::{Grant, Grants};
 use crate::workspace::Places;
 
 struct Bench {
@@ -326,4 +327,21 @@ fn env_30_nothing_of_layers_at_detect_and_nothing_of_the_host_for_components() {
     let environment =
         workspace.environment(&buildpack(NEWEST, component), &bench.target, &ExecEnv::default(), &carried);
     assert_eq!(environment["PATH"], "/layers/x/l/bin");
+}
+
+/// A platform's bindings are there for executables as ever, and for components that were granted them.
+#[test]
+fn components_see_the_platforms_bindings_only_when_granted() {
+    let bench = Bench::new();
+    let mut workspace = bench.workspace();
+    let component = BuildpackKind::Component { path: PathBuf::new(), digest: String::new() };
+    let buildpack = buildpack(NEWEST, component);
+    let mut hidden = |grants: &[Grant]| {
+        let grants = Grants(grants.iter().cloned().collect());
+        let mounts = workspace.mounts(&buildpack, &grants, true).unwrap();
+        let platform = workspace.places.platform.clone();
+        mounts.into_iter().find(|mount| mount.guest_path == platform).unwrap().hidden
+    };
+    assert_eq!(hidden(&[]), ["bindings"]);
+    assert_eq!(hidden(&[Grant::Bindings]), Vec::<String>::new());
 }
