@@ -26,6 +26,8 @@ pub mod event;
 pub mod executor;
 pub mod fault;
 pub mod grant;
+mod http;
+pub mod images;
 pub mod integrity;
 pub mod lifecycle;
 pub mod limits;

@@ -321,8 +321,12 @@ fn a_base_stays_below_and_its_configuration_stays() {
     }
     let mut site = well_behaved(LauncherMode::Auto);
     let image = read_image(&base, Some("debian"), None).expect("the base");
-    let below: Vec<Vec<u8>> =
-        image.image.layers.iter().map(|layer| std::fs::read(&layer.blob).expect("a blob")).collect();
+    let below: Vec<Vec<u8>> = image
+        .image
+        .layers
+        .iter()
+        .map(|layer| std::fs::read(layer.file().expect("a file")).expect("a blob"))
+        .collect();
     let reference = image.digest.to_string();
     let top = image.image.layers.last().expect("a layer").diff_id.to_string();
     site.run_image =

@@ -1,6 +1,6 @@
 //! Opens the place where a program's images are.
 
-use wapack_runtime::programs::images::{Daemon, DaemonAddress, DaemonError, Images, LayoutImages};
+use wapack_runtime::images::{Daemon, DaemonAddress, DaemonError, Images, LayoutImages};
 
 use super::inputs::{ImagePlace, Inputs};
 use super::settings::Surroundings;

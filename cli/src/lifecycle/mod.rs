@@ -27,8 +27,8 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use wapack_runtime::cancel::Cancel;
+use wapack_runtime::images::Images;
 use wapack_runtime::programs::extender::ExtendKind;
-use wapack_runtime::programs::images::Images;
 use wapack_runtime::programs::{
     ProgramError, analyzer, builder, creator, detector, exporter, extender, rebaser, restorer,
 };

@@ -1,13 +1,14 @@
 //! An image as a value: its configuration, its layers, and the manifest they make.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, ImageManifest, ImageManifestBuilder, MediaType};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::digest::{DiffId, Digest};
+use super::reference::Repository;
 
 /// Which of the two families of media types an image uses; never a mix (IMG-10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -233,8 +234,43 @@ pub struct Layer {
     pub size: u64,
     /// Of the tar inside.
     pub diff_id: DiffId,
-    /// The file that holds the blob.
-    pub blob: PathBuf,
+    /// Where the blob is.
+    pub blob: BlobPlace,
+}
+
+/// Where the bytes of a blob are. An image is known by its documents; its layers need
+/// not be on this machine until somebody reads them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlobPlace {
+    /// In a file of this machine.
+    File(PathBuf),
+    /// In a repository of a registry.
+    Registry(Repository),
+    /// In a container engine, which keeps layers uncompressed.
+    Engine,
+}
+
+impl Layer {
+    /// The file that holds the blob; `None` when it is not on this machine.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match &self.blob {
+            BlobPlace::File(path) => Some(path),
+            BlobPlace::Registry(_) | BlobPlace::Engine => None,
+        }
+    }
+
+    /// Whether the blob is a file of this machine, and there.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        self.file().is_some_and(Path::is_file)
+    }
+}
+
+impl From<PathBuf> for BlobPlace {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
 }
 
 /// A whole image, ready to be written somewhere.

@@ -71,6 +71,9 @@ pub enum LayoutError {
         #[source]
         cause: io::Error,
     },
+    /// A layer is to be written that nobody brought onto this machine.
+    #[error("the layer `{digest}` is not on this machine")]
+    NotHere { digest: Digest },
     /// No image of that name, or for that system.
     #[error("the image layout `{}` has no image {wanted}", directory.display())]
     NoSuchImage {
@@ -118,6 +121,7 @@ impl Diagnose for LayoutError {
             Self::WrongDigest { .. } => "layout.wrong_digest",
             Self::WrongSize { .. } => "layout.wrong_size",
             Self::UnreadableBlob { .. } => "layout.unreadable_blob",
+            Self::NotHere { .. } => "layout.layer_not_here",
             Self::NoSuchImage { .. } => "layout.no_such_image",
             Self::Ambiguous { .. } => "layout.ambiguous",
             Self::Cancelled { .. } => "build.cancelled",
@@ -131,7 +135,8 @@ impl Diagnose for LayoutError {
             | Self::Busy { .. }
             | Self::WrongDigest { .. }
             | Self::WrongSize { .. }
-            | Self::UnreadableBlob { .. } => Fault::Environment,
+            | Self::UnreadableBlob { .. }
+            | Self::NotHere { .. } => Fault::Environment,
             Self::Missing { .. }
             | Self::NotALayout { .. }
             | Self::Invalid { .. }

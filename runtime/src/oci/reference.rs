@@ -31,9 +31,36 @@ const MAX_TAG_BYTES: usize = 128;
 /// Every part can become a directory (RPT-04), so empty, `.` and `..` parts are refused.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reference {
-    registry: String,
-    repository: String,
+    name: Repository,
     version: Version,
+}
+
+/// Where images of one name are: a registry and a repository in it, completed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Repository {
+    registry: String,
+    path: String,
+}
+
+impl Repository {
+    /// The registry, with its port: `index.docker.io`, `registry.example:5000`.
+    #[must_use]
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The repository in the registry: `library/debian`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl fmt::Display for Repository {
+    /// The completed name, without a version.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.registry, self.path)
+    }
 }
 
 /// Which image of a repository.
@@ -57,13 +84,19 @@ impl Reference {
     /// The registry, with its port: `index.docker.io`, `registry.example:5000`.
     #[must_use]
     pub fn registry(&self) -> &str {
-        &self.registry
+        &self.name.registry
     }
 
     /// The repository in the registry: `library/debian`.
     #[must_use]
     pub fn repository(&self) -> &str {
-        &self.repository
+        &self.name.path
+    }
+
+    /// Registry and repository.
+    #[must_use]
+    pub fn name(&self) -> &Repository {
+        &self.name
     }
 
     /// The tag or the digest.
@@ -105,7 +138,7 @@ impl Reference {
     /// RPT-04.
     #[must_use]
     pub fn layout_path(&self) -> PathBuf {
-        let directory = PathBuf::from(&self.registry).join(&self.repository);
+        let directory = PathBuf::from(&self.name.registry).join(&self.name.path);
         match &self.version {
             Version::Tag(tag) => directory.join(tag),
             Version::Digest(digest) => directory.join("sha256").join(digest.hex()),
@@ -130,10 +163,9 @@ pub fn same_image(left: &str, right: &str) -> bool {
 impl fmt::Display for Reference {
     /// The completed name.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", self.registry, self.repository)?;
         match &self.version {
-            Version::Tag(tag) => write!(formatter, ":{tag}"),
-            Version::Digest(digest) => write!(formatter, "@{digest}"),
+            Version::Tag(tag) => write!(formatter, "{}:{tag}", self.name),
+            Version::Digest(digest) => write!(formatter, "{}@{digest}", self.name),
         }
     }
 }
@@ -193,7 +225,8 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
         Some(digest) => Version::Digest(digest),
         None => Version::Tag(tag.unwrap_or(DEFAULT_TAG).to_owned()),
     };
-    Ok(Reference { registry: registry.to_owned(), repository, version })
+    let name = Repository { registry: registry.to_owned(), path: repository };
+    Ok(Reference { name, version })
 }
 
 fn is_tag(tag: &str) -> bool {

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 
 use super::error::{INVALID, of_file};
 use super::files::{self, FileError};
-use super::images::{FoundImage, Images, ImagesError, best_mirror, target_of};
 use super::last_cache::verified;
 use super::layers_dir::{LayersDir, LayersDirError};
 use super::telling::{note, warn, with_causes};
@@ -17,6 +16,7 @@ use crate::cnb::labels::{EXEC_ENV, LIFECYCLE_METADATA, LifecycleMetadata, Metada
 use crate::cnb::run_toml::RunToml;
 use crate::cnb::target::STACK_ID_LABEL;
 use crate::event::EventSink;
+use crate::images::{FoundImage, Images, ImagesError, best_mirror, target_of};
 use crate::oci::digest::DiffId;
 use crate::oci::reference::{InvalidReference, Reference};
 use crate::oci::unpack::{UnpackError, unpack};

@@ -1,9 +1,9 @@
 //! `creator`: all phases in one process, in order.
 
-use super::images::Images;
 use super::seals::Seals;
 use super::{ProgramError, Services, analyzer, builder, detector, exporter, restorer};
 use crate::event::{Event, Phase};
+use crate::images::Images;
 
 /// What it is told: what each phase is told.
 #[derive(Debug, Clone)]

@@ -3,9 +3,9 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use super::images::{FoundImage, Images, ImagesError};
 use crate::cache_dir::{CacheDir, CacheError};
 use crate::cnb::cache_metadata::{CACHE_METADATA, CacheMetadata};
+use crate::images::{FoundImage, Images, ImagesError};
 use crate::oci::digest::DiffId;
 use crate::oci::verify::{ReadAhead, VerifyingReader};
 

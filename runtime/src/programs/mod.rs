@@ -25,7 +25,6 @@ mod error;
 pub mod exporter;
 pub mod extender;
 mod files;
-pub mod images;
 mod last_cache;
 mod layers_dir;
 mod new_cache;

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use super::error::INVALID;
 use super::files::{self, FileError};
-use super::images::{FoundImage, Images, ImagesError, best_mirror};
 use crate::cancel::Cancel;
 use crate::cnb::api::PlatformApi;
 use crate::event::{Event, EventSink};
+use crate::images::{FoundImage, Images, ImagesError, best_mirror};
 use crate::oci::reference::{InvalidReference, Reference};
 use crate::phase::rebase::{NewRunImage, RebaseError, RebaseRequest, rebase, recorded_run_image};
 

@@ -12,10 +12,8 @@
 //! the network: a build that finds everything in the store or in directories
 //! starts no client and reads no certificate.
 
-mod address;
 mod broker;
-mod client;
-mod pace;
+mod path;
 mod transfer;
 
 #[cfg(test)]
@@ -36,13 +34,13 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 pub use broker::Session;
 
-use self::address::SourcePath;
 use self::broker::Runtime;
-use self::client::{Clients, World};
+use self::path::SourcePath;
 use self::transfer::{Network, Target, table};
 use crate::cnb::id::BuildpackRef;
 use crate::executor::{ArtifactRequest, Refusal};
 use crate::grant::{Grant, Grants};
+use crate::http::client::{Clients, World};
 use crate::integrity::{Algorithm, Integrity};
 use crate::limits::Limits;
 use crate::network::{NetworkSettings, SourcePlace, SourceSettings, SourceTrust, source_variable};

@@ -55,7 +55,7 @@ fn world() -> World {
             };
             Box::pin(std::future::ready(address))
         }),
-        is_internal: |address| address != Ipv4Addr::LOCALHOST && address::is_internal(address),
+        is_internal: |address| address != Ipv4Addr::LOCALHOST && crate::http::address::is_internal(address),
         first_wait: Duration::from_millis(1),
         window: Duration::from_secs(1),
     }

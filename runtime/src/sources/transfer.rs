@@ -13,11 +13,12 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use tokio::time::{sleep, timeout};
 use url::Url;
 
-use super::address::{self, SourcePath};
-use super::client::{Blocked, ClientError, Clients, Reach, cause, find};
-use super::pace::{self, Floor};
+use super::path::{SourcePath, is_below};
 use crate::executor::Refusal;
 use crate::fault::is_disk_full;
+use crate::http::address;
+use crate::http::client::{Blocked, ClientError, Clients, Reach, cause, find};
+use crate::http::pace::{self, Floor};
 use crate::integrity::{Hash, Hasher, Integrity};
 use crate::limits::{Limits, show_bytes};
 use crate::network::{Credentials, SourceSettings, SourceTrust};
@@ -176,7 +177,7 @@ impl Network {
             let reach = self.may_ask(target, base, &url, left)?;
             let client = self.clients.get(&target.settings.ca, reach)?;
             let mut request = client.get(url.clone()).header(header::ACCEPT_ENCODING, "identity");
-            if !left && address::is_below(&url, base) {
+            if !left && is_below(&url, base) {
                 request = sign_in(request, target.settings.credentials.as_ref(), base)?;
             }
             let range = body.range();

@@ -143,7 +143,7 @@ impl Reader<'_> {
                 let digest = self.digest(descriptor)?;
                 Ok(Layer {
                     media_type: descriptor.media_type().clone(),
-                    blob: blob_path(self.directory, &digest),
+                    blob: blob_path(self.directory, &digest).into(),
                     digest,
                     size: descriptor.size(),
                     diff_id: diff_id.clone(),

@@ -17,7 +17,7 @@ fn layer(directory: &Path, contents: &str) -> Layer {
     let (digest, size, bytes) = gzip.finish().unwrap().finish();
     let blob = directory.join(digest.hex());
     fs::write(&blob, bytes).unwrap();
-    Layer { media_type: MediaType::ImageLayerGzip, digest, size, diff_id: DiffId(diff_id), blob }
+    Layer { media_type: MediaType::ImageLayerGzip, digest, size, diff_id: DiffId(diff_id), blob: blob.into() }
 }
 
 fn image(layers: Vec<Layer>, architecture: &str) -> Image {
@@ -137,14 +137,14 @@ fn a_source_blob_that_is_damaged_is_not_copied() {
     let root = tempfile::tempdir().unwrap();
     let layout = root.path().join("layout");
     let image = image(vec![layer(root.path(), "hi")], "amd64");
-    let mut bytes = fs::read(&image.layers[0].blob).unwrap();
+    let mut bytes = fs::read(image.layers[0].file().unwrap()).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
-    fs::write(&image.layers[0].blob, &bytes).unwrap();
+    fs::write(image.layers[0].file().unwrap(), &bytes).unwrap();
     let writer = ImageLayout::open(&layout).unwrap();
     let error = writer.write(&image, "v1", &(), &mut |_| true).unwrap_err();
     assert_eq!(error.id(), "layout.wrong_digest");
     bytes.push(0);
-    fs::write(&image.layers[0].blob, &bytes).unwrap();
+    fs::write(image.layers[0].file().unwrap(), &bytes).unwrap();
     assert_eq!(writer.write(&image, "v1", &(), &mut |_| true).unwrap_err().id(), "layout.wrong_size");
     assert_eq!(fs::read_dir(layout.join(BLOBS)).unwrap().count(), 0);
     assert_eq!(fs::read_dir(&layout).unwrap().count(), 3);

@@ -158,10 +158,10 @@ impl ImageLayout {
         let mut changed = false;
         let mut seals = Seals::load(&self.handle, notes);
         for layer in &image.layers {
-            if placing.unread && is_one_file(&layer.blob, &self.blob_path(&layer.digest), layer.size) {
+            if placing.unread && is_one_file(layer.file(), &self.blob_path(&layer.digest), layer.size) {
                 continue;
             }
-            if placing.sparse.is_some_and(|place| is_left_out(&layer.blob, place)) {
+            if placing.sparse.is_some_and(|place| is_left_out(layer.file(), place)) {
                 continue;
             }
             changed |= self.add_blob(layer, &mut seals, keep_going)?;
@@ -215,8 +215,11 @@ impl ImageLayout {
 
     fn copy_blob(&self, layer: &Layer, path: &Path, keep_going: KeepGoing<'_>) -> Result<(), LayoutError> {
         let mut temporary = self.temporary(&layer.digest.hex()[..12])?;
-        let unreadable = |cause| LayoutError::UnreadableBlob { path: layer.blob.clone(), cause };
-        let mut source = fs::File::open(&layer.blob).map_err(unreadable)?;
+        let Some(blob) = layer.file() else {
+            return Err(LayoutError::NotHere { digest: layer.digest.clone() });
+        };
+        let unreadable = |cause| LayoutError::UnreadableBlob { path: blob.to_owned(), cause };
+        let mut source = fs::File::open(blob).map_err(unreadable)?;
         let mut hasher = Hasher::default();
         let mut copied = 0;
         let mut buffer = vec![0; COPY_BUFFER_BYTES];
@@ -237,7 +240,7 @@ impl ImageLayout {
         }
         if copied != layer.size {
             return Err(LayoutError::WrongSize {
-                path: layer.blob.clone(),
+                path: blob.to_owned(),
                 expected: layer.size,
                 actual: source.metadata().map_or(copied, |metadata| metadata.len()),
             });
@@ -245,7 +248,7 @@ impl ImageLayout {
         let actual = hasher.finish();
         if actual != layer.digest {
             return Err(LayoutError::WrongDigest {
-                path: layer.blob.clone(),
+                path: blob.to_owned(),
                 expected: layer.digest.clone(),
                 actual,
             });
@@ -349,9 +352,9 @@ impl ImageLayout {
 }
 
 /// Whether a blob is at its place already, being the file that it would be copied from.
-fn is_one_file(blob: &Path, place: &Path, size: u64) -> bool {
+fn is_one_file(blob: Option<&Path>, place: &Path, size: u64) -> bool {
     let status = |path: &Path| fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file);
-    match (status(blob), status(place)) {
+    match (blob.and_then(status), status(place)) {
         (Some(blob), Some(place)) => {
             blob.dev() == place.dev() && blob.ino() == place.ino() && place.len() == size
         }
@@ -360,10 +363,10 @@ fn is_one_file(blob: &Path, place: &Path, size: u64) -> bool {
 }
 
 /// Whether a blob of a layout below `place` is missing.
-fn is_left_out(blob: &Path, place: &Path) -> bool {
+fn is_left_out(blob: Option<&Path>, place: &Path) -> bool {
     let is_missing =
-        || fs::symlink_metadata(blob).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-    blob.starts_with(place) && is_missing()
+        |blob: &Path| fs::symlink_metadata(blob).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    blob.is_some_and(|blob| blob.starts_with(place) && is_missing(blob))
 }
 
 /// A file under a temporary name, removed unless it gets its own.

@@ -45,7 +45,7 @@ use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
 use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::digest::Digest;
-use crate::oci::image::{Image, ImageConfiguration, MediaFamily, RootFs, RunConfiguration};
+use crate::oci::image::{Image, ImageConfiguration, Layer, MediaFamily, RootFs, RunConfiguration};
 use crate::oci::layer::Owner;
 use crate::oci::layout::{ImageLayout, LayoutError, LayoutImage};
 use crate::phase::values::{Built, BuiltBuildpack, BuiltContents, BuiltLayer, ExportedLayer, features_of};
@@ -190,7 +190,7 @@ pub fn export(
 fn is_of_base(run_image: &RunImage, path: &Path) -> bool {
     match &run_image.base {
         Base::Scratch(_) => false,
-        Base::Layout(base) => base.image.layers.iter().any(|layer| layer.blob == path),
+        Base::Layout(base) => base.image.layers.iter().any(|layer| layer.file() == Some(path)),
     }
 }
 
@@ -425,17 +425,17 @@ fn buildpack_plan<'a>(
 }
 
 fn exported_layers(layers: &[(&BuiltLayer, LayerFeatures)], made: &Made) -> Vec<ExportedLayer> {
-    layers
-        .iter()
-        .zip(made.of(Part::Buildpack))
-        .map(|((built, features), layer)| ExportedLayer {
+    let exported = |((built, features), layer): (&(&BuiltLayer, LayerFeatures), &Layer)| {
+        let path = layer.file().expect("layers of buildpacks are files of the store").to_owned();
+        ExportedLayer {
             buildpack: built.buildpack.id.clone(),
             name: built.name.clone(),
             diff_id: layer.diff_id.clone(),
-            blob: StoredBlob { digest: layer.digest.clone(), size: layer.size, path: layer.blob.clone() },
+            blob: StoredBlob { digest: layer.digest.clone(), size: layer.size, path },
             features: *features,
-        })
-        .collect()
+        }
+    };
+    layers.iter().zip(made.of(Part::Buildpack)).map(exported).collect()
 }
 
 /// The text of `metadata.toml`.

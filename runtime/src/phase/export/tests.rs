@@ -216,7 +216,7 @@ impl Bench {
     fn listing(image: &Image, layer: usize) -> Vec<String> {
         let output = Command::new("tar")
             .args(["--list", "--verbose", "--numeric-owner", "--absolute-names", "--gzip", "--file"])
-            .arg(&image.layers[layer].blob)
+            .arg(image.layers[layer].file().unwrap())
             .env("LC_ALL", "C")
             .env("TZ", "UTC")
             .output()
@@ -734,8 +734,8 @@ fn damaged_blobs_of_the_store_are_made_anew() {
     bench.write("app/x", "x");
     let first = bench.export();
     fs::remove_dir_all(bench.layout()).unwrap();
-    damage(&first.image.layers[0].blob);
-    fs::write(&first.image.layers[1].blob, "cut").unwrap();
+    damage(first.image.layers[0].file().unwrap());
+    fs::write(first.image.layers[1].file().unwrap(), "cut").unwrap();
     let again = bench.export();
     assert_eq!(again.digest, first.digest);
     let warnings = bench.events.iter().filter(|event| matches!(event, Event::Warning { .. }));
@@ -999,7 +999,7 @@ fn what_processes_need_is_read_once() {
     let nowhere = Path::new("/nonexistent");
     store_layer(&mut bench, &first, nowhere);
     if let Base::Layout(base) = &mut bench.run_image.base {
-        base.image.layers[0].blob = nowhere.into();
+        base.image.layers[0].blob = nowhere.to_owned().into();
     }
     assert_eq!(bench.export().digest, first.digest);
     // Another verdict, from the same files.
@@ -1082,7 +1082,7 @@ fn a_base_of_another_compression_is_a_warning() {
     fs::write(&path, bytes).unwrap();
     if let Base::Layout(base) = &mut bench.run_image.base {
         let layer = &mut base.image.layers[0];
-        (layer.blob, layer.digest, layer.size) = (path, Digest::of(&bytes), bytes.len() as u64);
+        (layer.blob, layer.digest, layer.size) = (path.into(), Digest::of(&bytes), bytes.len() as u64);
     }
     bench.export();
     let message = bench.events.iter().find_map(|event| match event {

@@ -338,7 +338,7 @@ pub(super) fn stored_layer(family: MediaFamily, diff_id: &DiffId, blob: StoredBl
         digest: blob.digest,
         size: blob.size,
         diff_id: diff_id.clone(),
-        blob: blob.path,
+        blob: blob.path.into(),
     }
 }
 

@@ -20,7 +20,7 @@ fn layer(name: &str) -> Layer {
         digest: Digest::of(format!("blob of {name}").as_bytes()),
         size: 10,
         diff_id: DiffId(Digest::of(name.as_bytes())),
-        blob: format!("/nowhere/{name}").into(),
+        blob: std::path::PathBuf::from(format!("/nowhere/{name}")).into(),
     }
 }
 
@@ -30,7 +30,7 @@ fn diff_id(name: &str) -> String {
 
 fn image(layers: &[&str], labels: &[(&str, &str)]) -> Image {
     let layers: Vec<Layer> = layers.iter().map(|name| layer(name)).collect();
-    let history: Vec<_> = layers.iter().map(|layer| json!({ "created_by": layer.blob })).collect();
+    let history: Vec<_> = layers.iter().map(|layer| json!({ "created_by": layer.file() })).collect();
     let configuration = json!({
         "architecture": "amd64", "os": "linux", "created": "2020-02-02T00:00:00Z",
         "config": { "Labels": labels.iter().copied().collect::<std::collections::BTreeMap<_, _>>() },

@@ -217,7 +217,8 @@ fn take_over(
     name: &LayerName,
 ) -> io::Result<TakenOver> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let source = File::from(rustix::fs::open(&layer.blob, flags, Mode::empty())?);
+    let blob = layer.file().ok_or(io::ErrorKind::NotFound)?;
+    let source = File::from(rustix::fs::open(blob, flags, Mode::empty())?);
     let metadata = source.metadata()?;
     if !metadata.is_file() || metadata.len() != layer.size {
         return Err(wrong("its blob is not what the manifest says"));

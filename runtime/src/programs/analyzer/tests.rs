@@ -11,11 +11,11 @@ use super::*;
 use crate::cancel::Cancel;
 use crate::cnb::api::ApiVersion;
 use crate::cnb::labels::{BuildpackLayers, LayerRecord, LayerSha};
+use crate::images::SavedImage;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::Digest;
 use crate::oci::image::{Image, ImageConfiguration, MediaFamily};
 use crate::oci::layer::{LayerWriter, Owner};
-use crate::programs::images::SavedImage;
 
 /// Images by name, with one layer that all of them have.
 #[derive(Default)]

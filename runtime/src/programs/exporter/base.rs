@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::super::images::{Images, ImagesError};
 use crate::cnb::analyzed_toml::AnalyzedRunImage;
+use crate::images::{Images, ImagesError};
 use crate::oci::image::{Image, Layer};
 use crate::oci::layout::{LayoutError, read_image};
 
@@ -68,7 +68,7 @@ fn extend(base: &mut Base, directory: &Path) -> Result<(), BaseError> {
             continue;
         }
         let media_type = base.image.family.layer_like(&layer.media_type);
-        let Some(media_type) = media_type.filter(|_| layer.blob.is_file()) else {
+        let Some(media_type) = media_type.filter(|_| layer.is_here()) else {
             return Err(BaseError::NoLayer { diff_id: layer.diff_id.to_string() });
         };
         base.extension_layers.push((Layer { media_type, ..layer }, line));

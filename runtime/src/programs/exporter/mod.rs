@@ -16,7 +16,6 @@ use self::base::Base;
 use self::scratch::ScratchBlobs;
 use super::error::{BUILDPACK_API, GENERIC, INVALID, of_file};
 use super::files::{self, FileError};
-use super::images::{FoundImage, Images, ImagesError, SavedImage, Unsaved, recorded_names};
 use super::new_cache::{self, Cached};
 use super::telling::with_causes;
 use crate::cancel::Cancel;
@@ -29,6 +28,7 @@ use crate::cnb::metadata_toml::MetadataToml;
 use crate::cnb::report_toml::{ImageReport, Report};
 use crate::cnb::run_toml::{RunImageNames, RunToml};
 use crate::event::{Event, EventSink};
+use crate::images::{FoundImage, Images, ImagesError, SavedImage, Unsaved, recorded_names};
 use crate::oci::image::Layer;
 use crate::oci::layer::Owner;
 use crate::oci::layout::LayoutError;
@@ -231,7 +231,7 @@ impl Given {
             |one: &Unsaved| Some(one.cause.downcast_ref::<LayoutError>()?.damaged_blob()?.to_owned());
         let Some(blob) = unsaved.iter().find_map(damaged) else { return false };
         let before = self.previous.len();
-        self.previous.retain(|layer| layer.blob != blob);
+        self.previous.retain(|layer| layer.file() != Some(&blob));
         let is_ours = self.previous.len() < before;
         if is_ours {
             let message = format!("a layer of the previous image is not used again: {}", with_causes(error));
@@ -389,7 +389,7 @@ fn previous_layers(analyzed: &Analyzed, images: &dyn Images, events: &mut dyn Ev
     let why = match images.find(name) {
         // A platform may leave out the blobs of a layout.
         Ok(Some(FoundImage { image, .. })) => {
-            let is_there = |layer: &Layer| images.is_daemon() || layer.blob.is_file();
+            let is_there = |layer: &Layer| images.is_daemon() || layer.is_here();
             return image.layers.into_iter().filter(is_there).collect();
         }
         Ok(None) => "it is gone".to_owned(),

@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cnb::api::ApiVersion;
 use crate::event::LayerSource;
+use crate::images::LayoutImages;
 use crate::oci::digest::{DiffId, Digest, HashingWriter};
 use crate::oci::gzip::GzipWriter;
 use crate::oci::image::{History, Image, ImageConfiguration, MediaFamily, RootFs, RunConfiguration};
 use crate::oci::layer::LayerWriter;
 use crate::phase::export::write_layer;
 use crate::programs::ProgramError;
-use crate::programs::images::LayoutImages;
 
 /// Writes the layer of a directory by the rules of section 7.2, knowing nothing of our code:
 /// digest of the tar, then the digests of the layers of the app's slices.
@@ -219,7 +219,13 @@ impl Site {
         let (digest, size, bytes) = gzip.finish().unwrap().finish();
         let blob = self.path(&format!("scratch/{name}.blob"));
         fs::write(&blob, bytes).unwrap();
-        Layer { media_type: family.layer(), digest, size, diff_id: DiffId(Digest::of(&tar)), blob }
+        Layer {
+            media_type: family.layer(),
+            digest,
+            size,
+            diff_id: DiffId(Digest::of(&tar)),
+            blob: blob.into(),
+        }
     }
 
     fn api(&mut self, minor: u64) {

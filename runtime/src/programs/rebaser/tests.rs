@@ -7,12 +7,12 @@ use fs_err as fs;
 use oci_spec::image::MediaType;
 use serde_json::{Value, json};
 
-use super::super::images::{LayoutImages, SavedImage};
 use super::super::{GENERIC, ProgramError};
 use super::*;
 use crate::cnb::api::ApiVersion;
 use crate::cnb::labels::LIFECYCLE_METADATA;
 use crate::cnb::report_toml::Report;
+use crate::images::{LayoutImages, SavedImage};
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{Image, ImageConfiguration, Layer, MediaFamily};
@@ -50,7 +50,7 @@ impl Fixture {
             digest: Digest::of(&bytes),
             size: bytes.len() as u64,
             diff_id: DiffId(Digest::of(&bytes)),
-            blob,
+            blob: blob.into(),
         }
     }
 
@@ -94,7 +94,7 @@ impl Fixture {
 
     fn layers(&self, name: &str) -> Vec<String> {
         let layers = self.find(name).image.layers;
-        layers.iter().map(|layer| fs::read_to_string(&layer.blob).unwrap()).collect()
+        layers.iter().map(|layer| fs::read_to_string(layer.file().unwrap()).unwrap()).collect()
     }
 
     fn code(&self, inputs: &Inputs) -> u8 {
@@ -186,15 +186,15 @@ fn rbs_18_exit_codes_tell_arguments_from_failures() {
 #[test]
 fn rbs_04_no_layer_of_the_app_is_read() {
     let fixture = Fixture::new();
-    let blob = fixture.find(APP).image.layers[1].blob.clone();
+    let blob = fixture.find(APP).image.layers[1].file().unwrap().to_owned();
     let size = fs::metadata(&blob).unwrap().len();
     fs::write(&blob, "x".repeat(usize::try_from(size).unwrap())).unwrap();
     fs::set_permissions(&blob, std::fs::Permissions::from_mode(0o000)).unwrap();
     fixture.run(&fixture.inputs(&[APP])).unwrap();
     let rebased = fixture.find(APP).image;
     assert_eq!(rebased.layers.len(), 2);
-    assert_eq!(rebased.layers[1].blob, blob);
-    assert_eq!(fs::read_to_string(&rebased.layers[0].blob).unwrap(), "blob of new");
+    assert_eq!(rebased.layers[1].file(), Some(blob.as_path()));
+    assert_eq!(fs::read_to_string(rebased.layers[0].file().unwrap()).unwrap(), "blob of new");
     // A copy has to be read, and is not made of wrong bytes.
     let copy = Inputs { previous_image: text(APP), ..fixture.inputs(&["registry.example/copy"]) };
     assert_eq!(fixture.code(&copy), 72);

@@ -3,9 +3,9 @@
 use super::Inputs;
 use crate::cnb::analyzed_toml::Analyzed;
 use crate::cnb::run_toml::RunToml;
+use crate::images::{FoundImage, Images, ImagesError, target_of};
 use crate::oci::reference::same_image;
 use crate::programs::files::{self, FileError};
-use crate::programs::images::{FoundImage, Images, ImagesError, target_of};
 
 /// Why an image cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -9,9 +9,9 @@ use super::*;
 use crate::cache_dir::CacheDir;
 use crate::cnb::analyzed_toml::AnalyzedRunImage;
 use crate::cnb::labels::{BuildpackLayers, LayerSha, StoreRecord};
+use crate::images::LayoutImages;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::layer::{LayerWriter, Owner};
-use crate::programs::images::LayoutImages;
 
 const NODE: &str = "acme/node";
 const GROUP: &str = "[[group]]\nid = \"acme/node\"\nversion = \"2.0.0\"\napi = \"0.10\"\n";
@@ -516,9 +516,9 @@ fn cac_03_a_cache_directory_that_is_not_there_is_an_error() {
 mod images {
     use super::*;
     use crate::cancel::Cancel;
+    use crate::images::{FoundImage, ImagesError, SavedImage};
     use crate::oci::blob::BlobStore;
     use crate::oci::image::{Image, ImageConfiguration, MediaFamily};
-    use crate::programs::images::{FoundImage, ImagesError, SavedImage};
 
     /// Has the images of these names.
     struct Named(Vec<&'static str>);

@@ -179,11 +179,12 @@ impl<'a> ImageFiles<'a> {
         if let Some(index) = self.base_index.get() {
             return Ok(index);
         }
-        let index = self.indexed(self.base.iter().map(|layer| LayerBlob {
-            path: &layer.blob,
-            digest: &layer.digest,
-            size: layer.size,
-        }))?;
+        let blob = |layer: &'a Layer| {
+            let path = layer.file().ok_or_else(|| Stop::Blind("it is not on this machine".to_owned()))?;
+            Ok(LayerBlob { path, digest: &layer.digest, size: layer.size })
+        };
+        let blobs = self.base.iter().map(blob).collect::<Result<Vec<_>, Stop>>()?;
+        let index = self.indexed(blobs.into_iter())?;
         Ok(self.base_index.get_or_init(|| index))
     }
 

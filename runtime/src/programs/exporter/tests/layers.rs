@@ -63,7 +63,7 @@ fn tar_06_what_is_above_keeps_its_owner() {
     let image = site.export();
     let output = Command::new("tar")
         .args(["--list", "--verbose", "--numeric-owner", "--absolute-names", "--gzip", "--file"])
-        .arg(&image.layers[1].blob)
+        .arg(image.layers[1].file().unwrap())
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -195,13 +195,13 @@ fn recompressed(site: &Site, image: &Image) -> Image {
     for (number, layer) in image.layers.iter_mut().enumerate().skip(1) {
         let output = Command::new("sh")
             .args(["-c", "gzip -dc < \"$0\" | gzip -1n"])
-            .arg(&layer.blob)
+            .arg(layer.file().unwrap())
             .output()
             .unwrap();
         layer.digest = Digest::of(&output.stdout);
         layer.size = output.stdout.len() as u64;
-        layer.blob = site.path(&format!("scratch/{number}.again"));
-        fs::write(&layer.blob, output.stdout).unwrap();
+        layer.blob = site.path(&format!("scratch/{number}.again")).into();
+        fs::write(layer.file().unwrap(), output.stdout).unwrap();
     }
     image
 }
@@ -214,7 +214,7 @@ fn exp_11_a_damaged_layer_of_the_previous_image_is_made_anew() {
     site.write("layers/acme_node/l/f", "f");
     let first = site.export();
     site.becomes_previous(&first);
-    let blob = &first.layers[1].blob;
+    let blob = first.layers[1].file().unwrap();
     let bytes = fs::read(blob).unwrap();
     let mut changed = bytes.clone();
     changed[20] ^= 1;
@@ -226,7 +226,7 @@ fn exp_11_a_damaged_layer_of_the_previous_image_is_made_anew() {
         let warnings = site.warnings();
         assert!(warnings.iter().any(|text| text.contains("is not used again")), "{warnings:?}");
         assert_eq!(again.documents(), first.documents());
-        assert_eq!(fs::read(&again.layers[1].blob).unwrap(), bytes);
+        assert_eq!(fs::read(again.layers[1].file().unwrap()).unwrap(), bytes);
     }
 }
 

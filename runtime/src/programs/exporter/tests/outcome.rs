@@ -50,7 +50,7 @@ fn sbom_08_bills_of_materials_of_the_build_stay_outside() {
 
 /// Names in the tar of a layer, in their order.
 fn names(layer: &Layer) -> Vec<String> {
-    let blob = fs::File::open(&layer.blob).unwrap();
+    let blob = fs::File::open(layer.file().unwrap()).unwrap();
     let output = Command::new("tar").args(["-tzPf", "-"]).stdin(blob).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout)

@@ -155,7 +155,13 @@ fn own_layer(directory: &Path, content: &str) -> Layer {
     let blob = directory.join(content);
     std::fs::write(&blob, &blob_bytes).unwrap();
     let digest = Digest::of(&blob_bytes);
-    Layer { media_type: MediaType::ImageLayerGzip, digest, size: blob_bytes.len() as u64, diff_id, blob }
+    Layer {
+        media_type: MediaType::ImageLayerGzip,
+        digest,
+        size: blob_bytes.len() as u64,
+        diff_id,
+        blob: blob.into(),
+    }
 }
 
 fn image_of(layers: Vec<Layer>) -> Image {
@@ -334,10 +340,10 @@ fn a_blob_that_shrank_is_an_error_and_not_an_image() {
     let (engine, daemon) = FakeEngine::start(&[("/images/load?quiet=1", 200, LOADED.to_vec())]);
     let own = own_layer(engine.directory.path(), "own");
     let image = image_of(vec![own.clone()]);
-    let layers = [(own.diff_id.clone(), LayerBytes::Blob(own.blob.clone()))];
+    let layers = [(own.diff_id.clone(), LayerBytes::Blob(own.file().unwrap().to_owned()))];
     let (configuration, _) = image.documents();
     let mut stream = archive::stream(&configuration, &layers, &[], &Cancel::default()).unwrap();
-    std::fs::OpenOptions::new().write(true).open(&own.blob).unwrap().set_len(3).unwrap();
+    std::fs::OpenOptions::new().write(true).open(own.file().unwrap()).unwrap().set_len(3).unwrap();
     assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     let cancel = Cancel::default();
     let mut stream = archive::stream(&configuration, &[], &[], &cancel).unwrap();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 /// Tries at one base, the first included.
-pub(super) const TRIES: u32 = 5;
+pub(crate) const TRIES: u32 = 5;
 
 /// No wait between two tries is longer, unless the server asks for it.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -12,14 +12,14 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const LONGEST_ASKED: Duration = Duration::from_mins(1);
 
 /// How long a body may be slow on average before it counts as slow.
-pub(super) const WINDOW: Duration = Duration::from_mins(1);
+pub(crate) const WINDOW: Duration = Duration::from_mins(1);
 
 /// How long to wait after the try with this number, counted from 1.
 ///
 /// Doubles from `first`, and then takes a random half off, so that many clients
 /// of one server do not come back together. A server that asks for more gets it,
 /// within limits.
-pub(super) fn wait_after(tries: u32, first: Duration, asked: Option<Duration>, random: u64) -> Duration {
+pub(crate) fn wait_after(tries: u32, first: Duration, asked: Option<Duration>, random: u64) -> Duration {
     let doubled = first.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(LONGEST_WAIT);
     let share = f64::from(u32::try_from(random >> 32).unwrap_or(0)) / f64::from(u32::MAX);
     let own = doubled.mul_f64(1.0 - share / 2.0);
@@ -27,7 +27,7 @@ pub(super) fn wait_after(tries: u32, first: Duration, asked: Option<Duration>, r
 }
 
 /// Reads `Retry-After`: seconds, or a date.
-pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
@@ -38,7 +38,7 @@ pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 /// Watches that a body does not drip: over each window it has to bring a
 /// minimum of bytes per second on average (G19).
 #[derive(Debug)]
-pub(super) struct Floor {
+pub(crate) struct Floor {
     bytes_per_second: u64,
     window: Duration,
     began: Instant,
@@ -46,12 +46,12 @@ pub(super) struct Floor {
 }
 
 impl Floor {
-    pub(super) fn new(bytes_per_second: u64, window: Duration, now: Instant) -> Self {
+    pub(crate) fn new(bytes_per_second: u64, window: Duration, now: Instant) -> Self {
         Self { bytes_per_second, window, began: now, bytes: 0 }
     }
 
     /// Counts bytes; `false` when the window that ends had too few.
-    pub(super) fn is_kept(&mut self, bytes: u64, now: Instant) -> bool {
+    pub(crate) fn is_kept(&mut self, bytes: u64, now: Instant) -> bool {
         self.bytes += bytes;
         if now.duration_since(self.began) < self.window {
             return true;

@@ -21,7 +21,13 @@ fn layer(directory: &Path, contents: &str) -> Layer {
     let (digest, size, bytes) = gzip.finish().unwrap().finish();
     let blob = directory.join(digest.hex());
     fs::write(&blob, bytes).unwrap();
-    Layer { media_type: MediaType::ImageLayerGzip, digest, size, diff_id: DiffId(Digest::of(&tar)), blob }
+    Layer {
+        media_type: MediaType::ImageLayerGzip,
+        digest,
+        size,
+        diff_id: DiffId(Digest::of(&tar)),
+        blob: blob.into(),
+    }
 }
 
 fn image(layers: Vec<Layer>) -> Image {
@@ -186,7 +192,7 @@ fn layers_come_without_their_compression() {
             digest: Digest::of(&bytes),
             size: bytes.len() as u64,
             diff_id,
-            blob: path.to_owned(),
+            blob: path.to_owned().into(),
         }
     };
     let gzip = layer(fixture.root.path(), "gzip");
@@ -269,7 +275,7 @@ fn blobs_that_the_platform_left_out_stay_out() {
     assert!(!blob("app", &base.layers[0]).exists());
     assert!(blob("app", &app_layer).exists());
     // A blob of our own that is gone is an error.
-    layers[1].blob = fixture.root.path().join("gone");
+    layers[1].blob = fixture.root.path().join("gone").into();
     let error = fixture.save(&image(layers), &["other"]).unwrap_err();
     assert!(matches!(error, ImagesError::Unsaved { .. }), "{error:?}");
 }

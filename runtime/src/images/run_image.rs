@@ -43,9 +43,9 @@ pub fn recorded_names(offered: &RunToml, analyzed: &str, has_extensions: bool) -
 mod tests {
     use std::io::Read;
 
-    use super::super::{FoundImage, ImagesError, SavedImage};
     use super::*;
     use crate::cancel::Cancel;
+    use crate::images::{FoundImage, ImagesError, SavedImage};
     use crate::oci::blob::BlobStore;
     use crate::oci::digest::DiffId;
     use crate::oci::image::{Image, ImageConfiguration, MediaFamily};

@@ -26,7 +26,7 @@ use super::{FoundImage, Images, ImagesError, SavedImage, Unsaved};
 use crate::cancel::Cancel;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
-use crate::oci::image::{Image, Layer, MediaFamily};
+use crate::oci::image::{BlobPlace, Image, Layer, MediaFamily};
 use crate::oci::reference::Reference;
 
 /// A layer as an engine has it: a tar without compression.
@@ -67,14 +67,14 @@ impl Daemon {
         let steps = self.engine.get::<Vec<Step>>(&format!("/images/{id}/history"))?;
         let diff_ids = inspected.diff_ids();
         let configuration = inspected.configuration(steps.unwrap_or_default())?;
-        let layers = diff_ids.iter().map(|diff_id| self.known_layer(diff_id)).collect::<Result<_, _>>()?;
+        let layers = diff_ids.iter().map(Self::known_layer).collect::<Result<_, _>>()?;
         lock(&self.found).insert(id.clone(), diff_ids);
         let image = Image { family: MediaFamily::Docker, configuration, layers };
         Ok(Some(FoundImage { reference: id, image }))
     }
 
-    /// A layer that only the engine has. Its blob is the tar itself, in no file.
-    fn known_layer(&self, diff_id: &DiffId) -> Result<Layer, DaemonError> {
+    /// A layer that only the engine has: its blob is the tar itself.
+    fn known_layer(diff_id: &DiffId) -> Result<Layer, DaemonError> {
         let digest: Digest = diff_id
             .to_string()
             .parse()
@@ -83,7 +83,7 @@ impl Daemon {
             media_type: MediaType::Other(LAYER_TAR.to_owned()),
             size: 0,
             diff_id: diff_id.clone(),
-            blob: self.scratch.join("in-the-container-engine"),
+            blob: BlobPlace::Engine,
             digest,
         })
     }
@@ -118,8 +118,8 @@ impl Daemon {
         for (index, layer) in image.layers.iter().enumerate() {
             let bytes = if index < known {
                 LayerBytes::Known
-            } else if layer.blob.is_file() {
-                LayerBytes::Blob(layer.blob.clone())
+            } else if let Some(blob) = layer.file().filter(|blob| blob.is_file()) {
+                LayerBytes::Blob(blob.to_owned())
             } else {
                 LayerBytes::Saved(self.archive(&self.image_with(&layer.diff_id)?)?)
             };

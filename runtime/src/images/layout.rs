@@ -153,7 +153,11 @@ impl Images for LayoutImages {
     fn layer(&self, image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError> {
         let no_layer = || ImagesError::NoLayer { image: image.reference.clone(), diff_id: diff_id.clone() };
         let layer = image.image.layers.iter().find(|layer| layer.diff_id == *diff_id).ok_or_else(no_layer)?;
-        match fs::File::open(&layer.blob).and_then(decompress) {
+        match layer
+            .file()
+            .map_or_else(|| Err(io::ErrorKind::NotFound.into()), fs::File::open)
+            .and_then(decompress)
+        {
             Ok(tar) => Ok(tar),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_layer()),
             Err(error) => Err(ImagesError::Image { name: image.reference.clone(), source: error.into() }),
@@ -215,6 +219,7 @@ fn is_damage(error: &LayoutError) -> bool {
         | LayoutError::WrongDigest { .. }
         | LayoutError::WrongSize { .. }
         | LayoutError::UnreadableBlob { .. }
+        | LayoutError::NotHere { .. }
         | LayoutError::NoSuchImage { .. }
         | LayoutError::Ambiguous { .. } => true,
     }

@@ -44,7 +44,7 @@ const USER_AGENT: &str = concat!("wapack/", env!("CARGO_PKG_VERSION"));
 
 /// Which machines a request may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Reach {
+pub(crate) enum Reach {
     /// Any: the operator named it.
     Anywhere,
     /// Those of the public internet: somebody else named it.
@@ -54,7 +54,7 @@ pub(super) enum Reach {
 /// What this request may not reach, in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Blocked(String);
+pub(crate) struct Blocked(String);
 
 impl Blocked {
     fn at(host: &str, address: IpAddr) -> Self {
@@ -65,14 +65,14 @@ impl Blocked {
 /// A file with certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read certificates from `{}`: {message}", path.display())]
-pub(super) struct BadAuthority {
+pub(crate) struct BadAuthority {
     path: PathBuf,
     message: String,
 }
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
+pub(crate) enum ClientError {
     #[error(transparent)]
     Authority(#[from] BadAuthority),
     #[error("cannot set up TLS: {0}")]
@@ -85,15 +85,15 @@ type Lookup = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
 
 /// The outside world as far as a test replaces it.
 #[derive(Clone)]
-pub(super) struct World {
+pub(crate) struct World {
     /// The addresses of a name.
-    pub(super) resolve: Arc<dyn Fn(String) -> Lookup + Send + Sync>,
+    pub(crate) resolve: Arc<dyn Fn(String) -> Lookup + Send + Sync>,
     /// Whether an address is not one of the public internet.
-    pub(super) is_internal: fn(IpAddr) -> bool,
+    pub(crate) is_internal: fn(IpAddr) -> bool,
     /// The shortest wait before a second try.
-    pub(super) first_wait: Duration,
+    pub(crate) first_wait: Duration,
     /// How long a body may be slow before it counts as slow.
-    pub(super) window: Duration,
+    pub(crate) window: Duration,
 }
 
 impl Default for World {
@@ -120,7 +120,7 @@ impl fmt::Debug for World {
 
 /// One client for each set of authorities and each reach, so that a connection
 /// made under one rule is never used under another.
-pub(super) struct Clients {
+pub(crate) struct Clients {
     world: World,
     http_proxy: Option<Url>,
     https_proxy: Option<Url>,
@@ -140,7 +140,7 @@ impl fmt::Debug for Clients {
 }
 
 impl Clients {
-    pub(super) fn new(settings: &NetworkSettings, world: World, connect_timeout: Duration) -> Self {
+    pub(crate) fn new(settings: &NetworkSettings, world: World, connect_timeout: Duration) -> Self {
         Self {
             world,
             http_proxy: settings.http_proxy.clone(),
@@ -154,7 +154,7 @@ impl Clients {
     }
 
     /// A client that also trusts the authorities in `ca`.
-    pub(super) fn get(&self, ca: &[PathBuf], reach: Reach) -> Result<Client, ClientError> {
+    pub(crate) fn get(&self, ca: &[PathBuf], reach: Reach) -> Result<Client, ClientError> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (ca.to_owned(), reach);
         if let Some(client) = made.get(&key) {
@@ -167,7 +167,7 @@ impl Clients {
 
     /// Whether `url` itself says something that its reach forbids; names are
     /// looked at when they are resolved.
-    pub(super) fn check(&self, url: &Url, reach: Reach) -> Result<(), Blocked> {
+    pub(crate) fn check(&self, url: &Url, reach: Reach) -> Result<(), Blocked> {
         if reach == Reach::Anywhere {
             return Ok(());
         }
@@ -183,7 +183,7 @@ impl Clients {
         Ok(())
     }
 
-    pub(super) fn world(&self) -> &World {
+    pub(crate) fn world(&self) -> &World {
         &self.world
     }
 
@@ -283,7 +283,7 @@ impl Resolve for Resolver {
 
 /// The first error of type `T` among `error` and its causes, also those that
 /// an `io::Error` wraps.
-pub(super) fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+pub(crate) fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     if let Some(found) = error.downcast_ref() {
         return Some(found);
     }
@@ -293,7 +293,7 @@ pub(super) fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> 
 
 /// The words of the innermost cause: the outer ones say "error sending request",
 /// and might say for which address.
-pub(super) fn cause(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn cause(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

@@ -1,0 +1,8 @@
+//! Connections to servers: how to get there, which machines may be reached, and when
+//! to try again.
+//!
+//! Everything here is below the meaning of a request: [`crate::sources`] knows what it asks for. Nothing else opens connections.
+
+pub(crate) mod address;
+pub(crate) mod client;
+pub(crate) mod pace;
