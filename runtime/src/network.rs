@@ -1,8 +1,12 @@
-//! Where sources are and how to get there, as plain settings.
+//! Where sources and registries are and how to get there, as plain settings.
 //!
 //! A word of the library: whoever configures sources (a policy file, the command
 //! line) and whoever fetches from them share it. Knows no file formats and opens
 //! no connection.
+
+mod registries;
+
+pub use self::registries::{FindRegistryCredentials, RegistryCredentials, RegistrySettings};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +23,10 @@ pub struct NetworkSettings {
     pub sources: BTreeMap<String, SourceSettings>,
     /// Asked for the sources that are not among them.
     pub finder: Option<Arc<dyn FindSource>>,
+    /// Registries by name: `index.docker.io`, `registry.example:5000`.
+    pub registries: BTreeMap<String, RegistrySettings>,
+    /// Asked when a registry wants to know who is there.
+    pub registry_credentials: Option<Arc<dyn FindRegistryCredentials>>,
     /// Proxy for `http` addresses. It may have a password in it.
     pub http_proxy: Option<Url>,
     /// Proxy for `https` addresses. It may have a password in it.
@@ -34,11 +42,23 @@ pub struct NetworkSettings {
 impl fmt::Debug for NetworkSettings {
     /// Without what is in the proxies' addresses besides their hosts.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sources, finder, http_proxy, https_proxy, no_proxy, ca, offline } = self;
+        let Self {
+            sources,
+            finder,
+            registries,
+            registry_credentials,
+            http_proxy,
+            https_proxy,
+            no_proxy,
+            ca,
+            offline,
+        } = self;
         formatter
             .debug_struct("NetworkSettings")
             .field("sources", sources)
             .field("finder", finder)
+            .field("registries", registries)
+            .field("registry_credentials", registry_credentials)
             .field("http_proxy", &http_proxy.as_ref().map(shown))
             .field("https_proxy", &https_proxy.as_ref().map(shown))
             .field("no_proxy", no_proxy)
