@@ -6,42 +6,39 @@
 //! directories and a handful of system calls. State stays here: a worker that
 //! crashes or hangs is replaced, and is the error of the one call that did it.
 
+mod code;
 mod confine;
+mod hosts;
 mod probe;
 mod process;
 mod protocol;
+mod sending;
+mod start;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
-
+pub use code::{CodeCache, NoCode};
 pub use confine::Isolation;
 pub use probe::Attempt;
 pub use process::worker_main;
+pub use start::{Root, SpawnedWorker, WorkerCommand, WorkerSettings};
 
-use confine::Confinement;
-use protocol::{
-    Answer, Call, MountShape, Outputs, ParentChannel, ParentWriter, Received, Report, Request, Role, Start,
-};
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::wasm::{Interface, NotLoadable, engine_key, new_engine};
+use rustix::fs::{Mode, OFlags};
+
+use hosts::{DetectHost, NoHost};
+use protocol::{Answer, Call, Outputs, ParentWriter, Received, Report, Request, Role};
+use sending::Unsent;
+use start::Worker;
+
 use super::{
-    Arrivals, ArtifactRequest, BuildHost, BuildInputs, BuildOutputs, CallInputs, ComponentFile, DetectInputs,
-    DetectOutputs, Executor, GuestFailure, LogSink, Mount, OpenedLayer, Program, Refusal,
+    Arrivals, BuildHost, BuildInputs, BuildOutputs, CallInputs, DetectInputs, DetectOutputs, Executor,
+    GuestFailure, LogSink, OpenedLayer, Refusal,
 };
-use crate::cancel::Cancel;
-use crate::cnb::id::{BuildpackRef, LayerName};
-use crate::cnb::layer::LayerTypes;
-use crate::limits::{LimitKind, Limits};
+use crate::limits::LimitKind;
 use crate::text::harmless;
 
 /// How long a worker may take to start, and to read what it is sent.
@@ -50,74 +47,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LATE_REPORTS: Duration = Duration::from_millis(500);
 /// How often a wait looks whether the build was cancelled.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
-
-/// The program that calls [`worker_main`], as the embedder knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorkerCommand {
-    /// The program; usually the running one.
-    pub program: PathBuf,
-    /// What makes it a worker.
-    pub arguments: Vec<String>,
-}
-
-/// A directory a worker keeps access to, besides what single calls bring.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Root {
-    /// On the host.
-    pub path: PathBuf,
-    /// Whether guests may write there at all.
-    pub writable: bool,
-}
-
-/// Keeps compiled components between builds. What it gives back is executed, so
-/// it has to be what it was given: see the store.
-pub trait CodeCache: Sync {
-    /// Writes the code compiled from `component` by the engine with the key `engine`
-    /// into `memory`, an empty file that nobody else can reach; `false` when there is
-    /// none that can be trusted.
-    fn load(&self, component: &str, engine: &str, memory: &File) -> bool;
-    /// Keeps code. A failure is the cache's own business: it costs time only.
-    fn keep(&self, component: &str, engine: &str, code: &[u8]);
-    /// Why compiling `component` was given up lately, under the same limits.
-    fn load_failure(&self, component: &str, engine: &str) -> Option<String>;
-    /// Keeps that, so that a component made to take minutes does not do so in every build.
-    fn keep_failure(&self, component: &str, engine: &str, message: &str);
-}
-
-/// Keeps nothing: every component is compiled anew.
-#[derive(Debug, Clone, Copy)]
-pub struct NoCode;
-
-impl CodeCache for NoCode {
-    fn load(&self, _: &str, _: &str, _: &File) -> bool {
-        false
-    }
-
-    fn keep(&self, _: &str, _: &str, _: &[u8]) {}
-
-    fn load_failure(&self, _: &str, _: &str) -> Option<String> {
-        None
-    }
-
-    fn keep_failure(&self, _: &str, _: &str, _: &str) {}
-}
-
-/// What it takes to run workers.
-#[derive(Debug, Clone)]
-pub struct WorkerSettings {
-    /// How to start one.
-    pub command: WorkerCommand,
-    /// What guests may use up.
-    pub limits: Limits,
-    /// All directories of the build.
-    pub roots: Vec<Root>,
-    /// Run workers under this user id; for root only.
-    pub user: Option<u32>,
-    /// Refuse to run guests when the kernel does not offer all of the isolation.
-    pub isolation_required: bool,
-    /// Ends waits.
-    pub cancel: Cancel,
-}
 
 /// Runs component buildpacks in a worker process.
 pub struct WorkerExecutor<'a> {
@@ -132,30 +61,6 @@ pub struct WorkerExecutor<'a> {
     expected: Vec<String>,
     next_id: u64,
     disk_used: (u64, u64),
-}
-
-/// A running worker process.
-struct Worker {
-    channel: ParentChannel,
-    child: Process,
-    isolation: Isolation,
-}
-
-/// A worker process that was told nothing yet, and knows nothing: started early,
-/// it is there when the directories of the build are.
-pub struct SpawnedWorker {
-    socket: OwnedFd,
-    child: Process,
-}
-
-/// A child process that does not outlive this value.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl<'a> WorkerExecutor<'a> {
@@ -185,7 +90,7 @@ impl<'a> WorkerExecutor<'a> {
     /// called when no call is left.
     pub fn stop(&mut self) {
         if let Some(worker) = &mut self.worker {
-            let _ = worker.child.0.kill();
+            worker.kill();
         }
     }
 
@@ -246,167 +151,6 @@ impl<'a> WorkerExecutor<'a> {
             self.worker = Some(worker);
         }
         self.worker.as_mut().ok_or_else(|| "the worker is gone".to_owned())
-    }
-
-    /// Takes what the cache has of these components, on all cores. What it does not
-    /// have is no matter here.
-    fn read_code(&mut self, components: &[String]) {
-        let mut digests: Vec<&str> = components.iter().map(String::as_str).collect();
-        digests.sort_unstable();
-        digests.dedup();
-        digests.retain(|digest| !self.code.contains_key(*digest));
-        if digests.is_empty() {
-            return;
-        }
-        let Ok(engine) = self.engine_key() else { return };
-        let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        let (cache, digests) = (self.code_cache, &digests);
-        let read = || {
-            while let Some(digest) = digests.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Some(code) = cached_code(cache, digest, &engine) {
-                    found.lock().unwrap_or_else(PoisonError::into_inner).push(((*digest).to_owned(), code));
-                }
-            }
-        };
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        std::thread::scope(|scope| {
-            // This thread is one of them.
-            for _ in 1..cores.min(digests.len()) {
-                scope.spawn(read);
-            }
-            read();
-        });
-        self.code.extend(found.into_inner().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// The code of a component, from memory, the cache or a compiler process.
-    fn code(
-        &mut self,
-        buildpack: &BuildpackRef,
-        program: &ComponentFile,
-        log: &mut dyn LogSink,
-    ) -> Result<OwnedFd, GuestFailure> {
-        let unavailable =
-            |message: String| GuestFailure::WorkerUnavailable { buildpack: buildpack.clone(), message };
-        if !self.code.contains_key(&program.digest) {
-            let engine = self.engine_key().map_err(unavailable)?;
-            let sealed = if let Some(code) = cached_code(self.code_cache, &program.digest, &engine) {
-                code
-            } else {
-                let code = self.compile_once(buildpack, program, &engine, log)?;
-                memory_of(&code).map_err(|error| unavailable(error.to_string()))?
-            };
-            self.code.insert(program.digest.clone(), sealed);
-        }
-        let sealed = self.code.get(&program.digest).ok_or_else(|| unavailable("no code".to_owned()))?;
-        // Its own descriptor with its own position, for each time it is read.
-        reopen(sealed).map_err(|error| unavailable(error.to_string()))
-    }
-
-    /// Compiles a component, unless it was given up lately.
-    fn compile_once(
-        &self,
-        buildpack: &BuildpackRef,
-        program: &ComponentFile,
-        engine: &str,
-        log: &mut dyn LogSink,
-    ) -> Result<Vec<u8>, GuestFailure> {
-        let limits = &self.settings.limits;
-        let bounded = format!("{engine} {} s {} B", limits.compile_cpu_seconds, limits.compile_memory_bytes);
-        if let Some(message) = self.code_cache.load_failure(&program.digest, &bounded) {
-            return Err(GuestFailure::Unloadable {
-                buildpack: buildpack.clone(),
-                id: "buildpack.compile_limit".to_owned(),
-                message,
-                hint: Some(
-                    "it was tried within the last day; other limits or another component are tried again"
-                        .to_owned(),
-                ),
-            });
-        }
-        log.compiling(buildpack);
-        match self.compile(buildpack, &program.path) {
-            Ok((code, _)) => {
-                self.code_cache.keep(&program.digest, engine, &code);
-                Ok(code)
-            }
-            Err(failure) => {
-                if let GuestFailure::Unloadable { id, message, .. } = &failure
-                    && id == "buildpack.compile_limit"
-                {
-                    self.code_cache.keep_failure(&program.digest, &bounded, message);
-                }
-                Err(failure)
-            }
-        }
-    }
-
-    fn engine_key(&mut self) -> Result<String, String> {
-        if let Some(key) = &self.engine_key {
-            return Ok(key.clone());
-        }
-        let engine = new_engine(&self.settings.limits).map_err(|error| error.to_string())?;
-        Ok(self.engine_key.insert(engine_key(&engine)).clone())
-    }
-
-    /// Compiles a component in a process of its own, and says what it imports and exports.
-    ///
-    /// # Errors
-    /// [`GuestFailure::Unloadable`] when it is none, or takes too much to compile.
-    pub fn compile(
-        &self,
-        buildpack: &BuildpackRef,
-        component: &Path,
-    ) -> Result<(Vec<u8>, Interface), GuestFailure> {
-        let failed =
-            |message: String| GuestFailure::WorkerUnavailable { buildpack: buildpack.clone(), message };
-        let unloadable = |error: NotLoadable| GuestFailure::Unloadable {
-            buildpack: buildpack.clone(),
-            id: error.id,
-            message: error.message,
-            hint: error.hint,
-        };
-        let file = open(component, OFlags::RDONLY).map_err(|error| failed(named(component, error)))?;
-        let mut compiler =
-            Worker::start(&self.settings, Role::Compiler, None).map_err(|error| failed(error.to_string()))?;
-        compiler.become_ready().map_err(|error| failed(error.to_string()))?;
-        let seconds = self.settings.limits.compile_cpu_seconds;
-        let deadline = Instant::now() + Duration::from_secs(seconds) + PATIENCE;
-        let io_failed = |error: io::Error| failed(format!("the compiler process failed: {error}"));
-        compiler.channel.send(&Request::Compile, &[file.as_fd()], deadline).map_err(io_failed)?;
-        loop {
-            if self.settings.cancel.is_cancelled() {
-                return Err(GuestFailure::Cancelled { buildpack: buildpack.clone() });
-            }
-            let wait = deadline.min(Instant::now() + CANCEL_INTERVAL);
-            match compiler.channel.receive(wait).map_err(io_failed)? {
-                Received::Report(report) => match *report {
-                    Report::Compiled(Ok((length, interface))) => {
-                        let length = usize::try_from(length.min(self.settings.limits.compile_output_bytes))
-                            .unwrap_or(usize::MAX);
-                        let code = compiler.channel.receive_bytes(length, deadline).map_err(io_failed)?;
-                        return Ok((code, interface));
-                    }
-                    Report::Compiled(Err(error)) => return Err(unloadable(error)),
-                    _ => return Err(failed("the compiler process answered something else".to_owned())),
-                },
-                Received::Nothing if Instant::now() < deadline => {}
-                // Killed by its limit of CPU time or memory, or it would have been.
-                Received::Nothing | Received::Closed => {
-                    return Err(unloadable(NotLoadable {
-                        id: "buildpack.compile_limit".to_owned(),
-                        message: format!(
-                            "compiling it takes more than {seconds} s of CPU time or {} of memory",
-                            crate::limits::show_bytes(self.settings.limits.compile_memory_bytes)
-                        ),
-                        hint: Some(
-                            "the operator raises it with `compile_cpu_seconds` or `compile_memory_bytes` under `[limits]` in the policy file"
-                                .to_owned(),
-                        ),
-                    }));
-                }
-            }
-        }
     }
 
     /// Runs `calls` at once and answers what they ask, until all have ended.
@@ -540,7 +284,7 @@ impl<'a> WorkerExecutor<'a> {
         calls: &[Call],
     ) -> Vec<(u64, Result<Outputs, GuestFailure>)> {
         let how = match self.worker.take() {
-            Some(mut worker) => worker.child.0.wait().map_or_else(|error| error.to_string(), show_status),
+            Some(mut worker) => worker.wait(),
             None => "it is gone".to_owned(),
         };
         let alone = running.len() == 1;
@@ -630,68 +374,6 @@ impl<'a> WorkerExecutor<'a> {
         give(directory, self.settings.user).map_err(|error| host_failed(directory, error))?;
         granted(directory, OFlags::PATH | OFlags::DIRECTORY)
     }
-
-    /// Sends a call with everything it may open.
-    fn send(&mut self, call: &Call, log: &mut dyn LogSink) -> Result<u64, Unsent> {
-        let inputs = inputs(call);
-        let unavailable = |message: String| GuestFailure::WorkerUnavailable {
-            buildpack: inputs.buildpack.clone(),
-            message,
-        };
-        let mut descriptors = vec![self.code(&inputs.buildpack, inputs.component()?, log)?];
-        let mut shapes = Vec::with_capacity(inputs.mounts.len());
-        let directory = |path: &Path| {
-            open(path, OFlags::PATH | OFlags::DIRECTORY).map_err(|error| unavailable(named(path, error)))
-        };
-        for Mount { guest_path, lower, upper, writable, hidden } in &inputs.mounts {
-            if let Some(lower) = lower {
-                descriptors.push(directory(lower)?);
-            }
-            if let Some(upper) = upper {
-                if *writable {
-                    give(upper, self.settings.user).map_err(|error| unavailable(named(upper, error)))?;
-                }
-                descriptors.push(directory(upper)?);
-            }
-            shapes.push(MountShape {
-                guest_path: guest_path.clone(),
-                lower: lower.is_some(),
-                upper: upper.is_some(),
-                writable: *writable,
-                hidden: hidden.clone(),
-            });
-        }
-        let mut restorable = 0;
-        if let Call::Build(build) = call {
-            give(&build.layers_work_directory, self.settings.user)
-                .map_err(|error| unavailable(named(&build.layers_work_directory, error)))?;
-            descriptors.push(directory(&build.layers_work_directory)?);
-            for tree in &build.restorable_trees {
-                descriptors.push(directory(tree)?);
-                restorable += 1;
-            }
-        }
-        let id = self.next_id;
-        self.next_id += 1;
-        let request = Request::Call {
-            id,
-            call: Box::new(without_host_paths(call)),
-            mounts: shapes,
-            disk_used: self.disk_used,
-            restorable,
-        };
-        let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        let worker = self.worker().map_err(unavailable)?;
-        match worker.channel.send(&request, &descriptors, Instant::now() + PATIENCE) {
-            Ok(()) => Ok(id),
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
-            {
-                Err(Unsent::WorkerGone(error.to_string()))
-            }
-            Err(error) => Err(unavailable(format!("the worker does not read: {error}")).into()),
-        }
-    }
 }
 
 impl Executor for WorkerExecutor<'_> {
@@ -722,19 +404,6 @@ impl Executor for WorkerExecutor<'_> {
     }
 }
 
-/// Why a call was not sent.
-enum Unsent {
-    /// It died before this call reached it.
-    WorkerGone(String),
-    Failed(Box<GuestFailure>),
-}
-
-impl From<GuestFailure> for Unsent {
-    fn from(failure: GuestFailure) -> Self {
-        Self::Failed(Box::new(failure))
-    }
-}
-
 /// A call that was sent and has not ended.
 struct Running {
     index: usize,
@@ -743,121 +412,6 @@ struct Running {
     log_bytes: u64,
 }
 
-impl SpawnedWorker {
-    /// Starts the process.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn new(command: &WorkerCommand) -> io::Result<Self> {
-        let (ours, theirs) = rustix::net::socketpair(
-            rustix::net::AddressFamily::UNIX,
-            rustix::net::SocketType::STREAM,
-            rustix::net::SocketFlags::CLOEXEC,
-            None,
-        )?;
-        let child = Command::new(&command.program)
-            .arg0("wapack-worker")
-            .args(&command.arguments)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        Ok(Self { socket: ours, child: Process(child) })
-    }
-}
-
-impl Worker {
-    /// Starts one, or takes the one that was started, and does not wait until it is ready.
-    fn start(settings: &WorkerSettings, role: Role, spawned: Option<SpawnedWorker>) -> io::Result<Self> {
-        let SpawnedWorker { socket, child } = match spawned {
-            Some(spawned) => spawned,
-            None => SpawnedWorker::new(&settings.command)?,
-        };
-        let worker = Self { channel: ParentChannel::new(socket), child, isolation: Isolation::default() };
-        let deadline = Instant::now() + PATIENCE;
-        let roots = match role {
-            Role::Compiler => &[][..],
-            Role::Guests => &settings.roots,
-        };
-        let directories = roots
-            .iter()
-            .map(|root| open(&root.path, OFlags::PATH | OFlags::DIRECTORY))
-            .collect::<rustix::io::Result<Vec<_>>>()?;
-        let start = Start {
-            role,
-            confinement: Confinement {
-                user: settings.user,
-                roots_writable: roots.iter().map(|root| root.writable).collect(),
-            },
-            limits: settings.limits.clone(),
-        };
-        let descriptors: Vec<BorrowedFd<'_>> = directories.iter().map(AsFd::as_fd).collect();
-        worker.channel.send(&start, &descriptors, deadline)?;
-        Ok(worker)
-    }
-
-    /// Waits until it is confined.
-    fn become_ready(&mut self) -> io::Result<()> {
-        match self.channel.receive(Instant::now() + PATIENCE)? {
-            Received::Report(report) => match *report {
-                Report::Ready(isolation) => {
-                    self.isolation = isolation;
-                    Ok(())
-                }
-                _ => Err(io::Error::other("the worker did not say that it is ready")),
-            },
-            Received::Nothing => Err(io::Error::other("the worker did not start in time")),
-            Received::Closed => {
-                let status = self.child.0.wait()?;
-                Err(io::Error::other(format!("the worker ended at once ({})", show_status(status))))
-            }
-        }
-    }
-}
-
-/// `detect` has no layers and no downloads.
-struct DetectHost<'a>(&'a mut dyn LogSink);
-
-/// For calls whose output was shown already.
-struct NoHost;
-
-impl LogSink for DetectHost<'_> {
-    fn line(&mut self, buildpack: &BuildpackRef, line: &str) {
-        self.0.line(buildpack, line);
-    }
-
-    fn compiling(&mut self, buildpack: &BuildpackRef) {
-        self.0.compiling(buildpack);
-    }
-}
-
-impl LogSink for NoHost {
-    fn line(&mut self, _: &BuildpackRef, _: &str) {}
-}
-
-macro_rules! refuse_everything {
-    ($host:ty) => {
-        impl BuildHost for $host {
-            fn open_layer(&mut self, _: &LayerName, _: LayerTypes, _: &str) -> Result<OpenedLayer, Refusal> {
-                Err(Refusal::not_in_detect())
-            }
-
-            fn update_layer(&mut self, _: &LayerName) -> Result<PathBuf, Refusal> {
-                Err(Refusal::not_in_detect())
-            }
-
-            fn fetch(&mut self, artifacts: Vec<ArtifactRequest>, arrivals: Arrivals) {
-                (0..artifacts.len()).for_each(|index| arrivals(index, Err(Refusal::not_in_detect())));
-            }
-        }
-    };
-}
-
-refuse_everything!(DetectHost<'_>);
-refuse_everything!(NoHost);
-
 fn inputs(call: &Call) -> &CallInputs {
     match call {
         Call::Detect(inputs) => &inputs.call,
@@ -865,39 +419,8 @@ fn inputs(call: &Call) -> &CallInputs {
     }
 }
 
-/// The call as the worker may know it: directories come as descriptors.
-fn without_host_paths(call: &Call) -> Call {
-    let strip = |inputs: &CallInputs| CallInputs {
-        mounts: Vec::new(),
-        program: match &inputs.program {
-            Program::Component(component) => {
-                Program::Component(ComponentFile { path: PathBuf::new(), ..component.clone() })
-            }
-            other @ Program::Executables(_) => other.clone(),
-        },
-        ..inputs.clone()
-    };
-    match call {
-        Call::Detect(inputs) => Call::Detect(DetectInputs { call: strip(&inputs.call) }),
-        Call::Build(inputs) => Call::Build(BuildInputs {
-            call: strip(&inputs.call),
-            restorable_trees: Vec::new(),
-            layers_work_directory: PathBuf::new(),
-            ..inputs.clone()
-        }),
-    }
-}
-
 fn crashed(inputs: &CallInputs, how: &str) -> GuestFailure {
     GuestFailure::WorkerCrashed { buildpack: inputs.buildpack.clone(), how: how.to_owned() }
-}
-
-fn show_status(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("signal {signal}"),
-        (None, Some(code)) => format!("exit code {code}"),
-        (None, None) => "unknown status".to_owned(),
-    }
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -951,37 +474,4 @@ fn host_failed(_: &Path, error: rustix::io::Errno) -> Refusal {
         message: format!("the host could not prepare it: {error}"),
         hint: None,
     }
-}
-
-/// What the cache has, in memory that nobody can change any more.
-fn cached_code(cache: &dyn CodeCache, component: &str, engine: &str) -> Option<OwnedFd> {
-    let memory = new_memory().ok()?;
-    if cache.load(component, engine, &memory) { sealed(memory).ok() } else { None }
-}
-
-/// Puts code into memory that nobody can change any more.
-fn memory_of(code: &[u8]) -> io::Result<OwnedFd> {
-    let mut memory = new_memory()?;
-    memory.write_all(code)?;
-    sealed(memory)
-}
-
-fn new_memory() -> io::Result<File> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    Ok(rustix::fs::memfd_create("component", flags)?.into())
-}
-
-fn sealed(memory: File) -> io::Result<OwnedFd> {
-    rustix::fs::fcntl_add_seals(
-        &memory,
-        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
-    Ok(memory.into())
-}
-
-fn reopen(memory: &OwnedFd) -> io::Result<OwnedFd> {
-    use std::os::fd::AsRawFd as _;
-    let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
-    // Follows the link of procfs, which is the file itself.
-    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
