@@ -13,6 +13,7 @@ use oci_spec::image::MediaType;
 
 use super::ExportError;
 use super::contents::{Content, Ground, LayerEntry, tree_layer};
+use super::directory_tar::outline_of;
 use crate::cancel::{Cancel, Cancelled};
 use crate::event::{Event, EventSink, LayerSource};
 use crate::oci::blob::{BlobStore, StoredBlob};
@@ -62,7 +63,8 @@ pub(super) enum Entries<'a> {
 pub(super) enum Before {
     /// Nowhere: it is compressed while it is read for the first time.
     New,
-    /// In the store.
+    /// In the store. A layer of files of which it never had one with the same names and
+    /// sizes is not looked for, but compressed while it is read for the first time.
     Stored,
     /// In an image: one of these.
     Image(Vec<Layer>),
@@ -234,8 +236,18 @@ impl Work<'_> {
         };
         let reader = files.tree.map(Tree::reader).transpose()?;
         let tar = Tar { name: &plan.name, entries: &entries, reader: reader.as_ref() };
-        if matches!(files.before, Before::New) {
-            return Ok((self.new_layer(&tar)?, LayerSource::Added));
+        let outline = match &files.before {
+            Before::Stored if tar.reader.is_some() => Some(self.outline_note(&tar)?),
+            _ => None,
+        };
+        let is_known = |outline| self.tools.store.note(outline).is_some();
+        if matches!(files.before, Before::New) || outline.as_deref().is_some_and(|outline| !is_known(outline))
+        {
+            let layer = self.new_layer(&tar)?;
+            if let Some(outline) = outline {
+                self.tools.store.keep_note(&outline, layer.diff_id.0.as_str());
+            }
+            return Ok((layer, LayerSource::Added));
         }
         let diff_id = DiffId(self.write_tar(&tar, HashingWriter::new(io::sink()))?.finish().0);
         let known = match &files.before {
@@ -272,6 +284,12 @@ impl Work<'_> {
 
     fn layer(&self, diff_id: &DiffId, blob: StoredBlob) -> Layer {
         stored_layer(self.tools.media_type, diff_id, blob)
+    }
+
+    /// The name of the note that says that the store has had a layer with these headers.
+    fn outline_note(&self, tar: &Tar<'_>) -> Result<String, ExportError> {
+        let outline = outline_of(tar.entries).map_err(|cause| tar.failed(cause))?;
+        Ok(format!("outline of a layer by {}: {outline}", self.encoder()))
     }
 
     fn encoder(&self) -> String {
