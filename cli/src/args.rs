@@ -8,6 +8,7 @@ use clap::builder::styling::AnsiColor;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use wapack_runtime::cnb::id::ProcessType;
 use wapack_runtime::grant::Grant;
+use wapack_runtime::oci::encoder::Encoding;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -217,6 +218,11 @@ pub(crate) struct ImageArguments {
     /// [default: `SOURCE_DATE_EPOCH` if it is set, or 1980-01-01]
     #[arg(long, value_name = "SECONDS|now")]
     pub(crate) creation_time: Option<CreationTime>,
+
+    /// How layers are compressed: zstd is faster and smaller, and takes run images of the OCI's format; LEVEL
+    /// is 1 to 19, or 3 if left out
+    #[arg(long, value_name = "gzip|zstd[:LEVEL]", default_value_t)]
+    pub(crate) compression: Encoding,
 
     /// Write bills of materials there as well, below `layers/sbom/launch` and `layers/sbom/build`
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]

@@ -154,3 +154,71 @@ fn env_11_and_12_a_builder_sets_variables_for_its_builds() {
         assert!(ended.out.contains(&format!("env {line}\n")), "{line}: {}", ended.out);
     }
 }
+
+/// The same app in every encoding, read by the tools that people have.
+#[test]
+fn layers_are_compressed_as_asked_for_and_others_read_them() {
+    let site = Site::new();
+    // Several blocks, so that there are several members and frames.
+    let text: String =
+        (0..300_000).map(|number| format!("line {number} {:x}\n", number * 2_654_435_761_u64)).collect();
+    site.file("app/index.html", "<h1>hello</h1>");
+    site.file("app/big.txt", &text);
+    let build = |more: &[&str], output: &str| {
+        let output = format!("oci:{output}");
+        let arguments = [&["build", "-q", "demo/site", "--path", "app", "--output", &output], more].concat();
+        site.run(&arguments).with(0).out
+    };
+    let usual = build(&[], "usual");
+    assert_eq!(build(&["--compression", "gzip"], "gzip"), usual);
+    let zstd = build(&["--compression", "zstd"], "zstd");
+    assert_ne!(zstd, usual);
+    // Of what the store has, nothing of another encoding is taken.
+    assert_eq!(build(&["--compression", "zstd:3"], "again"), zstd);
+    assert_ne!(build(&["--compression", "zstd:1"], "one"), zstd);
+    assert_eq!(build(&[], "usual-again"), usual);
+    for name in ["gzip", "zstd"] {
+        let run = |program: &str, arguments: &[&str]| {
+            let output =
+                std::process::Command::new(program).args(arguments).current_dir(site.path()).output();
+            let output =
+                output.unwrap_or_else(|error| panic!("`{program}` is needed for this test: {error}"));
+            assert!(output.status.success(), "{program} {name}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        let image = format!("oci:{name}:demo/site:latest");
+        run(
+            "skopeo",
+            &["--insecure-policy", "copy", "-q", "--dest-decompress", &image, &format!("dir:{name}.dir")],
+        );
+        let configuration = site.configuration(name);
+        for diff_id in configuration["rootfs"]["diff_ids"].as_array().unwrap() {
+            let digest = diff_id.as_str().unwrap().trim_start_matches("sha256:");
+            // Stored under its digest, which skopeo has computed.
+            assert!(site.path().join(format!("{name}.dir/{digest}")).is_file(), "{name}: {digest}");
+        }
+        let buildah = format!("{name}.buildah");
+        run(
+            "skopeo",
+            &[
+                "--insecure-policy",
+                "copy",
+                "-q",
+                &image,
+                &format!("containers-storage:[vfs@{0}/{buildah}+{0}/run]demo/{name}", site.path().display()),
+            ],
+        );
+    }
+    // umoci of today's distributions does not know zstd.
+    let output = std::process::Command::new("umoci")
+        .args(["unpack", "--rootless", "--image", "gzip:demo/site:latest", "bundle"])
+        .current_dir(site.path())
+        .output()
+        .expect("`umoci` is needed for this test");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found = std::fs::read_to_string(site.path().join("bundle/rootfs/workspace/big.txt")).unwrap();
+    assert!(found == text);
+    for wrong in ["xz", "gzip:6", "zstd:0", "zstd:20", ""] {
+        let arguments = ["build", "demo/site", "--path", "app", &format!("--compression={wrong}")];
+        site.run(&arguments).with(2).complains(&["--compression <gzip|zstd[:LEVEL]>"]);
+    }
+}

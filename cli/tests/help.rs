@@ -31,6 +31,7 @@ fn help_of_build_names_every_flag_and_exit_code() {
         "--output",
         "--policy",
         "--grant",
+        "--compression",
         "--launcher",
         "--user",
         "--process-type",

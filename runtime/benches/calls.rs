@@ -13,7 +13,7 @@ use wapack_runtime::cancel::Cancel;
 use wapack_runtime::executor::wasm::InProcessExecutor;
 use wapack_runtime::limits::Limits;
 use wapack_runtime::oci::digest::HashingWriter;
-use wapack_runtime::oci::gzip::GzipWriter;
+use wapack_runtime::oci::encoder::{Encoders, Encoding, ZstdLevel};
 use wapack_runtime::oci::layer::{LayerWriter, Owner};
 use wapack_runtime::testkit::TestKit;
 use wapack_runtime::tree::{EntryKind, Tree, TreeLimits};
@@ -119,16 +119,19 @@ fn layers(criterion: &mut Criterion) {
             hashed.finish().0
         });
     });
-    group.bench_function("tar, hash, gzip, hash", |bencher| {
-        bencher.iter(|| {
-            let blob = HashingWriter::new(std::io::sink());
-            let mut layer = HashingWriter::new(GzipWriter::new(blob).expect("a header"));
-            pack(&mut layer);
-            let (diff_id, _, gzip) = layer.finish();
-            let (digest, _, _) = gzip.finish().expect("the end").finish();
-            (diff_id, digest)
+    for encoding in [Encoding::Gzip, Encoding::Zstd(ZstdLevel::default())] {
+        let encoders = Encoders::new(encoding);
+        group.bench_function(format!("tar, hash, {encoding}, hash"), |bencher| {
+            bencher.iter(|| {
+                let blob = encoders.writer(HashingWriter::new(std::io::sink()));
+                let mut layer = HashingWriter::new(blob);
+                pack(&mut layer);
+                let (diff_id, _, encoded) = layer.finish();
+                let (digest, _, _) = encoded.finish().expect("the end").finish();
+                (diff_id, digest)
+            });
         });
-    });
+    }
     group.finish();
 }
 

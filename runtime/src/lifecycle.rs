@@ -27,10 +27,13 @@ use crate::event::{Event, EventSink, Phase};
 use crate::executor::worker::{
     CodeCache, Root, SpawnedWorker, WorkerCommand, WorkerExecutor, WorkerSettings,
 };
+use crate::oci::encoder::Encoding;
 use crate::oci::layer::Owner;
 use crate::phase::build::{BuildPhaseRequest, build as build_group};
 use crate::phase::detect::{DetectRequest, Detected, detect as detect_group};
-use crate::phase::export::{ExportRequest, Exported, Launcher, LauncherMode, RunImage, add_name, export};
+use crate::phase::export::{
+    ExportRequest, Exported, Launcher, LauncherMode, RunImage, add_name, export, layer_media_type,
+};
 use crate::phase::keep::keep;
 use crate::phase::restore::{PreviousImage, RestoreRequest, note_layer_keys, restore};
 use crate::phase::sboms;
@@ -94,6 +97,8 @@ pub struct BuildRequest<'a> {
     pub tags: &'a [String],
     /// Seconds since 1970 for `created`; `None` is 1980-01-01T00:00:01Z.
     pub created: Option<u64>,
+    /// How layers are compressed.
+    pub encoding: Encoding,
     /// Where bills of materials are to be written as files.
     pub sboms: Option<&'a Path>,
     /// Forget first what was kept for the image.
@@ -132,6 +137,8 @@ pub fn detect<'a>(
 /// # Errors
 /// [`Error`]; the output layout is as it was before, and nothing has to be cleaned up.
 pub fn build(request: &BuildRequest<'_>, events: &mut dyn EventSink) -> Result<Exported, Error> {
+    // Before anything runs, rather than after all of it did.
+    layer_media_type(request.run_image, request.encoding)?;
     let app = &request.app;
     let spawned = SpawnedWorker::new(app.worker).ok();
     let (mut site, cache) = timed(Phase::Analyze, events, |events| -> Result<_, Error> {
@@ -171,6 +178,7 @@ fn phases(
             target: app.target,
             exec_env: app.exec_env,
             store: app.store,
+            encoding: request.encoding,
             cancel: app.cancel,
         };
         Ok(restore(&restore_request, &cache, events))
@@ -183,6 +191,7 @@ fn phases(
             exec_env: app.exec_env,
             user_env: app.user_env,
             sources: request.sources,
+            encoding: request.encoding,
             cancel: app.cancel,
         };
         build_group(
@@ -195,7 +204,7 @@ fn phases(
             events,
         )
     })?;
-    note_layer_keys(&mut outcome);
+    note_layer_keys(&mut outcome, request.encoding);
     // No guest is left when what they wrote is looked at.
     drop(executor);
     let exported = timed(Phase::Export, events, |events| -> Result<_, Error> {
@@ -209,6 +218,7 @@ fn phases(
             exec_env: app.exec_env,
             project: request.project,
             created: request.created,
+            encoding: request.encoding,
             limits: TreeLimits::default(),
             output: request.output,
             reference: request.image,
@@ -222,7 +232,7 @@ fn phases(
             let path = directory.to_owned();
             sboms::write(&outcome.built, directory).map_err(|source| Error::Sboms { path, source })?;
         }
-        if let Err(error) = keep(outcome, &exported.layers, cache) {
+        if let Err(error) = keep(outcome, &exported.layers, request.encoding, cache) {
             let message = format!("the next build of this image will not find its layers: {error}");
             events.event(Event::Warning { message });
         }

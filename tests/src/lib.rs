@@ -17,6 +17,7 @@ use wapack_runtime::event::{Event, EventSink};
 use wapack_runtime::executor::worker::WorkerCommand;
 use wapack_runtime::lifecycle::{self, AppRequest, BuildRequest};
 use wapack_runtime::network::{NetworkSettings, SourcePlace, SourceSettings, SourceTrust};
+use wapack_runtime::oci::encoder::Encoding;
 use wapack_runtime::phase::export::{Exported, Launcher, LauncherMode, RunImage};
 use wapack_runtime::phase::restore::PreviousImage;
 use wapack_runtime::policy::Policy;
@@ -130,6 +131,7 @@ pub fn build(
         output: &job.output,
         tags: &[],
         created: None,
+        encoding: Encoding::default(),
         sboms: None,
         clear_cache: job.clear_cache,
         previous: PreviousImage {

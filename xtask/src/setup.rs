@@ -108,6 +108,7 @@ pub(crate) fn for_containers() -> Result<()> {
         ("readelf", "binutils"),
         ("xz", "xz-utils"),
         ("zstd", "zstd"),
+        ("pigz", "pigz"),
         ("openssl", "openssl"),
         ("node", "nodejs"),
         ("npm", "npm"),

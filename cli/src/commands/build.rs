@@ -77,6 +77,7 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
         output: &layout,
         tags: &tags,
         created,
+        encoding: arguments.image.compression,
         sboms: arguments.image.sbom_output_dir.as_deref(),
         clear_cache: arguments.earlier.clear_cache,
         previous: PreviousImage {

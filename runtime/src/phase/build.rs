@@ -36,7 +36,7 @@ use crate::executor::{
 use crate::fault::{Diagnose, Fault, is_disk_full};
 use crate::grant::GrantRefused;
 use crate::limits::Limits;
-use crate::oci::gzip::ENCODER;
+use crate::oci::encoder::Encoding;
 use crate::phase::values::{Built, BuiltContents, Outcome, Restored};
 use crate::policy::Policy;
 use crate::sources::{Session, Sources};
@@ -53,6 +53,8 @@ pub struct BuildPhaseRequest<'a> {
     pub exec_env: &'a ExecEnv,
     pub user_env: &'a BTreeMap<String, String>,
     pub sources: &'a Sources,
+    /// How layers of the image will be compressed; blobs that are not cannot be taken over.
+    pub encoding: Encoding,
     pub cancel: &'a Cancel,
 }
 
@@ -232,6 +234,7 @@ fn build_one(
         session: request.sources.session(reference, &grants),
         layers_made: 0,
         in_place: is_settled,
+        encoding: request.encoding,
     };
     let result = executor.build(&inputs, &mut host);
     // The last word on downloads; what is still on its way ends with the session.
@@ -315,6 +318,7 @@ struct Host<'a> {
     layers_made: usize,
     /// Whether the last image is not here to be looked at.
     in_place: bool,
+    encoding: Encoding,
 }
 
 impl LogSink for Host<'_> {
@@ -341,7 +345,10 @@ impl BuildHost for Host<'_> {
             match &layer.tree {
                 Some(tree) => return Ok(OpenedLayer::Restored { tree: tree.path.clone() }),
                 // LYR-13: of a cached layer, contents and metadata are restored both or not at all.
-                None if !types.cache && types.launch && (self.in_place || stored(layer).is_some()) => {
+                None if !types.cache
+                    && types.launch
+                    && (self.in_place || stored(layer, self.encoding).is_some()) =>
+                {
                     return Ok(OpenedLayer::Kept);
                 }
                 None => {}
@@ -396,10 +403,10 @@ impl Host<'_> {
 }
 
 /// The layer as it is in the store, if the image can take it over as it is.
-fn stored(layer: &CachedLayer) -> Option<BuiltContents> {
+fn stored(layer: &CachedLayer, encoding: Encoding) -> Option<BuiltContents> {
     let (exported, blob) = layer.exported.as_ref()?;
     // Bytes of another encoder would make this image differ from an uncached one.
-    if exported.encoder != ENCODER {
+    if exported.encoder != encoding.id() {
         return None;
     }
     Some(BuiltContents::Stored {

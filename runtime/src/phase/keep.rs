@@ -5,17 +5,23 @@
 use std::collections::BTreeMap;
 
 use crate::cnb::id::{BuildpackId, LayerName};
-use crate::oci::gzip::ENCODER;
+use crate::oci::encoder::Encoding;
 use crate::phase::values::{ExportedLayer, KeptContents, Outcome};
 use crate::store::{
     BuildpackRecords, ExportedAs, ImageCache, ImageRecords, LayerRecord, StoreError, TreeSource,
 };
 
-/// Replaces what the store keeps for the image by what this build made.
+/// Replaces what the store keeps for the image by what this build made, with layers
+/// compressed as `encoding` says.
 ///
 /// # Errors
 /// [`StoreError`]; what was kept before stays.
-pub fn keep(outcome: Outcome, exported: &[ExportedLayer], cache: ImageCache<'_>) -> Result<(), StoreError> {
+pub fn keep(
+    outcome: Outcome,
+    exported: &[ExportedLayer],
+    encoding: Encoding,
+    cache: ImageCache<'_>,
+) -> Result<(), StoreError> {
     let blobs: BTreeMap<(&BuildpackId, &LayerName), &ExportedLayer> =
         exported.iter().map(|layer| ((&layer.buildpack, &layer.name), layer)).collect();
     let mut records = ImageRecords::default();
@@ -46,7 +52,7 @@ pub fn keep(outcome: Outcome, exported: &[ExportedLayer], cache: ImageCache<'_>)
             sboms: kept.sboms,
             exported: exported.map(|layer| ExportedAs {
                 diff_id: layer.diff_id.clone(),
-                encoder: ENCODER.to_owned(),
+                encoder: encoding.id(),
                 features: layer.features,
             }),
             tree,

@@ -15,6 +15,7 @@ use crate::catalog::Buildpack;
 use crate::cnb::id::ExecEnv;
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
+use crate::oci::encoder::Encoding;
 use crate::phase::values::{Restored, RestoredBuildpack};
 use crate::store::{CachedLayer, ImageCache, Store};
 
@@ -37,6 +38,8 @@ pub struct RestoreRequest<'a> {
     pub target: &'a Target,
     pub exec_env: &'a ExecEnv,
     pub store: &'a Store,
+    /// How layers of the image will be compressed; blobs that are not cannot be taken over.
+    pub encoding: Encoding,
     pub cancel: &'a Cancel,
 }
 

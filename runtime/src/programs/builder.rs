@@ -26,6 +26,7 @@ use crate::executor::process::ProcessExecutor;
 use crate::executor::process::variables::VariablesError;
 use crate::executor::worker::{Root, WorkerExecutor};
 use crate::oci::digest::Digest;
+use crate::oci::encoder::Encoding;
 use crate::phase::build::{BuildError, BuildPhaseRequest, build};
 use crate::phase::values::Restored;
 use crate::walk;
@@ -177,6 +178,7 @@ fn run_with(inputs: &Inputs, services: &mut Services<'_>, isolated: Isolated) ->
         exec_env: &inputs.exec_env,
         user_env: &user_env,
         sources: services.sources,
+        encoding: Encoding::default(),
         cancel: services.cancel,
     };
     let members: Vec<&Buildpack> = buildpacks.iter().collect();

@@ -4,7 +4,7 @@ use oci_spec::image::MediaType;
 
 use super::*;
 use crate::oci::digest::HashingWriter;
-use crate::oci::gzip::GzipWriter;
+use crate::oci::encoder::{Encoders, Encoding};
 use crate::oci::image::{ImageConfiguration, Layer, MediaFamily, RootFs, RunConfiguration};
 use crate::oci::layer::{LayerWriter, Owner};
 
@@ -16,7 +16,8 @@ fn tar(contents: &str) -> Vec<u8> {
 
 fn layer(directory: &Path, contents: &str) -> Layer {
     let tar = tar(contents);
-    let mut gzip = GzipWriter::new(HashingWriter::new(Vec::new())).unwrap();
+    let encoders = Encoders::new(Encoding::Gzip);
+    let mut gzip = encoders.writer(HashingWriter::new(Vec::new()));
     io::Write::write_all(&mut gzip, &tar).unwrap();
     let (digest, size, bytes) = gzip.finish().unwrap().finish();
     let blob = directory.join(digest.hex());

@@ -4,13 +4,14 @@ use std::process::Command;
 use super::*;
 use crate::oci::blob::Notes;
 use crate::oci::digest::{DiffId, HashingWriter};
-use crate::oci::gzip::GzipWriter;
+use crate::oci::encoder::{Encoders, Encoding};
 use crate::oci::image::{Image, ImageConfiguration, Layer, MediaFamily, RootFs};
 use crate::oci::layer::{LayerWriter, Owner};
 
 fn layer(directory: &Path, contents: &str) -> Layer {
     let owner = Owner::ROOT;
-    let gzip = GzipWriter::new(HashingWriter::new(Vec::new())).unwrap();
+    let encoders = Encoders::new(Encoding::Gzip);
+    let gzip = encoders.writer(HashingWriter::new(Vec::new()));
     let mut writer = LayerWriter::new(HashingWriter::new(gzip));
     writer.file(b"/hello", 0o644, owner, contents.len() as u64, contents.as_bytes()).unwrap();
     let (diff_id, _, gzip) = writer.finish().unwrap().finish();

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 
 use fs_err as fs;
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -23,6 +26,8 @@ use crate::oci::image::{Document, Image, Layer};
 /// What a write that was killed leaves behind starts like this.
 const TEMPORARY_PREFIX: &str = ".wapack-";
 const COPY_BUFFER_BYTES: usize = 256 << 10;
+/// How many blobs are copied at a time.
+const MAX_COPIES: usize = 4;
 /// Seals that are kept of one layout; those of the image at hand always are.
 const MAX_SEALS: usize = 2_000;
 
@@ -155,7 +160,7 @@ impl ImageLayout {
         notes: &dyn Notes,
         keep_going: KeepGoing<'_>,
     ) -> Result<Digest, LayoutError> {
-        let mut changed = false;
+        let mut missing: Vec<&Layer> = Vec::new();
         let mut seals = Seals::load(&self.handle, notes);
         for layer in &image.layers {
             if placing.unread && is_one_file(layer.file(), &self.blob_path(&layer.digest), layer.size) {
@@ -164,9 +169,17 @@ impl ImageLayout {
             if placing.sparse.is_some_and(|place| is_left_out(layer.file(), place)) {
                 continue;
             }
-            changed |= self.add_blob(layer, &mut seals, keep_going)?;
+            let is_wanted = missing.iter().any(|wanted| wanted.digest == layer.digest);
+            if !is_wanted && !self.has_blob(layer, &mut seals, keep_going)? {
+                missing.push(layer);
+            }
+        }
+        self.copy_blobs(&missing, keep_going)?;
+        for layer in &missing {
+            seals.remember(&layer.digest, &self.blob_path(&layer.digest));
         }
         seals.keep(image, notes);
+        let mut changed = !missing.is_empty();
         let (configuration, manifest) =
             if placing.called { image.documents_called(placing.reference) } else { image.documents() };
         changed |= self.add_document(&configuration)?;
@@ -178,8 +191,8 @@ impl ImageLayout {
         Ok(manifest.digest)
     }
 
-    /// Copies a layer's blob into the layout unless it is there; answers whether it did.
-    fn add_blob(
+    /// Whether a layer's blob is in the layout, and right.
+    fn has_blob(
         &self,
         layer: &Layer,
         seals: &mut Seals,
@@ -189,11 +202,58 @@ impl ImageLayout {
         let is_there = BlobSeal::of(&path).is_some_and(|seal| seal.size == layer.size);
         if is_there && (seals.is_known(&layer.digest, &path) || self.is_sound(layer, &path, keep_going)?) {
             seals.remember(&layer.digest, &path);
-            return Ok(false);
+            return Ok(true);
         }
-        self.copy_blob(layer, &path, keep_going)?;
-        seals.remember(&layer.digest, &path);
-        Ok(true)
+        Ok(false)
+    }
+
+    /// Copies blobs into the layout, a few at a time: hashing one fills the time in which
+    /// another is written to disk.
+    ///
+    /// # Errors
+    /// Of the first layer that failed, whichever of them was first to fail.
+    fn copy_blobs(&self, layers: &[&Layer], keep_going: KeepGoing<'_>) -> Result<(), LayoutError> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let mut failures: Vec<(bool, usize, LayoutError)> = Vec::new();
+        std::thread::scope(|scope| {
+            let (sender, receiver) = channel();
+            for _ in 0..cores.min(MAX_COPIES).min(layers.len()) {
+                let (sender, next, stop) = (sender.clone(), &next, &stop);
+                scope.spawn(move || {
+                    loop {
+                        let place = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(layer) = layers.get(place) else { return };
+                        let mut copied = |bytes| {
+                            // The other end only goes away when nobody sends any more.
+                            let _ = sender.send(Ok(bytes));
+                            !stop.load(Ordering::Relaxed)
+                        };
+                        if let Err(error) = self.copy_blob(layer, &self.blob_path(&layer.digest), &mut copied)
+                        {
+                            stop.store(true, Ordering::Relaxed);
+                            let _ = sender.send(Err((place, error)));
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            for message in receiver {
+                match message {
+                    Ok(bytes) if keep_going(bytes) => {}
+                    Ok(_) => stop.store(true, Ordering::Relaxed),
+                    // Who was only told to stop says nothing of why.
+                    Err((place, error)) => {
+                        failures.push((matches!(error, LayoutError::Cancelled { .. }), place, error));
+                    }
+                }
+            }
+        });
+        match failures.into_iter().min_by_key(|(is_cancelled, place, _)| (*is_cancelled, *place)) {
+            Some((_, _, error)) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// Whether a blob that is there has the right bytes.

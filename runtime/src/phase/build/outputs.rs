@@ -167,6 +167,7 @@ fn layer_contents(
     cached: &[CachedLayer],
 ) -> Result<(BuiltContents, KeptContents), BuildError> {
     let known = cached.iter().find(|known| known.name == layer.name);
+    let stored = |layer: &CachedLayer| stored(layer, request.encoding);
     let directory = inputs.layers_work_directory.join(layer.name.as_str());
     let changes = inputs.layers_work_directory.join(format!("{}{CHANGES}", layer.name));
     let same_environment = known.is_some_and(|known| {

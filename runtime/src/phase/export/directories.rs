@@ -31,6 +31,7 @@ use crate::cnb::run_toml::RunImageNames;
 use crate::event::EventSink;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::DiffId;
+use crate::oci::encoder::{Encoders, Encoding};
 use crate::oci::image::{Image, Layer};
 use crate::oci::layer::Owner;
 use crate::tree::{Listing, Tree, TreeLimits};
@@ -186,7 +187,9 @@ pub fn make_image(
         let recorded = recorded.map(|labels| labels.process_types.sha.clone());
         plans.add(Part::ProcessTypes, plans::process_types(listed(entries, recorded)));
     }
-    let tools = Tools { store, cancel, family: request.base.family };
+    let encoders = Encoders::new(Encoding::Gzip);
+    let media_type = request.base.family.layer();
+    let tools = Tools { store, cancel, encoders: &encoders, media_type: &media_type };
     let made = plans.make(tools, events)?;
 
     let diff_ids: KnownDiffIds = layers

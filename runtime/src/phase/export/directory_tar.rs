@@ -83,17 +83,7 @@ impl DirectoryLook {
     /// # Errors
     /// When a name or number cannot be stored.
     pub fn outline(&self) -> io::Result<Digest> {
-        let mut writer = LayerWriter::new(HashingWriter::new(io::sink()));
-        for LayerEntry { name, mode, owner, content } in tree_layer(&self.ground, &self.listing) {
-            match content {
-                Content::Directory => writer.directory(&name, mode, owner)?,
-                Content::Symlink(target) => writer.symlink(&name, &target, mode, owner)?,
-                Content::Special(special) => writer.special(&name, special, mode, owner)?,
-                Content::Bytes(bytes) => writer.file_header(&name, mode, owner, bytes.len() as u64)?,
-                Content::File { size, .. } => writer.file_header(&name, mode, owner, size)?,
-            }
-        }
-        Ok(writer.into_inner().finish().0)
+        outline_of(&tree_layer(&self.ground, &self.listing))
     }
 
     /// When something in it was changed last, in seconds and nanoseconds since 1970.
@@ -101,4 +91,19 @@ impl DirectoryLook {
     pub fn last_change(&self) -> Option<(i64, u64)> {
         self.listing.last_change()
     }
+}
+
+/// The outline of the tar of these entries: everything but what is in the files.
+pub(super) fn outline_of(entries: &[LayerEntry<'_>]) -> io::Result<Digest> {
+    let mut writer = LayerWriter::new(HashingWriter::new(io::sink()));
+    for LayerEntry { name, mode, owner, content } in entries {
+        match content {
+            Content::Directory => writer.directory(name, *mode, *owner)?,
+            Content::Symlink(target) => writer.symlink(name, target, *mode, *owner)?,
+            Content::Special(special) => writer.special(name, *special, *mode, *owner)?,
+            Content::Bytes(bytes) => writer.file_header(name, *mode, *owner, bytes.len() as u64)?,
+            Content::File { size, .. } => writer.file_header(name, *mode, *owner, *size)?,
+        }
+    }
+    Ok(writer.into_inner().finish().0)
 }

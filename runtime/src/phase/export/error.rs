@@ -8,6 +8,7 @@ use crate::cnb::id::{BuildpackId, BuildpackRef, InvalidName, LayerName, ProcessT
 use crate::cnb::labels::MetadataError;
 use crate::cnb::slice::InvalidPattern;
 use crate::fault::{Diagnose, Fault, is_disk_full};
+use crate::oci::encoder::Encoding;
 use crate::oci::layout::LayoutError;
 use crate::tree::TreeError;
 
@@ -82,6 +83,9 @@ pub enum ExportError {
         #[source]
         cause: Box<LayoutError>,
     },
+    /// Docker's family of media types has none for zstd.
+    #[error("layers upon the run image `{run_image}` cannot be compressed as `{encoding}`")]
+    Compression { encoding: Encoding, run_image: String },
     /// A layer cannot be written to the store.
     #[error("cannot store layer `{layer}`")]
     Store {
@@ -111,6 +115,7 @@ impl Diagnose for ExportError {
             Self::NeedsLauncher { .. } => "export.needs_launcher",
             Self::CannotStart { cause, .. } => cause.problem.id(),
             Self::DamagedLayer { .. } => "export.damaged_layer",
+            Self::Compression { .. } => "export.compression",
             Self::Store { cause, .. } if is_disk_full(cause) => "host.disk_full",
             Self::Store { .. } => "export.store",
             Self::Cancelled(_) => "build.cancelled",
@@ -130,7 +135,10 @@ impl Diagnose for ExportError {
             | Self::NoContents { .. }
             | Self::NothingToKeep { .. } => Fault::Buildpack,
             Self::CannotStart { cause, .. } => cause.problem.fault(),
-            Self::UnknownProcess { .. } | Self::NeedsLauncher { .. } | Self::Cancelled(_) => Fault::Caller,
+            Self::UnknownProcess { .. }
+            | Self::NeedsLauncher { .. }
+            | Self::Compression { .. }
+            | Self::Cancelled(_) => Fault::Caller,
             Self::Store { .. } | Self::DamagedLayer { .. } | Self::KeptLayerGone { .. } => Fault::Environment,
         }
     }
@@ -150,6 +158,11 @@ impl Diagnose for ExportError {
             }
             Self::DamagedLayer { .. } => Some("build again; the layer is then made anew".to_owned()),
             Self::CannotStart { cause, .. } => Some(cause.hint()),
+            Self::Compression { .. } => Some(
+                "it is an image of Docker's format, whose readers know gzip only; leave out \
+                 `--compression`, or use a run image of the OCI's format"
+                    .to_owned(),
+            ),
             Self::NeedsLauncher { .. } => Some("leave out `--launcher never`".to_owned()),
             _ => None,
         }

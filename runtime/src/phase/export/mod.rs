@@ -28,6 +28,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use oci_spec::image::MediaType;
+
 use self::assembly::{Foundation, HistoryLines, assemble};
 use self::contents::{App, Ground, LayerEntry, Modes};
 use self::needs::Subject;
@@ -45,6 +47,7 @@ use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
 use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::digest::Digest;
+use crate::oci::encoder::{Encoders, Encoding};
 use crate::oci::image::{Image, ImageConfiguration, Layer, MediaFamily, RootFs, RunConfiguration};
 use crate::oci::layer::Owner;
 use crate::oci::layout::{ImageLayout, LayoutError, LayoutImage};
@@ -129,6 +132,8 @@ pub struct ExportRequest<'a> {
     pub project: &'a ProjectMetadata,
     /// Seconds since 1970 for `created`; `None` is 1980-01-01T00:00:01Z.
     pub created: Option<u64>,
+    /// How layers are compressed.
+    pub encoding: Encoding,
     /// What the app and each layer may hold.
     pub limits: TreeLimits,
     /// Directory of the image layout.
@@ -208,6 +213,8 @@ fn export_once(
     events: &mut dyn EventSink,
 ) -> Result<Exported, ExportError> {
     let built = request.built;
+    let (family, media_type) =
+        (family(request.run_image), layer_media_type(request.run_image, request.encoding)?);
     let mut configuration = base_configuration(request.run_image);
     let owner = owner(request, &mut configuration.config);
     let run = configuration.config.clone();
@@ -245,12 +252,12 @@ fn export_once(
     let checked = needs::check(subject, store, cancel, events)?;
     start::configure(start, request, &featured, &mut configuration.config)?;
 
-    let family = family(request.run_image);
-    let tools = Tools { store, cancel, family };
+    let encoders = Encoders::new(request.encoding);
+    let tools = Tools { store, cancel, encoders: &encoders, media_type: &media_type };
     let metadata_text = config_text(built);
     let mut plans = Plans::default();
     for ((layer, _), listing) in featured.iter().zip(&layer_listings) {
-        plans.add(Part::Buildpack, buildpack_plan(layer, listing.as_ref(), owner, family));
+        plans.add(Part::Buildpack, buildpack_plan(layer, listing.as_ref(), owner, &media_type));
     }
     if let Some(entries) = contents::sbom_layer(&built.launch_sboms, owner) {
         plans.add(Part::Sbom, plans::sbom(small(entries)));
@@ -354,6 +361,16 @@ fn family(run_image: &RunImage) -> MediaFamily {
     }
 }
 
+/// What layers are called that are compressed like this in an image upon that one.
+///
+/// # Errors
+/// [`ExportError::Compression`] when its readers might not be able to unpack them.
+pub fn layer_media_type(run_image: &RunImage, encoding: Encoding) -> Result<MediaType, ExportError> {
+    encoding
+        .media_type(family(run_image))
+        .ok_or_else(|| ExportError::Compression { encoding, run_image: run_image.name.clone() })
+}
+
 /// What the image starts from: the base's configuration, or an empty one.
 fn base_configuration(run_image: &RunImage) -> ImageConfiguration {
     match &run_image.base {
@@ -405,11 +422,11 @@ fn buildpack_plan<'a>(
     layer: &'a BuiltLayer,
     listing: Option<&'a Listing>,
     owner: Owner,
-    family: MediaFamily,
+    media_type: &MediaType,
 ) -> LayerPlan<'a> {
     let source = match &layer.contents {
         BuiltContents::Stored { diff_id, blob, .. } => {
-            Source::Known(work::stored_layer(family, diff_id, blob.clone()))
+            Source::Known(work::stored_layer(media_type, diff_id, blob.clone()))
         }
         BuiltContents::Fresh(tree) => {
             let listing = listing.expect("every fresh layer was listed");

@@ -14,7 +14,7 @@ use crate::cnb::layer::{EnvironmentChange, EnvironmentOperation, EnvironmentScop
 use crate::cnb::sbom::{Sbom, SbomFormat};
 use crate::event::LayerSource;
 use crate::executor::AppLink;
-use crate::fault::Diagnose;
+use crate::fault::{Diagnose, Fault};
 use crate::oci::blob::{BlobStore, NewBlob, Notes, StoredBlob};
 use crate::oci::digest::DiffId;
 use crate::oci::image::History;
@@ -25,6 +25,8 @@ use crate::phase::values::BuiltBuildpack;
 struct DirectoryStore {
     directory: PathBuf,
     created: AtomicUsize,
+    /// What somebody asked for.
+    wanted: Mutex<Vec<DiffId>>,
     known: Mutex<BTreeMap<PathBuf, StoredBlob>>,
     notes: Mutex<BTreeMap<String, String>>,
 }
@@ -37,6 +39,7 @@ impl DirectoryStore {
 
 impl BlobStore for DirectoryStore {
     fn find(&self, diff_id: &DiffId, encoder: &str) -> Option<StoredBlob> {
+        self.wanted.lock().unwrap().push(diff_id.clone());
         self.known
             .lock()
             .unwrap()
@@ -91,6 +94,7 @@ struct Bench {
     user: Option<Owner>,
     process_type: Option<ProcessType>,
     created: Option<u64>,
+    encoding: Encoding,
     launcher: Launcher,
     events: Vec<Event>,
     cancel: Cancel,
@@ -137,6 +141,7 @@ impl Bench {
             store: DirectoryStore {
                 directory: root.path().join("store"),
                 created: AtomicUsize::new(0),
+                wanted: Mutex::default(),
                 known: Mutex::default(),
                 notes: Mutex::default(),
             },
@@ -147,6 +152,7 @@ impl Bench {
             user: None,
             process_type: None,
             created: None,
+            encoding: Encoding::Gzip,
             launcher: Launcher { bytes: b"#!launcher".to_vec(), version: "9.8".into() },
             events: vec![],
             cancel: Cancel::default(),
@@ -200,6 +206,7 @@ impl Bench {
             exec_env: &exec_env,
             project: &project,
             created: self.created,
+            encoding: self.encoding,
             limits: TreeLimits::default(),
             output: &output,
             reference: "app",
@@ -504,6 +511,7 @@ fn user_and_owner() {
             exec_env: &exec_env,
             project: &project,
             created: None,
+            encoding: Encoding::Gzip,
             limits: TreeLimits::default(),
             output: Path::new(""),
             reference: "",
@@ -721,6 +729,73 @@ fn a_stored_layer_is_not_read_and_gives_the_same_image() {
     assert_eq!(bench.events.iter().filter(reused).count(), 5);
 }
 
+/// An app that cannot be in the store is compressed while it is read for the first time;
+/// one that can be is read and looked for before anything is compressed.
+#[test]
+fn an_app_is_looked_for_only_when_one_like_it_was_there() {
+    let mut bench = Bench::new();
+    // Whether the app was looked for, and how many blobs were made.
+    let mut export = |contents: &str, encoding: Encoding| {
+        bench.write("app/page", contents);
+        bench.encoding = encoding;
+        bench.store.wanted.lock().unwrap().clear();
+        bench.store.created.store(0, Ordering::SeqCst);
+        let image = bench.export().image;
+        let wanted = bench.store.wanted.lock().unwrap().contains(&image.layers[0].diff_id);
+        (wanted, bench.store.created.load(Ordering::SeqCst))
+    };
+    let (wanted, all) = export("one", Encoding::Gzip);
+    assert!(!wanted && all > 1);
+    assert_eq!(export("one", Encoding::Gzip), (true, 0), "unchanged");
+    assert_eq!(export("two", Encoding::Gzip), (true, 1), "of the same size");
+    assert_eq!(export("three", Encoding::Gzip), (false, 1), "of another size");
+    assert_eq!(export("one", Encoding::Gzip), (true, 0), "as it once was");
+    assert_eq!(export("one", "zstd".parse().unwrap()), (false, all), "by another encoder");
+    assert_eq!(export("one", "zstd".parse().unwrap()), (true, 0), "unchanged");
+    assert_eq!(export("one", Encoding::Gzip), (true, 0), "by the first one again");
+}
+
+#[test]
+fn img_10_with_zstd_all_layers_of_ours_are_zstd() {
+    let mut bench = Bench::new();
+    bench.write("app/page", "<p>hello</p>");
+    bench.encoding = "zstd:1".parse().unwrap();
+    let image = bench.export().image;
+    for layer in &image.layers {
+        assert_eq!(layer.media_type.to_string(), "application/vnd.oci.image.layer.v1.tar+zstd");
+        // RFC 8878, 3.1.1
+        assert_eq!(fs::read(layer.file().unwrap()).unwrap()[..4], [0x28, 0xb5, 0x2f, 0xfd]);
+    }
+    let output = Command::new("skopeo")
+        .args(["--insecure-policy", "copy", "-q", "--dest-decompress"])
+        .arg(format!("oci:{}:app", bench.layout().display()))
+        .arg(format!("dir:{}", bench.root.path().join("copy").display()))
+        .output()
+        .expect("`skopeo` is needed for this test");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // What another reader finds inside is what the configuration says.
+    for layer in &image.layers {
+        let tar = fs::read(bench.root.path().join("copy").join(layer.diff_id.0.hex())).unwrap();
+        assert_eq!(Digest::of(&tar), layer.diff_id.0);
+    }
+}
+
+#[test]
+fn img_10_zstd_upon_a_docker_base_is_refused_before_anything_is_made() {
+    let mut bench = Bench::new();
+    let mut base = base(&mut bench, |_| {});
+    base.image.family = MediaFamily::Docker;
+    bench.run_image.base = Base::Layout(Box::new(base));
+    bench.encoding = "zstd".parse().unwrap();
+    bench.store.created.store(0, Ordering::SeqCst);
+    let error = bench.try_export().unwrap_err();
+    assert_eq!((error.id(), error.fault()), ("export.compression", Fault::Caller));
+    assert_eq!(error.to_string(), "layers upon the run image `scratch` cannot be compressed as `zstd:3`");
+    assert!(error.hint().unwrap().contains("leave out `--compression`"));
+    assert_eq!(bench.store.created.load(Ordering::SeqCst), 0);
+    assert!(!bench.layout().exists());
+}
+
 fn damage(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let middle = bytes.len() / 2;
@@ -924,6 +999,7 @@ fn cancelling_while_files_are_read_leaves_nothing() {
         exec_env: &exec_env,
         project: &project,
         created: None,
+        encoding: Encoding::Gzip,
         limits: TreeLimits::default(),
         output: &output,
         reference: "app",

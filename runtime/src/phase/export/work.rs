@@ -1,4 +1,4 @@
-//! Layers become bytes: tar, digests and gzip, from trees into the store.
+//! Layers become bytes: tar, digests and compression, from trees into the store.
 //!
 //! Several layers are made at a time, as many as there are cores; which of them
 //! is ready first changes nothing but the time.
@@ -9,14 +9,17 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
+use oci_spec::image::MediaType;
+
 use super::ExportError;
 use super::contents::{Content, Ground, LayerEntry, tree_layer};
+use super::directory_tar::outline_of;
 use crate::cancel::{Cancel, Cancelled};
 use crate::event::{Event, EventSink, LayerSource};
 use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::digest::{DiffId, HashingWriter};
-use crate::oci::gzip::{ENCODER, GzipWriter};
-use crate::oci::image::{Layer, MediaFamily};
+use crate::oci::encoder::Encoders;
+use crate::oci::image::Layer;
 use crate::oci::layer::LayerWriter;
 use crate::tree::{Listing, Tree, TreeError, TreeFile, TreeReader};
 
@@ -60,7 +63,8 @@ pub(super) enum Entries<'a> {
 pub(super) enum Before {
     /// Nowhere: it is compressed while it is read for the first time.
     New,
-    /// In the store.
+    /// In the store. A layer of files of which it never had one with the same names and
+    /// sizes is not looked for, but compressed while it is read for the first time.
     Stored,
     /// In an image: one of these.
     Image(Vec<Layer>),
@@ -77,7 +81,9 @@ pub(super) struct Finished {
 pub(super) struct Tools<'a> {
     pub store: &'a dyn BlobStore,
     pub cancel: &'a Cancel,
-    pub family: MediaFamily,
+    pub encoders: &'a Encoders,
+    /// Of layers that these encoders made.
+    pub media_type: &'a MediaType,
 }
 
 /// What a thread tells.
@@ -230,13 +236,25 @@ impl Work<'_> {
         };
         let reader = files.tree.map(Tree::reader).transpose()?;
         let tar = Tar { name: &plan.name, entries: &entries, reader: reader.as_ref() };
-        if matches!(files.before, Before::New) {
-            return Ok((self.new_layer(&tar)?, LayerSource::Added));
+        let outline = match &files.before {
+            Before::Stored if tar.reader.is_some() => Some(self.outline_note(&tar)?),
+            _ => None,
+        };
+        let is_known = |outline| self.tools.store.note(outline).is_some();
+        if matches!(files.before, Before::New) || outline.as_deref().is_some_and(|outline| !is_known(outline))
+        {
+            let layer = self.new_layer(&tar)?;
+            if let Some(outline) = outline {
+                self.tools.store.keep_note(&outline, layer.diff_id.0.as_str());
+            }
+            return Ok((layer, LayerSource::Added));
         }
         let diff_id = DiffId(self.write_tar(&tar, HashingWriter::new(io::sink()))?.finish().0);
         let known = match &files.before {
             Before::New => None,
-            Before::Stored => self.tools.store.find(&diff_id, ENCODER).map(|blob| self.layer(&diff_id, blob)),
+            Before::Stored => {
+                self.tools.store.find(&diff_id, &self.encoder()).map(|blob| self.layer(&diff_id, blob))
+            }
             Before::Image(layers) => layers.iter().find(|layer| layer.diff_id == diff_id).cloned(),
         };
         if let Some(layer) = known {
@@ -251,21 +269,31 @@ impl Work<'_> {
         Ok((layer, LayerSource::Added))
     }
 
-    /// Tar, digest, gzip, digest, file: in one pass.
+    /// Tar, digest, compression, digest, file: in one pass.
     fn new_layer(&mut self, tar: &Tar<'_>) -> Result<Layer, ExportError> {
         let store = self.tools.store;
         let failed = |cause| tar.failed(cause);
         let blob = store.create().map_err(failed)?;
-        let gzip = GzipWriter::new(HashingWriter::new(blob.file())).map_err(failed)?;
-        let (diff_id, _, gzip) = self.write_tar(tar, HashingWriter::new(gzip))?.finish();
-        let (digest, size, _) = gzip.finish().map_err(failed)?.finish();
+        let encoded = self.tools.encoders.writer(HashingWriter::new(blob.file()));
+        let (diff_id, _, encoded) = self.write_tar(tar, HashingWriter::new(encoded))?.finish();
+        let (digest, size, _) = encoded.finish().map_err(failed)?.finish();
         let diff_id = DiffId(diff_id);
-        let blob = store.commit(blob, &diff_id, ENCODER, &digest, size).map_err(failed)?;
+        let blob = store.commit(blob, &diff_id, &self.encoder(), &digest, size).map_err(failed)?;
         Ok(self.layer(&diff_id, blob))
     }
 
     fn layer(&self, diff_id: &DiffId, blob: StoredBlob) -> Layer {
-        stored_layer(self.tools.family, diff_id, blob)
+        stored_layer(self.tools.media_type, diff_id, blob)
+    }
+
+    /// The name of the note that says that the store has had a layer with these headers.
+    fn outline_note(&self, tar: &Tar<'_>) -> Result<String, ExportError> {
+        let outline = outline_of(tar.entries).map_err(|cause| tar.failed(cause))?;
+        Ok(format!("outline of a layer by {}: {outline}", self.encoder()))
+    }
+
+    fn encoder(&self) -> String {
+        self.tools.encoders.encoding().id()
     }
 
     fn write_tar<W: Write>(&mut self, tar: &Tar<'_>, writer: W) -> Result<W, ExportError> {
@@ -332,9 +360,9 @@ pub(super) fn write_tree<W: Write>(
 }
 
 /// A blob of the store as a layer of an image.
-pub(super) fn stored_layer(family: MediaFamily, diff_id: &DiffId, blob: StoredBlob) -> Layer {
+pub(super) fn stored_layer(media_type: &MediaType, diff_id: &DiffId, blob: StoredBlob) -> Layer {
     Layer {
-        media_type: family.layer(),
+        media_type: media_type.clone(),
         digest: blob.digest,
         size: blob.size,
         diff_id: diff_id.clone(),

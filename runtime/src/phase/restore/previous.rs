@@ -10,7 +10,6 @@ use std::fs::File;
 use std::io::{self, Read, Seek as _};
 use std::os::unix::ffi::OsStringExt as _;
 
-use flate2::read::MultiGzDecoder;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
@@ -22,8 +21,9 @@ use crate::cnb::launch::Label;
 use crate::cnb::layer::{EnvironmentChange, EnvironmentScope, LayerFeatures, LayerTypes};
 use crate::event::{Event, EventSink};
 use crate::oci::blob::{BlobStore as _, StoredBlob};
+use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Hasher, HashingWriter};
-use crate::oci::gzip::ENCODER;
+use crate::oci::encoder::Encoding;
 use crate::oci::image::Layer;
 use crate::oci::layout::{LayoutImage, read_image};
 use crate::oci::tar_reader::{TarKind, TarReader};
@@ -54,11 +54,11 @@ type LayerKeys = BTreeMap<String, BTreeMap<String, LayerKey>>;
 
 /// Puts a label into the image with the keys of the layers that a later build
 /// may keep without their contents; none when there are no such layers.
-pub fn note_layer_keys(outcome: &mut Outcome) {
+pub fn note_layer_keys(outcome: &mut Outcome, encoding: Encoding) {
     let mut keys = LayerKeys::new();
     for (layer, kept) in outcome.built.layers.iter().zip(&outcome.kept) {
         if is_keepable(layer.types) {
-            let key = LayerKey { key: kept.cache_key.clone(), encoder: ENCODER.to_owned() };
+            let key = LayerKey { key: kept.cache_key.clone(), encoder: encoding.id() };
             let layers = keys.entry(layer.buildpack.id.to_string()).or_default();
             layers.insert(layer.name.to_string(), key);
         }
@@ -181,16 +181,13 @@ fn layer(
     let (Some(key), Some(stored)) = (key, stored) else { return Some(cached) };
     cached.cache_key.clone_from(&key.key);
     // Bytes of another encoder would make this image differ from one made anew.
-    if key.encoder != ENCODER {
+    let encoder = request.encoding.id();
+    if key.encoder != encoder {
         return Some(cached);
     }
     match take_over(request, stored, buildpack, name) {
         Ok(taken) => {
-            let exported = ExportedAs {
-                diff_id: stored.diff_id.clone(),
-                encoder: ENCODER.to_owned(),
-                features: taken.features,
-            };
+            let exported = ExportedAs { diff_id: stored.diff_id.clone(), encoder, features: taken.features };
             cached.environment = taken.environment;
             cached.exported = Some((exported, taken.blob));
         }
@@ -233,18 +230,15 @@ fn take_over(
     let mut file = copy.file();
     file.rewind()?;
     let limit = TreeLimits::default().bytes.saturating_mul(2);
-    let mut contents = Reading {
-        inner: MultiGzDecoder::new(io::BufReader::new(file)).take(limit),
-        hasher: Hasher::default(),
-        request,
-    };
+    let mut contents =
+        Reading { inner: decompress(file.try_clone()?)?.take(limit), hasher: Hasher::default(), request };
     let root = format!("{LAYERS_DIRECTORY}/{}/{name}/", buildpack.directory_name());
     let (environment, features) = look_into(&mut contents, &root)?;
     io::copy(&mut contents, &mut io::sink())?;
     if DiffId(contents.hasher.finish()) != layer.diff_id {
         return Err(wrong("its contents are not what the configuration says"));
     }
-    let blob = request.store.commit(copy, &layer.diff_id, ENCODER, &digest, size)?;
+    let blob = request.store.commit(copy, &layer.diff_id, &request.encoding.id(), &digest, size)?;
     Ok(TakenOver { blob, environment, features })
 }
 

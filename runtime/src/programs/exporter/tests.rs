@@ -17,7 +17,7 @@ use crate::cnb::api::ApiVersion;
 use crate::event::LayerSource;
 use crate::images::LayoutImages;
 use crate::oci::digest::{DiffId, Digest, HashingWriter};
-use crate::oci::gzip::GzipWriter;
+use crate::oci::encoder::{Encoders, Encoding};
 use crate::oci::image::{History, Image, ImageConfiguration, MediaFamily, RootFs, RunConfiguration};
 use crate::oci::layer::LayerWriter;
 use crate::phase::export::write_layer;
@@ -214,7 +214,8 @@ impl Site {
         let mut tar = LayerWriter::new(Vec::new());
         tar.file(format!("/{name}").as_bytes(), 0o644, Owner::ROOT, 1, b"x".as_slice()).unwrap();
         let tar = tar.finish().unwrap();
-        let mut gzip = GzipWriter::new(HashingWriter::new(Vec::new())).unwrap();
+        let encoders = Encoders::new(Encoding::Gzip);
+        let mut gzip = encoders.writer(HashingWriter::new(Vec::new()));
         io::Write::write_all(&mut gzip, &tar).unwrap();
         let (digest, size, bytes) = gzip.finish().unwrap().finish();
         let blob = self.path(&format!("scratch/{name}.blob"));

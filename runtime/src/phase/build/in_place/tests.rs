@@ -21,6 +21,7 @@ use crate::executor::{
     AppLink, BuildHost, BuildInputs, DetectInputs, DetectOutputs, Executor, GuestFailure, LayerContents,
     LogSink, OpenedLayer, StoreOutput,
 };
+use crate::oci::encoder::Encoding;
 use crate::phase::build::{BuildPhaseRequest, build};
 use crate::phase::values::{Built, Restored};
 use crate::policy::Policy;
@@ -113,6 +114,7 @@ impl Site {
             exec_env: &ExecEnv::default(),
             user_env: &BTreeMap::new(),
             sources: &Sources::default(),
+            encoding: Encoding::default(),
             cancel: &Cancel::default(),
         };
         let outcome = build(
