@@ -18,7 +18,7 @@ use super::{
 };
 use crate::oci::blob::Notes;
 use crate::oci::digest::{Digest, Hasher};
-use crate::oci::image::{Document, Image, Layer};
+use crate::oci::image::{Document, Image, ImageConfiguration, Layer};
 
 /// What a write that was killed leaves behind starts like this.
 const TEMPORARY_PREFIX: &str = ".wapack-";
@@ -215,11 +215,11 @@ impl ImageLayout {
 
     fn copy_blob(&self, layer: &Layer, path: &Path, keep_going: KeepGoing<'_>) -> Result<(), LayoutError> {
         let mut temporary = self.temporary(&layer.digest.hex()[..12])?;
-        let Some(blob) = layer.file() else {
+        let Some(blob) = layer.holder() else {
             return Err(LayoutError::NotHere { digest: layer.digest.clone() });
         };
         let unreadable = |cause| LayoutError::UnreadableBlob { path: blob.to_owned(), cause };
-        let mut source = fs::File::open(blob).map_err(unreadable)?;
+        let mut source = layer.open().map_err(unreadable)?;
         let mut hasher = Hasher::default();
         let mut copied = 0;
         let mut buffer = vec![0; COPY_BUFFER_BYTES];
@@ -242,7 +242,7 @@ impl ImageLayout {
             return Err(LayoutError::WrongSize {
                 path: blob.to_owned(),
                 expected: layer.size,
-                actual: source.metadata().map_or(copied, |metadata| metadata.len()),
+                actual: layer.file().and_then(|file| file.metadata().ok()).map_or(copied, |file| file.len()),
             });
         }
         let actual = hasher.finish();
@@ -287,17 +287,10 @@ impl ImageLayout {
         let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
             return Err(self.invalid(INDEX_FILE, "it has no list `manifests`".to_owned()));
         };
-        let configuration = &image.configuration;
-        let mut platform = json!({ "architecture": configuration.architecture, "os": configuration.os });
-        if let Some(variant) = configuration.variant.as_deref().filter(|variant| !variant.is_empty()) {
-            platform["variant"] = variant.into();
-        }
-        let entry = json!({
-            "mediaType": manifest.media_type.to_string(),
-            "digest": manifest.digest.as_str(),
-            "size": manifest.bytes.len(),
-            "annotations": { REFERENCE_ANNOTATION: reference },
-            "platform": platform,
+        let entry = index_entry(&NamedManifest {
+            document: manifest,
+            name: reference,
+            platform: Some(&image.configuration),
         });
         let has_reference = |value: &Value| value["annotations"][REFERENCE_ANNOTATION] == reference;
         if placing.alone {
@@ -349,6 +342,52 @@ impl ImageLayout {
     fn invalid(&self, name: &str, reason: String) -> LayoutError {
         LayoutError::Invalid { directory: self.directory.clone(), name: name.to_owned(), reason }
     }
+}
+
+/// A manifest or an index with its name in a layout.
+#[derive(Debug, Clone, Copy)]
+pub struct NamedManifest<'a> {
+    pub document: &'a Document,
+    pub name: &'a str,
+    /// What it is for; an index is for several.
+    pub platform: Option<&'a ImageConfiguration>,
+}
+
+/// The files of a layout that are not blobs, and where the blobs are.
+#[derive(Debug)]
+pub struct LayoutFiles {
+    /// Names with contents.
+    pub documents: [(&'static str, Vec<u8>); 2],
+    /// The directory of the blobs, whose names are their digests in hex.
+    pub blobs: &'static str,
+}
+
+/// What a layout with these names has beside its blobs.
+#[must_use]
+pub fn layout_files(named: &[NamedManifest<'_>]) -> LayoutFiles {
+    let mut index = empty_index();
+    index["manifests"] = named.iter().map(index_entry).collect();
+    let documents = [(LAYOUT_FILE, LAYOUT_DOCUMENT.to_vec()), (INDEX_FILE, index_bytes(&index))];
+    LayoutFiles { documents, blobs: BLOBS }
+}
+
+/// What the index of a layout says of a manifest.
+fn index_entry(named: &NamedManifest<'_>) -> Value {
+    let NamedManifest { document, name, platform } = named;
+    let mut entry = json!({
+        "mediaType": document.media_type.to_string(),
+        "digest": document.digest.as_str(),
+        "size": document.bytes.len(),
+        "annotations": { REFERENCE_ANNOTATION: name },
+    });
+    if let Some(configuration) = platform {
+        let mut platform = json!({ "architecture": configuration.architecture, "os": configuration.os });
+        if let Some(variant) = configuration.variant.as_deref().filter(|variant| !variant.is_empty()) {
+            platform["variant"] = variant.into();
+        }
+        entry["platform"] = platform;
+    }
+    entry
 }
 
 /// Whether a blob is at its place already, being the file that it would be copied from.
