@@ -26,6 +26,9 @@ pub enum ImagesError {
     /// A layer is not there.
     #[error("image `{image}` has no layer `{diff_id}`")]
     NoLayer { image: String, diff_id: DiffId },
+    /// Images for several systems are to go where a name has one.
+    #[error("a name there has one image, for one system")]
+    OneSystem,
     /// It is not kept under every name (RPT-06).
     #[error("the image was not saved as {}", names_of(unsaved))]
     Unsaved {
@@ -68,7 +71,7 @@ impl ImagesError {
                 (Some(source), &[])
             }
             Self::Unsaved { unsaved, .. } => (None, unsaved),
-            Self::Name(_) | Self::NoLayer { .. } => (None, &[]),
+            Self::Name(_) | Self::NoLayer { .. } | Self::OneSystem => (None, &[]),
         };
         one.into_iter().chain(several.iter().map(|unsaved| &unsaved.cause))
     }
@@ -113,6 +116,7 @@ impl Diagnose for ImagesError {
             Self::Damaged { .. } => "image.damaged",
             Self::NotWritable { .. } => "image.not_writable",
             Self::NoLayer { .. } => "image.no_layer",
+            Self::OneSystem => "image.one_system",
             Self::Unsaved { .. } => "image.unsaved",
         }
     }
@@ -122,7 +126,7 @@ impl Diagnose for ImagesError {
             return error.fault();
         }
         match self {
-            Self::Name(_) | Self::NotWritable { .. } => Fault::Caller,
+            Self::Name(_) | Self::NotWritable { .. } | Self::OneSystem => Fault::Caller,
             Self::Image { .. } | Self::Damaged { .. } | Self::NoLayer { .. } | Self::Unsaved { .. } => {
                 Fault::Environment
             }
@@ -130,6 +134,10 @@ impl Diagnose for ImagesError {
     }
 
     fn hint(&self) -> Option<String> {
+        if matches!(self, Self::OneSystem) {
+            let text = "write them to `oci:DIR`, `oci-archive:FILE` or a registry, or name one `--target`";
+            return Some(text.to_owned());
+        }
         self.causes().find_map(diagnosis).and_then(Diagnose::hint)
     }
 }

@@ -4,6 +4,7 @@ mod archive;
 mod daemon;
 mod docker_archive;
 mod error;
+mod held;
 mod layout;
 mod oci_archive;
 mod oci_directory;
@@ -14,6 +15,7 @@ pub use self::archive::ArchiveError;
 pub use self::daemon::{Daemon, DaemonAddress, DaemonError};
 pub use self::docker_archive::DockerArchive;
 pub use self::error::{Cause, ImagesError, Unsaved};
+pub use self::held::Held;
 pub use self::layout::LayoutImages;
 pub use self::oci_archive::OciArchive;
 pub use self::oci_directory::OciDirectory;
@@ -27,7 +29,7 @@ use crate::cnb::report_toml::{ImageReport, Report};
 use crate::oci::blob::BlobStore;
 use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest};
-use crate::oci::image::{Image, Layer};
+use crate::oci::image::{Document, Image, Layer};
 
 /// Finds and keeps images by name.
 pub trait Images {
@@ -87,6 +89,27 @@ pub trait Images {
         !layer.is_here()
     }
 
+    /// Keeps images for several systems under all of `names`: each by its digest, then one
+    /// index that stands for them.
+    ///
+    /// # Errors
+    /// As [`Images::save`]; [`ImagesError::OneSystem`] where a name has one image only.
+    fn save_index(
+        &self,
+        images: &[Image],
+        names: &[String],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+    ) -> Result<SavedImage, ImagesError> {
+        let (_, _, _, _) = (images, names, blobs, cancel);
+        Err(ImagesError::OneSystem)
+    }
+
+    /// Whether one name can stand for images for several systems.
+    fn has_indexes(&self) -> bool {
+        false
+    }
+
     /// Whether this is a daemon, which has image ids instead of digests.
     fn is_daemon(&self) -> bool {
         false
@@ -113,6 +136,16 @@ pub struct SavedImage {
 }
 
 impl SavedImage {
+    /// One with a digest: that of its manifest, or of the index for several systems.
+    fn of_document(names: Vec<String>, document: &Document) -> Self {
+        Self {
+            names,
+            digest: Some(document.digest.clone()),
+            id: None,
+            manifest_bytes: Some(document.bytes.len() as u64),
+        }
+    }
+
     /// What `report.toml` says of it.
     #[must_use]
     pub fn report(&self) -> Report {
