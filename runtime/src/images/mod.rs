@@ -2,11 +2,13 @@
 
 mod daemon;
 mod layout;
+mod registry;
 mod run_image;
 mod target;
 
 pub use self::daemon::{Daemon, DaemonAddress, DaemonError};
 pub use self::layout::LayoutImages;
+pub use self::registry::RegistryImages;
 pub use self::run_image::{best_mirror, recorded_names};
 pub use self::target::target_of;
 
@@ -16,7 +18,7 @@ use crate::cancel::Cancel;
 use crate::cnb::report_toml::{ImageReport, Report};
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
-use crate::oci::image::Image;
+use crate::oci::image::{Image, Layer};
 use crate::oci::reference::InvalidReference;
 
 /// Finds and keeps images by name.
@@ -33,6 +35,16 @@ pub trait Images {
     /// # Errors
     /// When it is not there. The bytes are not verified.
     fn layer(&self, image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError>;
+
+    /// Brings the blobs of layers onto this machine that are elsewhere, into `blobs`, and
+    /// notes where they are then. Where everything is here, there is nothing to do.
+    ///
+    /// # Errors
+    /// When one does not come, or not as it should be.
+    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+        let _ = (layers, blobs, cancel);
+        Ok(())
+    }
 
     /// Whether `name` could be written, as far as that can be known before (ANA-02).
     ///
