@@ -275,7 +275,7 @@ fn export_and_publish(
             Ok(saved) => return Ok(BuiltImage { exported, saved }),
             Err(error) => error,
         };
-        match error.damaged_blob().map(Path::to_owned) {
+        match error.damaged_file(&exported.image) {
             Some(path) if repairs < MAX_REPAIRS && is_ours(export_request, &path) => {
                 forget_damaged(export_request, &path, error.into(), store, events)?;
             }

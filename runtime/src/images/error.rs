@@ -1,12 +1,14 @@
 //! Why images cannot be used, whatever kind of place they are in.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{ArchiveError, DaemonError, SavedImage};
 use crate::fault::{Diagnose, Fault};
 use crate::oci::digest::DiffId;
+use crate::oci::image::Image;
 use crate::oci::layout::LayoutError;
 use crate::oci::reference::InvalidReference;
+use crate::registry::RegistryError;
 
 /// Why images cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -76,10 +78,17 @@ impl ImagesError {
         one.into_iter().chain(several.iter().map(|unsaved| &unsaved.cause))
     }
 
-    /// The file that is not the blob it should be, if that is what is wrong.
+    /// The file of a layer of `image` that is not the blob it should be, if that is what
+    /// is wrong.
     #[must_use]
-    pub fn damaged_blob(&self) -> Option<&Path> {
-        self.causes().find_map(|cause| layout_error(cause)?.damaged_blob())
+    pub fn damaged_file(&self, image: &Image) -> Option<PathBuf> {
+        self.causes().find_map(|cause| match cause.downcast_ref() {
+            Some(RegistryError::DamagedHere { digest }) => {
+                let layer = image.layers.iter().find(|layer| layer.digest == *digest)?;
+                layer.file().map(Path::to_owned)
+            }
+            _ => layout_error(cause)?.damaged_blob().map(Path::to_owned),
+        })
     }
 
     /// Whether a layer was to be written that is not on this machine.
@@ -102,7 +111,8 @@ fn diagnosis(cause: &Cause) -> Option<&dyn Diagnose> {
     let layout = cause.downcast_ref::<LayoutError>().map(|error| error as &dyn Diagnose);
     let archive = || cause.downcast_ref::<ArchiveError>().map(|error| error as &dyn Diagnose);
     let daemon = || cause.downcast_ref::<DaemonError>().map(|error| error as &dyn Diagnose);
-    layout.or_else(archive).or_else(daemon)
+    let registry = || cause.downcast_ref::<RegistryError>().map(|error| error as &dyn Diagnose);
+    layout.or_else(archive).or_else(daemon).or_else(registry)
 }
 
 impl Diagnose for ImagesError {

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use super::archive::{ArchiveError, ArchiveFile, check_place};
-use super::{FoundImage, Images, ImagesError, SavedImage, Saving, layer_of, oci_directory};
+use super::{FoundImage, Images, ImagesError, SavedImage, Saving, fetch_parts, layer_of, oci_directory};
 use crate::cancel::Cancel;
 use crate::cnb::target::Target;
 use crate::oci::blob::BlobStore;
@@ -86,6 +86,10 @@ impl Images for OciArchive {
 
     fn layer(&self, image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError> {
         layer_of(image, diff_id)
+    }
+
+    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+        fetch_parts(layers, blobs, cancel)
     }
 
     fn names(&self) -> Result<Vec<String>, ImagesError> {
