@@ -13,6 +13,8 @@ use wapack_runtime::policy::PolicyError;
 use wapack_runtime::store::StoreError;
 use wapack_runtime::toml_text::TomlFileError;
 
+use crate::discovery::InvalidRegistryAuth;
+
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -171,6 +173,8 @@ pub(crate) enum InputError {
     SourceVariable { variable: String, name: String, source: BadAddress },
     #[error("{set_by}: nothing signs in to the source `{name}`")]
     SourceSecret { name: String, set_by: String, source: SecretError },
+    #[error("cannot use the variable `CNB_REGISTRY_AUTH`")]
+    RegistryAuth(#[source] InvalidRegistryAuth),
 }
 
 /// Why a secret is not where it should be. Never what was found instead.
@@ -218,6 +222,7 @@ impl Diagnose for InputError {
             Self::Inspect { .. } | Self::Unreadable { .. } => "input.inspect",
             Self::SourceFlag { .. } | Self::SourceVariable { .. } => "input.source",
             Self::SourceSecret { .. } => "input.source_secret",
+            Self::RegistryAuth(_) => "input.registry_auth",
         }
     }
 
@@ -298,6 +303,9 @@ impl Diagnose for InputError {
             }
             Self::SourceSecret { source: SecretError::Unset { name }, .. } => {
                 return Some(format!("set `{name}` where `wapack` is run"));
+            }
+            Self::RegistryAuth(_) => {
+                r#"it is written `{"registry.example": "Basic …"}`, with `Basic`, `Bearer` or `X-Identity`"#
             }
             Self::SourceSecret { .. } => {
                 "the file has the secret as its only line, and whoever runs the build can read it"
