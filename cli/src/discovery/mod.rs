@@ -81,6 +81,7 @@ pub(crate) fn network(question: &Question<'_>, environment: Environment) -> Resu
     let credentials = UserCredentials::new(environment.clone(), *app, (*cancel).clone());
     let finder = Finder::new(environment, *app, trusted, configured, (*cancel).clone());
     let mut settings = surroundings::settings(&policy.network, &finder, wanted.contains(npm::WHOLE));
+    settings.registries = policy.registry_settings(origins);
     settings.registry_credentials = Some(Arc::new(credentials));
     for (name, source) in &policy.sources {
         if is_wanted(name, wanted) {

@@ -198,7 +198,7 @@ fn the_most_specific_key_wins() {
         &auths(&[
             ("https://registry.example/v1/", "b2xkOng="), // printf old:x | base64
             ("registry.example", JOE),
-            ("registry.example/team", ANN),
+            ("Registry.Example/team", ANN),
             ("registry.example/team/app", "bWF4Ong="), // printf max:x | base64
         ]),
     );
