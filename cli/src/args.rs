@@ -383,6 +383,9 @@ pub(crate) struct RebaseArguments {
     /// Go on when the image is marked as not rebasable, or the run image is for another system or has another name
     #[arg(long)]
     pub(crate) force: bool,
+
+    #[command(flatten)]
+    pub(crate) policy: PolicyArguments,
 }
 
 #[derive(Debug, Args)]

@@ -14,6 +14,8 @@ use wapack_runtime::policy::PolicyError;
 use wapack_runtime::store::StoreError;
 use wapack_runtime::toml_text::TomlFileError;
 
+use crate::discovery::InvalidRegistryAuth;
+
 /// How the place of an image is written.
 const PLACES: &str = "an image is `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`, `docker-archive:FILE[:NAME]`, \
                       `docker:NAME` for a container engine, or `NAME` for a registry";
@@ -135,8 +137,6 @@ pub(crate) enum InputError {
     NoImage { value: String, names: Vec<String> },
     #[error("`{value}` says no name of an image")]
     NameMissing { value: String },
-    #[error("cannot use `{value}`: registries are not spoken by this version")]
-    NoRegistries { value: String },
     #[error("`DOCKER_HOST` is `{value}`, which is neither `unix://<path>` nor `tcp://<host>:<port>`")]
     EngineAddress { value: String },
     #[error("the container engine wants TLS, which is not spoken by this version")]
@@ -203,6 +203,8 @@ pub(crate) enum InputError {
     SourceVariable { variable: String, name: String, source: BadAddress },
     #[error("{set_by}: nothing signs in to the source `{name}`")]
     SourceSecret { name: String, set_by: String, source: SecretError },
+    #[error("cannot use the variable `CNB_REGISTRY_AUTH`")]
+    RegistryAuth(#[source] InvalidRegistryAuth),
 }
 
 /// Why a secret is not where it should be. Never what was found instead.
@@ -230,7 +232,6 @@ impl Diagnose for InputError {
             Self::PreviousImage { .. } => "input.previous_image",
             Self::NotAnImage { .. } | Self::NameMissing { .. } => "input.image",
             Self::NoImage { .. } => "input.no_image",
-            Self::NoRegistries { .. } => "input.registry",
             Self::EngineAddress { .. } | Self::EngineTls => "input.engine",
             Self::RunImageTarget { .. }
             | Self::Target { .. }
@@ -261,6 +262,7 @@ impl Diagnose for InputError {
             Self::Inspect { .. } | Self::Unreadable { .. } => "input.inspect",
             Self::SourceFlag { .. } | Self::SourceVariable { .. } => "input.source",
             Self::SourceSecret { .. } => "input.source_secret",
+            Self::RegistryAuth(_) => "input.registry_auth",
         }
     }
 
@@ -294,7 +296,6 @@ impl Diagnose for InputError {
                 return Some(format!("there is {}", quoted(names)));
             }
             Self::NoImage { .. } | Self::EngineAddress { .. } => return None,
-            Self::NoRegistries { .. } => "use a layout: `oci:DIR[:REF]`",
             Self::EngineTls => "name its socket: `DOCKER_HOST=unix:///var/run/docker.sock`",
             Self::Unnamed { .. } => "say where the new one goes: `--output oci:DIR:REF`",
             Self::OthersInArchive { .. } => "name another archive with `--output`",
@@ -352,6 +353,9 @@ impl Diagnose for InputError {
             }
             Self::SourceSecret { source: SecretError::Unset { name }, .. } => {
                 return Some(format!("set `{name}` where `wapack` is run"));
+            }
+            Self::RegistryAuth(_) => {
+                r#"it is written `{"registry.example": "Basic …"}`, with `Basic`, `Bearer` or `X-Identity`"#
             }
             Self::SourceSecret { .. } => {
                 "the file has the secret as its only line, and whoever runs the build can read it"

@@ -24,7 +24,7 @@ use crate::output::Output;
 use crate::place::Place;
 
 pub(crate) fn run(arguments: &RebaseArguments, cancel: &Cancel, output: &mut Output) -> Result<u8, Failure> {
-    let places = Places::default();
+    let places = Places::new(&arguments.policy, None, cancel);
     let app_place = places.open_image(&arguments.image, None)?;
     let app = app_place.find()?;
     let to = destination(&places, arguments.output.as_deref(), &app_place)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::{Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved};
 use crate::cancel::Cancel;
@@ -17,7 +18,7 @@ use crate::registry::{Package, Registry, RegistryError, RemoteBlob, Trouble};
 /// The images of all registries that can be reached.
 #[derive(Debug)]
 pub struct RegistryImages {
-    registry: Registry,
+    registry: Arc<Registry>,
     /// What to take where a name stands for images of several systems.
     architecture: String,
     variant: Option<String>,
@@ -30,7 +31,13 @@ impl RegistryImages {
     /// for `architecture` (`amd64`, `arm64`) and `variant`. The directory `scratch` takes
     /// what is only read once.
     #[must_use]
-    pub fn new(registry: Registry, architecture: String, variant: Option<String>, scratch: PathBuf) -> Self {
+    pub fn new(
+        registry: impl Into<Arc<Registry>>,
+        architecture: String,
+        variant: Option<String>,
+        scratch: PathBuf,
+    ) -> Self {
+        let registry = registry.into();
         Self { registry, architecture, variant, scratch }
     }
 

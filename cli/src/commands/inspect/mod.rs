@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Ou
     };
     match kind_of(target)? {
         Kind::Image(place) => {
-            let found = Places::default().open(place, None)?.find()?;
+            let found = Places::new(&arguments.policy, None, cancel).open(place, None)?.find()?;
             show(&image::look(&found), image::text, as_json, output);
         }
         Kind::Buildpack(directory) => {
