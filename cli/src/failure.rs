@@ -127,6 +127,8 @@ pub(crate) enum InputError {
     Unnamed { place: String },
     #[error("`{place}` holds other images, which would be lost")]
     OthersInArchive { place: String, names: Vec<String> },
+    #[error("`{place}` stands for images for several systems: `{systems}`")]
+    SeveralSystems { place: String, systems: String },
     #[error("the label of the image names no run image")]
     NoRunImage,
     #[error("none of the image's run images can be read: `{}`", names.join("`, `"))]
@@ -230,7 +232,7 @@ impl Diagnose for InputError {
             Self::OthersInArchive { .. } => "input.output",
             Self::NoRunImage | Self::NoMirror { .. } => "input.run_image",
             Self::PreviousImage { .. } => "input.previous_image",
-            Self::NotAnImage { .. } | Self::NameMissing { .. } => "input.image",
+            Self::NotAnImage { .. } | Self::NameMissing { .. } | Self::SeveralSystems { .. } => "input.image",
             Self::NoImage { .. } => "input.no_image",
             Self::EngineAddress { .. } | Self::EngineTls => "input.engine",
             Self::RunImageTarget { .. }
@@ -299,6 +301,9 @@ impl Diagnose for InputError {
             Self::EngineTls => "name its socket: `DOCKER_HOST=unix:///var/run/docker.sock`",
             Self::Unnamed { .. } => "say where the new one goes: `--output oci:DIR:REF`",
             Self::OthersInArchive { .. } => "name another archive with `--output`",
+            Self::SeveralSystems { .. } => {
+                "build it again on the new run image; all of them are then made together"
+            }
             Self::NoRunImage | Self::NoMirror { .. } => "name one with `--run-image`",
             Self::RunImageTarget { .. } => "leave out `--target`, or name a run image for it",
             Self::Target { .. } | Self::NoLauncher { .. } => "targets are `linux/amd64` and `linux/arm64`",

@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -116,16 +117,24 @@ impl Places {
 }
 
 impl Opened {
-    /// The image that the place names, or the only one there.
+    /// The image that the place names, or the only one there; of one for several systems
+    /// that for the target, or for this machine.
     ///
     /// # Errors
     /// When there is none, or it cannot be read.
-    pub(crate) fn find(&self) -> Result<FoundImage, Failure> {
+    pub(crate) fn find(&self, places: &Places) -> Result<FoundImage, Failure> {
         let name = self.place.name();
         if name.is_empty() && matches!(self.place, Place::Daemon { .. } | Place::Registry { .. }) {
             return Err(InputError::NameMissing { value: self.place.to_string() }.into());
         }
-        match self.images.find(name) {
+        let images = match self.target {
+            // Nothing says which of several systems: the one at hand.
+            None if !self.images.systems(name)?.is_empty() => {
+                Rc::clone(&places.open(self.place.clone(), Some(&app::host_target()))?.images)
+            }
+            _ => Rc::clone(&self.images),
+        };
+        match images.find(name) {
             Ok(Some(found)) => Ok(found),
             Ok(None) => Err(self.missing()),
             Err(error) => Err(error.into()),
@@ -153,7 +162,7 @@ impl Opened {
 /// Whether a container engine seems to listen.
 pub(crate) fn has_engine() -> bool {
     match engine_address(|name| env::var_os(name)) {
-        Ok(DaemonAddress::Unix(socket)) => socket.exists(),
+        Ok(DaemonAddress::Unix(socket)) => socket.metadata().is_ok_and(|found| found.file_type().is_socket()),
         Ok(DaemonAddress::Tcp(_)) => true,
         Err(_) => false,
     }

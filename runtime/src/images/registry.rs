@@ -5,13 +5,15 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use oci_spec::image::ImageIndex;
+
 use super::{Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved};
 use crate::cancel::Cancel;
 use crate::oci::blob::BlobStore;
 use crate::oci::compression::decompress;
 use crate::oci::digest::DiffId;
-use crate::oci::image::{BlobPlace, Image, Layer, index_document};
-use crate::oci::layout::Platform;
+use crate::oci::image::{BlobPlace, Image, Layer, MediaFamily, index_document};
+use crate::oci::layout::{Platform, systems_of};
 use crate::oci::reference::{InvalidReference, Reference, Repository};
 use crate::registry::{Package, Registry, RegistryError, RemoteBlob, Trouble};
 
@@ -185,6 +187,15 @@ impl Images for RegistryImages {
             layers[place].blob = blob.path.into();
         }
         Ok(())
+    }
+
+    fn systems(&self, name: &str) -> Result<Vec<String>, ImagesError> {
+        let reference: Reference = name.parse()?;
+        let document = self.registry.document(&reference, &Cancel::default());
+        let document = document.map_err(|error| failed(name, error))?;
+        let index = document.filter(|document| MediaFamily::is_index(&document.media_type));
+        let index = index.and_then(|index| serde_json::from_slice::<ImageIndex>(&index.bytes).ok());
+        Ok(index.as_ref().map(systems_of).unwrap_or_default())
     }
 
     fn check_write(&self, name: &str) -> Result<(), ImagesError> {

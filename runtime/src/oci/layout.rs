@@ -8,7 +8,7 @@
 mod reader;
 mod writer;
 
-pub use self::reader::{LayoutImage, Platform, image_names, read_image};
+pub use self::reader::{LayoutImage, Platform, image_names, image_systems, read_image, systems_of};
 pub use self::writer::{ImageLayout, KeepGoing, LayoutFiles, NamedManifest, Placing, layout_files};
 
 use std::io::{self, Read};

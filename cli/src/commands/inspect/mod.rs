@@ -30,7 +30,8 @@ pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Ou
     };
     match kind_of(target)? {
         Kind::Image(place) => {
-            let found = Places::new(&arguments.policy, None, cancel).open(place, None)?.find()?;
+            let places = Places::new(&arguments.policy, None, cancel);
+            let found = places.open(place, None)?.find(&places)?;
             show(&image::look(&found), image::text, as_json, output);
         }
         Kind::Buildpack(directory) => {
