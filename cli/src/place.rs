@@ -5,6 +5,8 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use wapack_runtime::oci::reference::Reference;
+
 /// A place with images, and perhaps the name of one of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -57,7 +59,7 @@ impl Place {
     /// Reads where an image is; a bare name is in a registry.
     pub(crate) fn of_image(text: &OsStr) -> Option<Self> {
         Self::parse(text).or_else(|| {
-            let name = text.to_str().filter(|name| !name.is_empty())?;
+            let name = text.to_str().filter(|name| name.parse::<Reference>().is_ok())?;
             Some(Self::Registry { name: Some(name.to_owned()) })
         })
     }
@@ -190,6 +192,9 @@ mod tests {
         assert_eq!(parse("registry"), Some(Place::Registry { name: None }));
         assert_eq!(Place::of_image(OsStr::new("debian:12")), registry("debian:12"));
         assert_eq!(Place::of_image(OsStr::new("oci:x")), parse("oci:x"));
+        for text in ["", "oci:", "oci-archive:", "docker-archive::x", "Not A Name", "../x"] {
+            assert_eq!(Place::of_image(OsStr::new(text)), None, "{text}");
+        }
         for text in [
             "oci:x",
             "oci:x:a:1",

@@ -266,7 +266,14 @@ fn export_and_publish(
 ) -> Result<BuiltImage, Error> {
     let (store, cancel) = (request.app.store, request.app.cancel);
     let from: Vec<&dyn Images> = request.run_images.into_iter().collect();
-    let mut exported = export(export_request, store, cancel, events)?;
+    let make = |events: &mut dyn EventSink| {
+        let exported = export(export_request, store, cancel, events)?;
+        Ok::<_, Error>(match request.output.family() {
+            Some(family) => exported.in_family(family),
+            None => exported,
+        })
+    };
+    let mut exported = make(events)?;
     let mut repairs = 0;
     loop {
         let image =
@@ -282,7 +289,7 @@ fn export_and_publish(
             _ => return Err(error.into()),
         }
         repairs += 1;
-        exported = export(export_request, store, cancel, events)?;
+        exported = make(events)?;
     }
 }
 

@@ -138,6 +138,7 @@ pub fn build(
         previous: Some(PreviousImage {
             images: &OciDirectory::new(job.previous.clone().unwrap_or_else(|| job.output.clone()), None),
             name: &job.image,
+            place: &job.image,
             is_asked_for: job.previous.is_some(),
         }),
     };

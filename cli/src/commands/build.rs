@@ -38,10 +38,10 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
     let targets = arguments.app.target.as_deref().map(app::targets).transpose()?.unwrap_or_default();
     let destination = Destination::choose(arguments, &places, targets.len())?;
     let owners = owners(arguments)?;
-    let parts = parts(arguments, &places, &targets)?;
-    for part in &parts {
-        destination.refuse_inputs(part.run_image.opened.as_ref())?;
+    if let Some(place) = run_image::place(&arguments.run_image)? {
+        destination.refuse_input(&places.open(place, None)?)?;
     }
+    let parts = parts(arguments, &places, &targets)?;
     let previous = previous_image(arguments, &places, &targets)?;
     let created = created(arguments.image.creation_time, output);
     output.explains = arguments.earlier.explain;
@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
     let settings = NetworkSettings { finder: Some(finder), ..network.settings };
     let sources = Sources::new(settings, &app.policy.limits, app.store.downloads());
 
-    let held = Held;
+    let held = Held::new(destination.opened.images.family());
     let is_index = parts.len() > 1;
     let mut built = Vec::with_capacity(parts.len());
     for part in &parts {
@@ -66,10 +66,14 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
         // Layers for one system are none for another.
         let cached_as = if is_index { format!("{image} {}", part.name()) } else { image.to_owned() };
         let to: &dyn Images = if is_index { &held } else { &*destination.opened.images };
-        let previous = previous.as_ref().map_or(
-            PreviousImage { images: &*part.previous.images, name: image, is_asked_for: false },
-            |asked| PreviousImage { images: &*asked.images, name: asked.place.name(), is_asked_for: true },
-        );
+        let earlier = previous.as_ref().unwrap_or(&part.previous);
+        let earlier_place = earlier.place.to_string();
+        let earlier = PreviousImage {
+            images: &*earlier.images,
+            name: if previous.is_some() { earlier.place.name() } else { image },
+            place: &earlier_place,
+            is_asked_for: previous.is_some(),
+        };
         if is_index {
             output.say(&format!("\nFor {}", part.name()));
         }
@@ -95,7 +99,7 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
             created,
             sboms: arguments.image.sbom_output_dir.as_deref(),
             clear_cache: arguments.earlier.clear_cache,
-            previous: Some(previous),
+            previous: Some(earlier),
         };
         let result = lifecycle::build(&request, output);
         discovery::say_remarks(&network.finder, output);
@@ -159,7 +163,7 @@ fn previous_image(
 ) -> Result<Option<Opened>, Failure> {
     let Some(value) = arguments.earlier.previous_image.as_deref() else { return Ok(None) };
     let shown = || value.to_string_lossy().escape_debug().to_string();
-    let place = Place::of_image(value).ok_or_else(|| InputError::PreviousImage { value: shown() })?;
+    let place = Place::parse(value).ok_or_else(|| InputError::PreviousImage { value: shown() })?;
     let target = targets.first().cloned().unwrap_or_else(app::host_target);
     places.open(place, Some(&target)).map(Some)
 }

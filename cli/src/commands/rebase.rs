@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &RebaseArguments, cancel: &Cancel, output: &mut Out
     let to = destination(&places, arguments.output.as_deref(), &app_place)?;
     let chosen = run_image(&places, arguments.run_image.as_deref(), &app, &to.place)?;
     let run_image = &chosen.found;
-    let rebased = rebase(&RebaseRequest {
+    let mut rebased = rebase(&RebaseRequest {
         app: &app.image,
         // Where it lies on this machine is no part of an image.
         run_image: NewRunImage {
@@ -49,6 +49,9 @@ pub(crate) fn run(arguments: &RebaseArguments, cancel: &Cancel, output: &mut Out
     })?;
     for refusal in &rebased.overruled {
         output.warning(&refusal.to_string());
+    }
+    if let Some(family) = to.images.family() {
+        rebased.image = rebased.image.in_family(family);
     }
     let moved = moved(&rebased.image, &to);
     let store = store_for(&rebased.image, &to)?;

@@ -6,13 +6,27 @@ use super::{FoundImage, Images, ImagesError, SavedImage};
 use crate::cancel::Cancel;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::DiffId;
-use crate::oci::image::{Image, Layer};
+use crate::oci::image::{Image, Layer, MediaFamily};
 
 /// Has no images, and takes every one without keeping it: whoever made it still has it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Held;
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    family: Option<MediaFamily>,
+}
+
+impl Held {
+    /// For an image that goes on to a place with this family of media types.
+    #[must_use]
+    pub fn new(family: Option<MediaFamily>) -> Self {
+        Self { family }
+    }
+}
 
 impl Images for Held {
+    fn family(&self) -> Option<MediaFamily> {
+        self.family
+    }
+
     fn find(&self, _: &str) -> Result<Option<FoundImage>, ImagesError> {
         Ok(None)
     }

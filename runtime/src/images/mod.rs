@@ -31,7 +31,7 @@ use crate::cnb::report_toml::{ImageReport, Report};
 use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest, HashingWriter};
-use crate::oci::image::{BlobPlace, Document, Image, Layer};
+use crate::oci::image::{BlobPlace, Document, Image, Layer, MediaFamily};
 
 /// Finds and keeps images by name.
 pub trait Images {
@@ -120,6 +120,11 @@ pub trait Images {
     /// Whether one name can stand for images for several systems.
     fn has_indexes(&self) -> bool {
         false
+    }
+
+    /// The only family of media types that tools read there, if it is one.
+    fn family(&self) -> Option<MediaFamily> {
+        None
     }
 
     /// Whether this is a daemon, which has image ids instead of digests.

@@ -10,7 +10,7 @@ use crate::cancel::Cancel;
 use crate::cnb::target::Target;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
-use crate::oci::image::{Document, Image, Layer, index_document};
+use crate::oci::image::{Document, Image, Layer, MediaFamily, index_document};
 use crate::oci::layout::{LayoutError, LayoutFiles, NamedManifest, image_names, layout_files};
 
 /// The images of an archive. An empty name is that of the only image. Nothing is
@@ -138,6 +138,11 @@ impl Images for OciArchive {
         let mut saving = Saving::default();
         saving.note_all(names, result.map_err(Into::into));
         saving.finish(|names| SavedImage::of_document(names, &index))
+    }
+
+    /// Skopeo and others see no image of Docker's types in a layout.
+    fn family(&self) -> Option<MediaFamily> {
+        Some(MediaFamily::Oci)
     }
 
     fn has_indexes(&self) -> bool {

@@ -13,7 +13,7 @@ use crate::cancel::Cancel;
 use crate::cnb::target::Target;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::DiffId;
-use crate::oci::image::{Image, Layer, index_document};
+use crate::oci::image::{Image, Layer, MediaFamily, index_document};
 use crate::oci::layout::{
     ImageLayout, LayoutError, LayoutImage, Placing, Platform, image_names, image_systems, read_image,
 };
@@ -185,6 +185,11 @@ impl Images for OciDirectory {
             saving.note(name, result.map(|_| ()).map_err(Into::into));
         }
         saving.finish(|names| SavedImage::of_document(names, &index))
+    }
+
+    /// Skopeo and others see no image of Docker's types in a layout.
+    fn family(&self) -> Option<MediaFamily> {
+        Some(MediaFamily::Oci)
     }
 
     fn has_indexes(&self) -> bool {

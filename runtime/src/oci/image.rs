@@ -414,6 +414,13 @@ pub(super) fn descriptor(media_type: MediaType, digest: &Digest, size: u64) -> D
 }
 
 impl Image {
+    /// The same image with the media types of one family (IMG-10).
+    #[must_use]
+    pub fn in_family(self, family: MediaFamily) -> Self {
+        let layer = |layer: Layer| Layer { media_type: family.of_layer(&layer.media_type), ..layer };
+        Self { family, layers: self.layers.into_iter().map(layer).collect(), ..self }
+    }
+
     /// The configuration and the manifest as they are stored.
     #[must_use]
     pub fn documents(&self) -> (Document, Document) {

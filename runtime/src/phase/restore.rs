@@ -23,6 +23,8 @@ pub struct PreviousImage<'a> {
     pub images: &'a dyn Images,
     /// As the place writes it.
     pub name: &'a str,
+    /// Place and name for people.
+    pub place: &'a str,
     /// Whether somebody named it; then it is said aloud when it is of no use.
     pub is_asked_for: bool,
 }

@@ -78,8 +78,7 @@ impl Destination {
     }
 
     /// Refuses to write over what the image is made of (R12).
-    pub(super) fn refuse_inputs(&self, run_image: Option<&Opened>) -> Result<(), Failure> {
-        let Some(input) = run_image else { return Ok(()) };
+    pub(super) fn refuse_input(&self, input: &Opened) -> Result<(), Failure> {
         let inputs = match input.place.name() {
             "" => input.images.names()?,
             name => vec![name.to_owned()],

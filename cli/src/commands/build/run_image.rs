@@ -23,16 +23,24 @@ pub(super) struct Chosen {
     pub(super) opened: Option<Opened>,
 }
 
+/// Where the run image is; `None` for `scratch`.
+pub(super) fn place(value: &OsStr) -> Result<Option<Place>, InputError> {
+    if value == SCRATCH {
+        return Ok(None);
+    }
+    let refused = || InputError::RunImage { value: value.to_string_lossy().escape_debug().to_string() };
+    Place::of_image(value).ok_or_else(refused).map(Some)
+}
+
 /// Finds the run image for the target that is `wanted`, or the one it is for.
 pub(super) fn run_image(value: &OsStr, wanted: Option<&Target>, places: &Places) -> Result<Chosen, Failure> {
-    if value == SCRATCH {
+    let Some(place) = place(value)? else {
         let target = wanted.cloned().unwrap_or_else(app::host_target);
         let run_image =
             RunImage { base: Base::Scratch(target.clone()), name: String::new(), mirrors: Vec::new() };
         return Ok(Chosen { run_image, target, opened: None });
-    }
-    let shown = value.to_string_lossy().escape_debug().to_string();
-    let place = Place::of_image(value).ok_or_else(|| InputError::RunImage { value: shown.clone() })?;
+    };
+    let shown = place.to_string();
     let preferred = wanted.cloned().unwrap_or_else(app::host_target);
     let opened = places.open(place, Some(&preferred))?;
     let found = opened

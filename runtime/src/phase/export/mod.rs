@@ -189,6 +189,18 @@ pub struct Exported {
     pub has_launcher: bool,
 }
 
+impl Exported {
+    /// The same with the media types of one family, for a place that has no other.
+    #[must_use]
+    pub fn in_family(self, family: MediaFamily) -> Self {
+        if self.image.family == family {
+            return self;
+        }
+        let image = self.image.in_family(family);
+        Self { digest: image.documents().1.digest, bytes: image.bytes(), image, ..self }
+    }
+}
+
 /// Makes the image: its documents as values, its new layers as blobs in the store.
 ///
 /// A blob of the store that turns out to be damaged is forgotten and made anew,

@@ -138,7 +138,7 @@ fn previous_image(
     let image = match place.images.find(place.name) {
         Ok(Some(image)) => image,
         Ok(None) if !place.is_asked_for => return None,
-        Ok(None) => return without(format!("there is no previous image `{}`", place.name)),
+        Ok(None) => return without(format!("there is no previous image `{}`", place.place)),
         Err(error) => return without(format!("there is no previous image: {error}")),
     };
     let configuration = &image.image.configuration;
