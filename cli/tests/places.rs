@@ -408,3 +408,122 @@ fn files_get_the_owner_of_this_build() {
         assert!(line.contains(" 7/0 ") && bits[5] == bits[2] && bits[4] == bits[1], "{line}");
     }
 }
+
+/// A container engine of the test's own, without a network.
+struct Docker {
+    process: Child,
+    socket: String,
+}
+
+impl Docker {
+    fn start(site: &Site) -> Option<Self> {
+        if !Path::new("/usr/sbin/dockerd").exists() {
+            assert!(std::env::var("CI").is_err(), "`dockerd` must not be missing in CI");
+            println!("SKIPPED: `dockerd` is not installed");
+            return None;
+        }
+        let path = |name: &str| site.path().join(name).display().to_string();
+        let socket = format!("unix://{}", path("docker.sock"));
+        let process = Command::new("/usr/sbin/dockerd")
+            .args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"])
+            .args(["--data-root", &path("docker-data"), "--exec-root", &path("docker-exec")])
+            .args(["--pidfile", &path("docker.pid"), "-H", &socket])
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(site.path().join("docker.log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut docker = Self { process, socket };
+        let since = Instant::now();
+        while docker.call(&["version"]).code != Some(0) {
+            if docker.process.try_wait().unwrap().is_some() || since.elapsed() > Duration::from_mins(1) {
+                let log = std::fs::read_to_string(site.path().join("docker.log")).unwrap_or_default();
+                println!("SKIPPED: `dockerd` does not start here: {log}");
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Some(docker)
+    }
+
+    fn call(&self, arguments: &[&str]) -> Ended {
+        Command::new("docker").args(["-H", &self.socket]).args(arguments).output().unwrap().into()
+    }
+
+    fn id(&self, name: &str) -> String {
+        self.call(&["image", "inspect", "-f", "{{.Id}}", name]).with(0).out.trim().to_owned()
+    }
+
+    /// `wapack` with this engine.
+    fn wapack(&self, site: &Site, arguments: &[&str]) -> Ended {
+        site.command(arguments).env("DOCKER_HOST", &self.socket).output().unwrap().into()
+    }
+
+    /// What a file of an image says, read through a container that never starts.
+    fn file(&self, site: &Site, image: &str, path: &str) -> String {
+        let container = self.call(&["create", image, "x"]).with(0).out.trim().to_owned();
+        let to = site.path().join(format!("copied-{container}")).display().to_string();
+        self.call(&["cp", &format!("{container}:{path}"), &to]).with(0);
+        self.call(&["rm", &container]).with(0);
+        std::fs::read_to_string(to).unwrap()
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        // It stops its own children when it is asked to.
+        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
+        let _ = self.process.wait();
+    }
+}
+
+/// Docker's classic store of images: what is loaded, what is sent, and a rebase there.
+#[test]
+fn a_container_engine_takes_images_and_only_layers_that_it_lacks() {
+    let site = Site::new();
+    make_run_image(&site, "base", "run", "old");
+    make_run_image(&site, "newer", "run", "new");
+    let Some(docker) = Docker::start(&site) else { return };
+    for (layout, archive) in [("base", "run.tar"), ("newer", "newer.tar")] {
+        let (from, to) = (format!("oci:{layout}:run"), format!("docker-archive:{archive}:demo/run:1"));
+        if tool(&site, "skopeo", &["--insecure-policy", "copy", "-q", &from, &to]).is_none() {
+            return;
+        }
+    }
+    let at = |name: &str| site.path().join(name).display().to_string();
+    docker.call(&["load", "--input", &at("run.tar")]).with(0);
+    let common = ["--path", SAMPLE, "--run-image"];
+    let build = |more: &[&str]| docker.wapack(&site, &[&["build"], &common[..], more].concat()).with(0);
+
+    build(&["docker:demo/run:1", "--output", "docker", "--tag", "demo/app:2", "demo/app:1"]).says(&[
+        "where     docker:demo/app:1",
+        "also as   docker:demo/app:2",
+        "docker run --rm",
+    ]);
+    let id = docker.id("demo/app:1");
+    assert_eq!(docker.id("demo/app:2"), id);
+    assert_eq!(docker.file(&site, "demo/app:1", "/opt/base"), "old");
+    build(&["docker:demo/run:1", "--output", "docker", "demo/app:1"]);
+    assert_eq!(docker.id("demo/app:1"), id, "nothing changed");
+
+    // The same image by way of an archive is the same to the engine.
+    build(&["docker:demo/run:1", "--output", "docker-archive:app.tar", "demo/loaded:1"]);
+    docker.call(&["load", "--input", &at("app.tar")]).with(0);
+    assert_eq!(docker.id("demo/loaded:1"), id);
+    // And out of the engine, into a layout.
+    build(&["docker:demo/run:1", "--output", "oci:out", "app"]);
+    tool(&site, "umoci", &["unpack", "--rootless", "--image", "out:app:latest", "bundle"]);
+    assert_eq!(std::fs::read_to_string(site.path().join("bundle/rootfs/opt/base")).unwrap(), "old");
+
+    docker.call(&["load", "--input", &at("newer.tar")]).with(0);
+    docker
+        .wapack(&site, &["rebase", "docker:demo/app:1"])
+        .with(0)
+        .says(&["chosen    demo/run:1 of demo/run:1", "moved     0 layers, 0 B"]);
+    assert_ne!(docker.id("demo/app:1"), id);
+    assert_eq!(docker.file(&site, "demo/app:1", "/opt/base"), "new");
+    assert_eq!(docker.file(&site, "demo/app:2", "/opt/base"), "old");
+    docker
+        .wapack(&site, &["inspect", "docker:demo/none"])
+        .with(3)
+        .complains(&["error[input.no_image]: there is no image `docker:demo/none`"]);
+}

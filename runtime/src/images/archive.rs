@@ -226,3 +226,6 @@ pub(super) fn check_place(place: &Path) -> Result<(), ArchiveError> {
 fn parent(place: &Path) -> &Path {
     place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
+
+#[cfg(test)]
+mod tests;
