@@ -35,8 +35,10 @@ Examples:
   wapack build --buildpack ./my-buildpack --buildpack wapack/procfile my/app
   wapack build --env-file .env.build --tag my/app:1.0 --tag my/app:1 my/app
   wapack build --explain my/app             why each layer was made anew, or was not
+  wapack build --output docker my/app       into the container engine of this machine
+  wapack build --publish --target linux/amd64,linux/arm64 registry.example/my/app
 
-The image is written to an OCI layout, a directory, under its full name:
+Without --output the image is written to an OCI layout, a directory, under its full name:
   skopeo inspect oci:image:demo/website:latest
   podman run --rm -p 8080:8080 oci:image:demo/website:latest
 
@@ -63,6 +65,8 @@ Examples:
   wapack rebase oci:image --run-image oci:base:debian
   wapack rebase oci:image:my/app:latest --run-image oci:base:debian --output oci:image:my/app:patched
   wapack rebase oci:image --run-image oci:base:ubuntu --force
+  wapack rebase registry.example/my/app:1.0
+                                            onto the newest of the run image it was built on; no layer is moved
 
 Layers of the app stay as they are, and nothing is built: only the manifest, the configuration and the layers below
 are new. The run image is refused when it is for another system, or is not called as the one that the app was
@@ -78,6 +82,7 @@ Examples:
   wapack inspect path/to/buildpack          a buildpack's directory, or its .wasm file
   wapack inspect oci:image                  the only image of a layout
   wapack inspect oci:image:my/app:latest    one of several
+  wapack inspect registry.example/my/app    in a registry; nothing but its documents is fetched
   wapack inspect --host --required          exit code 1 when some isolation is missing";
 
 const CONFIG_EXAMPLES: &str = "\
