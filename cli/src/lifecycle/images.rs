@@ -1,8 +1,11 @@
 //! Opens the place where a program's images are.
 
+use wapack_runtime::cancel::Cancel;
 use wapack_runtime::images::{Daemon, DaemonAddress, DaemonError, Images, LayoutImages};
+use wapack_runtime::policy::{Policy, PolicyError, PolicyPaths};
 
 use super::inputs::{ImagePlace, Inputs};
+use super::registries::{self, AuthError};
 use super::settings::Surroundings;
 use crate::app;
 
@@ -12,8 +15,10 @@ const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Why there are no images.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ImageError {
-    #[error("registries are not spoken by this version; use `-daemon`, or `-layout` with `-layout-dir`")]
-    Registry,
+    #[error("cannot use registries")]
+    Registry(#[from] AuthError),
+    #[error("cannot use registries")]
+    Settings(#[source] Box<PolicyError>),
     #[error("there is no place for images")]
     None,
     #[error("`DOCKER_HOST` is `{value}`, which is neither `unix://<path>` nor `tcp://<host>:<port>`")]
@@ -29,6 +34,7 @@ pub(super) fn open(
     place: &ImagePlace,
     inputs: &Inputs,
     surroundings: &Surroundings,
+    cancel: &Cancel,
 ) -> Result<Option<Box<dyn Images>>, ImageError> {
     if !inputs.needs_images() {
         return Ok(None);
@@ -40,7 +46,12 @@ pub(super) fn open(
         ImagePlace::Layout(directory) => {
             Ok(Some(Box::new(LayoutImages::new(directory.clone(), app::host_target().arch))))
         }
-        ImagePlace::Registry { .. } => Err(ImageError::Registry),
+        ImagePlace::Registry { insecure } => {
+            // Policy files are for `wapack build`: here the platform decides.
+            let (policy, _) = Policy::load(&PolicyPaths::default())
+                .map_err(|error| ImageError::Settings(Box::new(error)))?;
+            Ok(Some(Box::new(registries::images(insecure, surroundings, &policy, cancel)?)))
+        }
     }
 }
 
