@@ -183,3 +183,6 @@ impl Images for RegistryImages {
         if unsaved.is_empty() { Ok(saved) } else { Err(ImagesError::Unsaved { saved, unsaved }) }
     }
 }
+
+#[cfg(test)]
+mod tests;
