@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved};
 use crate::cancel::Cancel;
@@ -23,6 +24,9 @@ pub struct RegistryImages {
     variant: Option<String>,
     /// For layers that are read once.
     scratch: PathBuf,
+    /// What a name led to at first, until it is written: all that is made in one run is made
+    /// of the same images.
+    found: Mutex<BTreeMap<Reference, FoundImage>>,
 }
 
 impl RegistryImages {
@@ -31,7 +35,11 @@ impl RegistryImages {
     /// what is only read once.
     #[must_use]
     pub fn new(registry: Registry, architecture: String, variant: Option<String>, scratch: PathBuf) -> Self {
-        Self { registry, architecture, variant, scratch }
+        Self { registry, architecture, variant, scratch, found: Mutex::default() }
+    }
+
+    fn found(&self) -> MutexGuard<'_, BTreeMap<Reference, FoundImage>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn platform(&self) -> Platform<'_> {
@@ -94,9 +102,15 @@ fn failed(name: &str, error: RegistryError) -> ImagesError {
 impl Images for RegistryImages {
     fn find(&self, name: &str) -> Result<Option<FoundImage>, ImagesError> {
         let reference: Reference = name.parse()?;
+        if let Some(found) = self.found().get(&reference) {
+            return Ok(Some(found.clone()));
+        }
         let found = self.registry.image(&reference, self.platform(), &Cancel::default());
-        let found = found.map_err(|error| failed(name, error))?;
-        Ok(found.map(|found| FoundImage { reference: found.reference.to_string(), image: found.image }))
+        let Some(found) = found.map_err(|error| failed(name, error))? else { return Ok(None) };
+        let by_digest = found.reference;
+        let found = FoundImage { reference: by_digest.to_string(), image: found.image };
+        self.found().extend([(reference, found.clone()), (by_digest, found.clone())]);
+        Ok(Some(found))
     }
 
     /// The blob is verified before anything of it is read.
@@ -163,6 +177,7 @@ impl Images for RegistryImages {
                 continue;
             };
             let tag = (name, tag.to_owned());
+            self.found().remove(&reference);
             match repositories.iter_mut().find(|(repository, _)| repository == reference.name()) {
                 Some((_, tags)) => tags.push(tag),
                 None => repositories.push((reference.name().clone(), vec![tag])),

@@ -5,5 +5,6 @@ mod fake;
 pub(crate) mod kit;
 mod lies;
 mod real;
+mod referrers;
 pub(crate) mod served;
 mod sign_in;

@@ -42,7 +42,7 @@ impl Kept {
         for layer in &image.layers {
             self.put_blob(repository, &std::fs::read(layer.file().unwrap()).unwrap());
         }
-        self.put_manifest(repository, tag, &manifest.media_type.to_string(), &manifest.bytes);
+        self.put_manifest(repository, tag, manifest.media_type.as_ref(), &manifest.bytes);
         manifest
     }
 
