@@ -36,8 +36,10 @@ Examples:
   wapack build --buildpack ./my-buildpack --buildpack wapack/procfile my/app
   wapack build --env-file .env.build --tag my/app:1.0 --tag my/app:1 my/app
   wapack build --explain my/app             why each layer was made anew, or was not
+  wapack build --output docker my/app       into the container engine of this machine
+  wapack build --publish --target linux/amd64,linux/arm64 registry.example/my/app
 
-The image is written to an OCI layout, a directory, under its full name:
+Without --output the image is written to an OCI layout, a directory, under its full name:
   skopeo inspect oci:image:demo/website:latest
   podman run --rm -p 8080:8080 oci:image:demo/website:latest
 
@@ -64,6 +66,8 @@ Examples:
   wapack rebase oci:image --run-image oci:base:debian
   wapack rebase oci:image:my/app:latest --run-image oci:base:debian --output oci:image:my/app:patched
   wapack rebase oci:image --run-image oci:base:ubuntu --force
+  wapack rebase registry.example/my/app:1.0
+                                            onto the newest of the run image it was built on; no layer is moved
 
 Layers of the app stay as they are, and nothing is built: only the manifest, the configuration and the layers below
 are new. The run image is refused when it is for another system, or is not called as the one that the app was
@@ -79,6 +83,7 @@ Examples:
   wapack inspect path/to/buildpack          a buildpack's directory, or its .wasm file
   wapack inspect oci:image                  the only image of a layout
   wapack inspect oci:image:my/app:latest    one of several
+  wapack inspect registry.example/my/app    in a registry; nothing but its documents is fetched
   wapack inspect --host --required          exit code 1 when some isolation is missing";
 
 const CONFIG_EXAMPLES: &str = "\
@@ -151,11 +156,17 @@ pub(crate) struct BuildArguments {
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
 
-    /// Where the image goes: `oci:DIR`, a new or existing OCI layout [default: oci:NAME.oci, `/` as `-`]
-    #[arg(short, long, value_name = "oci:DIR")]
+    /// Where the image goes: an OCI layout `oci:DIR`, an archive `oci-archive:FILE` or `docker-archive:FILE`,
+    /// `docker` for a container engine, or `registry` [default: oci:NAME.oci, `/` as `-`]
+    #[arg(short, long, value_name = "PLACE")]
     pub(crate) output: Option<OsString>,
 
-    /// What the image is built upon: `scratch`, or an image of a layout as `oci:DIR[:REF]`
+    /// Publish the image to the registry of NAME and of each further name; the same as `--output registry`
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) publish: bool,
+
+    /// What the image is built upon: `scratch`, `NAME` in a registry, `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`,
+    /// `docker-archive:FILE[:NAME]`, or `docker:NAME`
     #[arg(long, value_name = "IMAGE", default_value = "scratch")]
     pub(crate) run_image: OsString,
 
@@ -185,9 +196,9 @@ pub(crate) struct EarlierArguments {
     #[arg(long)]
     pub(crate) clear_cache: bool,
 
-    /// An image to take unchanged layers from when nothing is kept for this one, as `oci:DIR[:REF]`
+    /// An image to take unchanged layers from when nothing is kept for this one, written like a run image
     /// [default: the one that is there under this name]
-    #[arg(long, value_name = "oci:DIR[:REF]")]
+    #[arg(long, value_name = "IMAGE")]
     pub(crate) previous_image: Option<OsString>,
 
     /// Say of each layer of a buildpack whether it was used again or made anew, and why
@@ -206,9 +217,18 @@ pub(crate) struct ImageArguments {
     #[arg(long, value_enum, default_value_t, value_name = "WHEN", hide_possible_values = false)]
     pub(crate) launcher: LauncherChoice,
 
-    /// User the image runs as and files belong to; GID is UID if left out [default: the base's, or 1000:1000]
+    /// User the image runs as; GID is UID if left out [default: the base's, or 1000:1000]
     #[arg(long, value_name = "UID[:GID]")]
     pub(crate) user: Option<String>,
+
+    /// Who owns the app and the layers; GID is UID if left out [default: the user]
+    #[arg(long, value_name = "UID[:GID]")]
+    pub(crate) owner: Option<String>,
+
+    /// Let the group of the app and the layers do what their owner may, for platforms that run images under
+    /// any user of group 0; the group is 0 unless `--owner` says another
+    #[arg(long)]
+    pub(crate) group_writable: bool,
 
     /// The process to start [default: what the buildpacks say, often `web`]
     #[arg(long, visible_alias = "default-process", value_name = "TYPE")]
@@ -316,7 +336,8 @@ pub(crate) struct AppArguments {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) bindings: Option<PathBuf>,
 
-    /// The system the image is for, such as `linux/arm64` [default: that of the run image, or this machine's]
+    /// The system the image is for, such as `linux/arm64`; several with commas between them make one image of all
+    /// [default: that of the run image, or this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) target: Option<String>,
 
@@ -357,21 +378,25 @@ pub(crate) struct PolicyArguments {
 #[derive(Debug, Args)]
 #[command(after_help = REBASE_EXAMPLES)]
 pub(crate) struct RebaseArguments {
-    /// The image of an app, as `oci:DIR[:REF]`
+    /// The image of an app: `NAME` in a registry, `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`,
+    /// `docker-archive:FILE[:NAME]`, or `docker:NAME`
     #[arg(value_name = "IMAGE")]
     pub(crate) image: OsString,
 
-    /// What to put below the app instead, as `oci:DIR[:REF]`
+    /// What to put below the app instead, written like IMAGE [default: the best of the names that the image has]
     #[arg(long, value_name = "IMAGE")]
-    pub(crate) run_image: OsString,
+    pub(crate) run_image: Option<OsString>,
 
-    /// Where the new image goes, and what it is called there [default: in place of IMAGE]
-    #[arg(short, long, value_name = "oci:DIR[:REF]")]
+    /// Where the new image goes, and what it is called there, written like IMAGE [default: in place of IMAGE]
+    #[arg(short, long, value_name = "IMAGE")]
     pub(crate) output: Option<OsString>,
 
     /// Go on when the image is marked as not rebasable, or the run image is for another system or has another name
     #[arg(long)]
     pub(crate) force: bool,
+
+    #[command(flatten)]
+    pub(crate) policy: PolicyArguments,
 }
 
 #[derive(Debug, Args)]

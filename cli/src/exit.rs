@@ -38,9 +38,11 @@ pub(crate) fn code(failure: &Failure, signal: Option<i32>) -> u8 {
         Failure::Catalog(error) => catalog(error),
         Failure::Input(_) | Failure::Policy(_) => INVALID,
         Failure::Rebase(_) | Failure::Rebased(_) => REBASE,
-        Failure::Layout(_) | Failure::Store(_) | Failure::Guest(_) | Failure::Builtin(_) => {
-            by_fault(failure.fault())
-        }
+        Failure::Layout(_)
+        | Failure::Images(_)
+        | Failure::Store(_)
+        | Failure::Guest(_)
+        | Failure::Builtin(_) => by_fault(failure.fault()),
     }
 }
 
@@ -69,7 +71,7 @@ fn run(error: &Error) -> u8 {
             BuildError::Guest(_) => BUILDPACK_FAILED,
             BuildError::Grant(_) => INVALID,
         },
-        Error::Export(_) | Error::Sboms { .. } => EXPORT,
+        Error::Export(_) | Error::Publish(_) | Error::Sboms { .. } => EXPORT,
         Error::Cancelled(_) => INTERRUPTED,
     }
 }

@@ -6,12 +6,19 @@ use wapack_runtime::catalog::CatalogError;
 use wapack_runtime::error::Error;
 use wapack_runtime::executor::GuestFailure;
 use wapack_runtime::fault::{Diagnose, Fault};
+use wapack_runtime::images::ImagesError;
 use wapack_runtime::network::BadAddress;
 use wapack_runtime::oci::layout::LayoutError;
 use wapack_runtime::phase::rebase::RebaseError;
 use wapack_runtime::policy::PolicyError;
 use wapack_runtime::store::StoreError;
 use wapack_runtime::toml_text::TomlFileError;
+
+use crate::discovery::InvalidRegistryAuth;
+
+/// How the place of an image is written.
+const PLACES: &str = "an image is `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`, `docker-archive:FILE[:NAME]`, \
+                      `docker:NAME` for a container engine, or `NAME` for a registry";
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +37,15 @@ pub(crate) enum Failure {
     /// A layout that is read, or refused before anything is written.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// A place with images, or one of them.
+    #[error(transparent)]
+    Images(#[from] ImagesError),
     /// A rule of rebasing.
     #[error(transparent)]
     Rebase(#[from] RebaseError),
     /// What was rebased is not where it should be.
     #[error("cannot write the rebased image")]
-    Rebased(#[source] LayoutError),
+    Rebased(#[source] ImagesError),
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A component that is looked at.
@@ -54,7 +64,9 @@ impl Failure {
             Self::Input(error) => Some(error),
             Self::Catalog(error) => Some(error),
             Self::Policy(error) => Some(error),
-            Self::Layout(error) | Self::Rebased(error) => Some(error),
+            Self::Layout(error) => Some(error),
+            Self::Rebased(error) => Some(error),
+            Self::Images(error) => Some(error),
             Self::Rebase(error) => Some(error),
             Self::Store(error) => Some(error),
             Self::Guest(error) => Some(error),
@@ -97,8 +109,12 @@ pub(crate) enum InputError {
     ImageName { name: String, rule: &'static str },
     #[error("cannot write an image to `{value}`")]
     Output { value: String },
-    #[error("the output `oci:{}:{reference}` names an image", directory.display())]
-    OutputReference { directory: PathBuf, reference: String },
+    #[error("the output `{place}:{reference}` names an image")]
+    OutputReference { place: String, reference: String },
+    #[error("the image would be written over its own run image `{place}`")]
+    OutputIsInput { place: String },
+    #[error("a name in `{place}` has one image, for one system")]
+    OneTarget { place: String },
     #[error("`{}` is not a directory", path.display())]
     OutputNotADirectory { path: PathBuf },
     #[error("`{value}` is not an image to build upon")]
@@ -106,15 +122,33 @@ pub(crate) enum InputError {
     #[error("`{value}` is not an image to take layers from")]
     PreviousImage { value: String },
     #[error("cannot use the run image `{value}`")]
-    RunImageUnreadable { value: String, source: LayoutError },
-    #[error("`{value}` is not an image in an OCI layout")]
-    NotInLayout { value: String },
-    #[error("the image has no name in `{}`", directory.display())]
-    Unnamed { directory: PathBuf },
+    RunImageUnreadable { value: String, source: Box<Failure> },
+    #[error("nothing says what the image is called in `{place}`")]
+    Unnamed { place: String },
+    #[error("`{place}` holds other images, which would be lost")]
+    OthersInArchive { place: String, names: Vec<String> },
+    #[error("`{place}` stands for images for several systems: `{systems}`")]
+    SeveralSystems { place: String, systems: String },
+    #[error("the label of the image names no run image")]
+    NoRunImage,
+    #[error("none of the image's run images can be read: `{}`", names.join("`, `"))]
+    NoMirror { names: Vec<String> },
+    #[error("`{value}` is not the place of an image")]
+    NotAnImage { value: String },
+    #[error("there is no image `{value}`")]
+    NoImage { value: String, names: Vec<String> },
+    #[error("`{value}` says no name of an image")]
+    NameMissing { value: String },
+    #[error("`DOCKER_HOST` is `{value}`, which is neither `unix://<path>` nor `tcp://<host>:<port>`")]
+    EngineAddress { value: String },
+    #[error("the container engine wants TLS, which is not spoken by this version")]
+    EngineTls,
     #[error("the run image is for `{found}`, not for `{wanted}`")]
     RunImageTarget { found: String, wanted: String },
     #[error("`{value}` is not a target")]
     Target { value: String },
+    #[error("the target `{value}` is there twice")]
+    TargetTwice { value: String },
     #[error("there is no launcher for `{target}`")]
     NoLauncher { target: String },
     #[error("`{value}` is not a user")]
@@ -171,6 +205,8 @@ pub(crate) enum InputError {
     SourceVariable { variable: String, name: String, source: BadAddress },
     #[error("{set_by}: nothing signs in to the source `{name}`")]
     SourceSecret { name: String, set_by: String, source: SecretError },
+    #[error("cannot use the variable `CNB_REGISTRY_AUTH`")]
+    RegistryAuth(#[source] InvalidRegistryAuth),
 }
 
 /// Why a secret is not where it should be. Never what was found instead.
@@ -187,13 +223,23 @@ impl Diagnose for InputError {
         match self {
             Self::NoHome => "input.no_home",
             Self::ImageName { .. } => "input.image_name",
-            Self::Output { .. } | Self::OutputReference { .. } | Self::OutputNotADirectory { .. } => {
-                "input.output"
-            }
+            Self::Output { .. }
+            | Self::OutputReference { .. }
+            | Self::OutputIsInput { .. }
+            | Self::OutputNotADirectory { .. } => "input.output",
             Self::RunImage { .. } | Self::RunImageUnreadable { .. } => "input.run_image",
-            Self::NotInLayout { .. } | Self::Unnamed { .. } => "input.layout",
+            Self::Unnamed { .. } => "input.layout",
+            Self::OthersInArchive { .. } => "input.output",
+            Self::NoRunImage | Self::NoMirror { .. } => "input.run_image",
             Self::PreviousImage { .. } => "input.previous_image",
-            Self::RunImageTarget { .. } | Self::Target { .. } | Self::NoLauncher { .. } => "input.target",
+            Self::NotAnImage { .. } | Self::NameMissing { .. } | Self::SeveralSystems { .. } => "input.image",
+            Self::NoImage { .. } => "input.no_image",
+            Self::EngineAddress { .. } | Self::EngineTls => "input.engine",
+            Self::RunImageTarget { .. }
+            | Self::Target { .. }
+            | Self::TargetTwice { .. }
+            | Self::OneTarget { .. }
+            | Self::NoLauncher { .. } => "input.target",
             Self::User { .. } => "input.user",
             Self::Variable { .. }
             | Self::UnsetVariable { .. }
@@ -218,6 +264,7 @@ impl Diagnose for InputError {
             Self::Inspect { .. } | Self::Unreadable { .. } => "input.inspect",
             Self::SourceFlag { .. } | Self::SourceVariable { .. } => "input.source",
             Self::SourceSecret { .. } => "input.source_secret",
+            Self::RegistryAuth(_) => "input.registry_auth",
         }
     }
 
@@ -230,21 +277,34 @@ impl Diagnose for InputError {
         let hint = match self {
             Self::NoHome => "name a directory with `--cache-dir`",
             Self::ImageName { .. } => "a name is written `my/app` or `my/app:1.0`",
-            Self::Output { .. } => "write it to an OCI layout, a directory: `--output oci:DIR`",
-            Self::OutputReference { directory, .. } => {
-                return Some(format!(
-                    "the image is called by its NAME; write `--output oci:{}`",
-                    directory.display()
-                ));
+            Self::Output { .. } => {
+                "write it to an OCI layout, a directory: `--output oci:DIR`; or to `oci-archive:FILE`, \
+                 `docker-archive:FILE`, `docker`, or `registry`"
             }
+            Self::OutputReference { place, .. } => {
+                return Some(format!("the image is called by its NAME; write `--output {place}`"));
+            }
+            Self::OutputIsInput { .. } => "give it another name, or name another place with `--output`",
+            Self::OneTarget { .. } => {
+                "write them to `oci:DIR`, `oci-archive:FILE` or a registry, or name one target"
+            }
+            Self::TargetTwice { .. } => "name it once",
             Self::OutputNotADirectory { .. } => "name a new directory, or one that holds an OCI layout",
-            Self::RunImage { .. } => {
-                "it is `scratch`, or an image of an OCI layout: `--run-image oci:DIR[:REF]`"
-            }
-            Self::PreviousImage { .. } => "it is an image of an OCI layout: `--previous-image oci:DIR[:REF]`",
+            Self::RunImage { .. } => "it is `scratch`, or an image such as `--run-image oci:DIR[:REF]`",
+            Self::PreviousImage { .. } => PLACES,
             Self::RunImageUnreadable { source, .. } => return source.hint(),
-            Self::NotInLayout { .. } => "it is written `oci:DIR` or `oci:DIR:REF`",
+            Self::NotAnImage { .. } | Self::NameMissing { .. } => PLACES,
+            Self::NoImage { names, .. } if !names.is_empty() => {
+                return Some(format!("there is {}", quoted(names)));
+            }
+            Self::NoImage { .. } | Self::EngineAddress { .. } => return None,
+            Self::EngineTls => "name its socket: `DOCKER_HOST=unix:///var/run/docker.sock`",
             Self::Unnamed { .. } => "say where the new one goes: `--output oci:DIR:REF`",
+            Self::OthersInArchive { .. } => "name another archive with `--output`",
+            Self::SeveralSystems { .. } => {
+                "build it again on the new run image; all of them are then made together"
+            }
+            Self::NoRunImage | Self::NoMirror { .. } => "name one with `--run-image`",
             Self::RunImageTarget { .. } => "leave out `--target`, or name a run image for it",
             Self::Target { .. } | Self::NoLauncher { .. } => "targets are `linux/amd64` and `linux/arm64`",
             Self::User { .. } => "a user is written in numbers: `--user 1000` or `--user 1000:1000`",
@@ -298,6 +358,9 @@ impl Diagnose for InputError {
             }
             Self::SourceSecret { source: SecretError::Unset { name }, .. } => {
                 return Some(format!("set `{name}` where `wapack` is run"));
+            }
+            Self::RegistryAuth(_) => {
+                r#"it is written `{"registry.example": "Basic …"}`, with `Basic`, `Bearer` or `X-Identity`"#
             }
             Self::SourceSecret { .. } => {
                 "the file has the secret as its only line, and whoever runs the build can read it"

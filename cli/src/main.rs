@@ -15,6 +15,7 @@ mod exit;
 mod explain;
 mod failure;
 mod image_name;
+mod images;
 mod lifecycle;
 mod output;
 mod place;

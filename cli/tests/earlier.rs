@@ -164,7 +164,7 @@ fn a_previous_image_is_taken_from_where_it_is_said_to_be() {
     // One that is not there is no error, but said; what is no place at all is refused.
     std::fs::remove_dir_all(site.path().join(".cache")).unwrap();
     build(&site, &["--previous-image", "oci:nowhere"])
-        .complains(&["warning: there is no previous image: there is no image layout in `nowhere`"]);
+        .complains(&["warning: there is no previous image `oci:nowhere`"]);
     site.run(&["build", "x", "--previous-image", "x"]).with(3).complains(&["error[input.previous_image]"]);
 }
 

@@ -21,11 +21,7 @@ fn what_cannot_be_used_is_refused_with_a_hint() {
         (&["--output", "oci:x:y", "app"], 3, &["error[input.output]", "`--output oci:x`"]),
         (&["--output", "oci:file", "app"], 3, &["error[input.output]: `file` is not a directory"]),
         (&["--output", "oci:foreign", "app"], 3, &["error[layout.not_a_layout]", "hint: name a new"]),
-        (
-            &["--run-image", "debian", "app"],
-            3,
-            &["error[input.run_image]: `debian`", "hint: it is `scratch`"],
-        ),
+        (&["--run-image", "oci:", "app"], 3, &["error[input.run_image]: `oci:`", "hint: it is `scratch`"]),
         (
             &["--run-image", "oci:empty", "app"],
             3,

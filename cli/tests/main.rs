@@ -11,6 +11,7 @@ mod errors;
 mod flags;
 mod help;
 mod inspect;
+mod places;
 mod project;
 mod rebase;
 mod signals;

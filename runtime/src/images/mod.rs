@@ -1,23 +1,37 @@
 //! Where a platform keeps its images: one seam for layouts, daemons and registries.
 
+mod archive;
 mod daemon;
+mod docker_archive;
+mod error;
+mod held;
 mod layout;
+mod oci_archive;
+mod oci_directory;
+mod registry;
 mod run_image;
 mod target;
 
+pub use self::archive::ArchiveError;
 pub use self::daemon::{Daemon, DaemonAddress, DaemonError};
+pub use self::docker_archive::DockerArchive;
+pub use self::error::{Cause, ImagesError, Unsaved};
+pub use self::held::Held;
 pub use self::layout::LayoutImages;
+pub use self::oci_archive::OciArchive;
+pub use self::oci_directory::OciDirectory;
+pub use self::registry::RegistryImages;
 pub use self::run_image::{best_mirror, recorded_names};
 pub use self::target::target_of;
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use crate::cancel::Cancel;
 use crate::cnb::report_toml::{ImageReport, Report};
-use crate::oci::blob::BlobStore;
-use crate::oci::digest::{DiffId, Digest};
-use crate::oci::image::Image;
-use crate::oci::reference::InvalidReference;
+use crate::oci::blob::{BlobStore, StoredBlob};
+use crate::oci::compression::decompress;
+use crate::oci::digest::{DiffId, Digest, HashingWriter};
+use crate::oci::image::{BlobPlace, Document, Image, Layer, MediaFamily};
 
 /// Finds and keeps images by name.
 pub trait Images {
@@ -33,6 +47,16 @@ pub trait Images {
     /// # Errors
     /// When it is not there. The bytes are not verified.
     fn layer(&self, image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError>;
+
+    /// Brings the blobs of layers onto this machine that are elsewhere, into `blobs`, and
+    /// notes where they are then. Where everything is here, there is nothing to do.
+    ///
+    /// # Errors
+    /// When one does not come, or not as it should be.
+    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+        let _ = (layers, blobs, cancel);
+        Ok(())
+    }
 
     /// Whether `name` could be written, as far as that can be known before (ANA-02).
     ///
@@ -52,6 +76,56 @@ pub trait Images {
         blobs: &dyn BlobStore,
         cancel: &Cancel,
     ) -> Result<SavedImage, ImagesError>;
+
+    /// The names of the images that are there, where they can be counted; else none.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn names(&self) -> Result<Vec<String>, ImagesError> {
+        Ok(vec![])
+    }
+
+    /// The systems that `name` has images for, such as `linux/arm64`, where it stands for
+    /// more than one image; else none.
+    ///
+    /// # Errors
+    /// When it cannot be found out.
+    fn systems(&self, name: &str) -> Result<Vec<String>, ImagesError> {
+        let _ = name;
+        Ok(vec![])
+    }
+
+    /// Whether saving an image with this layer here needs its bytes on this machine, and
+    /// they are not.
+    fn wanted(&self, layer: &Layer) -> bool {
+        !layer.is_here()
+    }
+
+    /// Keeps images for several systems under all of `names`: each by its digest, then one
+    /// index that stands for them.
+    ///
+    /// # Errors
+    /// As [`Images::save`]; [`ImagesError::OneSystem`] where a name has one image only.
+    fn save_index(
+        &self,
+        images: &[Image],
+        names: &[String],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+    ) -> Result<SavedImage, ImagesError> {
+        let (_, _, _, _) = (images, names, blobs, cancel);
+        Err(ImagesError::OneSystem)
+    }
+
+    /// Whether one name can stand for images for several systems.
+    fn has_indexes(&self) -> bool {
+        false
+    }
+
+    /// The only family of media types that tools read there, if it is one.
+    fn family(&self) -> Option<MediaFamily> {
+        None
+    }
 
     /// Whether this is a daemon, which has image ids instead of digests.
     fn is_daemon(&self) -> bool {
@@ -79,6 +153,16 @@ pub struct SavedImage {
 }
 
 impl SavedImage {
+    /// One with a digest: that of its manifest, or of the index for several systems.
+    fn of_document(names: Vec<String>, document: &Document) -> Self {
+        Self {
+            names,
+            digest: Some(document.digest.clone()),
+            id: None,
+            manifest_bytes: Some(document.bytes.len() as u64),
+        }
+    }
+
     /// What `report.toml` says of it.
     #[must_use]
     pub fn report(&self) -> Report {
@@ -93,54 +177,90 @@ impl SavedImage {
     }
 }
 
-/// Why images cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ImagesError {
-    /// A name that names no image.
-    #[error(transparent)]
-    Name(#[from] InvalidReference),
-    /// What is there cannot be reached.
-    #[error("cannot use image `{name}`")]
-    Image { name: String, source: Cause },
-    /// What is there is no whole image; as a previous image it counts as none (ANA-05).
-    #[error("image `{name}` is damaged")]
-    Damaged { name: String, source: Cause },
-    /// It could not be kept under this name.
-    #[error("cannot write image `{name}`")]
-    NotWritable { name: String, source: Cause },
-    /// A layer is not there.
-    #[error("image `{image}` has no layer `{diff_id}`")]
-    NoLayer { image: String, diff_id: DiffId },
-    /// It is not kept under every name (RPT-06).
-    #[error("the image was not saved as {}", names_of(unsaved))]
-    Unsaved {
-        /// What was saved nevertheless.
-        saved: SavedImage,
-        /// At least one.
-        unsaved: Vec<Unsaved>,
-    },
+/// What is kept under each of several names.
+#[derive(Default)]
+struct Saving {
+    saved: Vec<String>,
+    unsaved: Vec<Unsaved>,
 }
 
-/// What a kind of [`Images`] has to say about an error.
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
-
-/// A name that an image was not saved under.
-#[derive(Debug)]
-pub struct Unsaved {
-    pub name: String,
-    pub cause: Cause,
-}
-
-/// The names with their causes: there may be several, and `source` is one.
-fn names_of(unsaved: &[Unsaved]) -> String {
-    let with_causes = |unsaved: &Unsaved| {
-        let mut text = format!("`{}`: {}", unsaved.name, unsaved.cause);
-        let mut cause = unsaved.cause.source();
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
+impl Saving {
+    fn note(&mut self, name: &str, result: Result<(), Cause>) {
+        match result {
+            Ok(()) => self.saved.push(name.to_owned()),
+            Err(cause) => self.unsaved.push(Unsaved { name: name.to_owned(), cause }),
         }
-        text
-    };
-    unsaved.iter().map(with_causes).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The same for all names, which were tried together.
+    fn note_all(&mut self, names: &[String], result: Result<(), Cause>) {
+        match result {
+            Ok(()) => self.saved.extend_from_slice(names),
+            Err(cause) => {
+                let name = names.join(", ");
+                self.unsaved.push(Unsaved { name, cause });
+            }
+        }
+    }
+
+    /// The result, for the names that were saved.
+    fn finish(self, saved: impl FnOnce(Vec<String>) -> SavedImage) -> Result<SavedImage, ImagesError> {
+        let saved = saved(self.saved);
+        if self.unsaved.is_empty() {
+            Ok(saved)
+        } else {
+            Err(ImagesError::Unsaved { saved, unsaved: self.unsaved })
+        }
+    }
+}
+
+/// Copies a blob to those that were brought here, verified; gives its file and size.
+fn bring(
+    digest: &Digest,
+    mut blob: impl Read,
+    blobs: &dyn BlobStore,
+    cancel: &Cancel,
+) -> io::Result<StoredBlob> {
+    let new = blobs.create()?;
+    let mut hashed = HashingWriter::new(new.file());
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        cancel.check().map_err(io::Error::other)?;
+        match blob.read(&mut buffer)? {
+            0 => break,
+            read => io::Write::write_all(&mut hashed, &buffer[..read])?,
+        }
+    }
+    let (actual, size, _) = hashed.finish();
+    if actual != *digest {
+        let message = format!("the layer has the digest `{actual}`, expected `{digest}`");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    blobs.commit_fetched(new, digest, size)
+}
+
+/// Gives layers that are parts of files a file of their own.
+fn fetch_parts(layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+    for layer in layers.iter_mut() {
+        let BlobPlace::Part { file, .. } = &layer.blob else { continue };
+        let kept = match blobs.blob(&layer.digest, layer.size) {
+            Some(kept) => Ok(kept),
+            None => layer.open().and_then(|blob| bring(&layer.digest, blob, blobs, cancel)),
+        };
+        let name = file.display().to_string();
+        let kept = kept.map_err(|error| ImagesError::Image { name, source: error.into() })?;
+        layer.blob = kept.path.into();
+    }
+    Ok(())
+}
+
+/// The tar of a layer that is in a file of this machine.
+fn layer_of(image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError> {
+    let no_layer = || ImagesError::NoLayer { image: image.reference.clone(), diff_id: diff_id.clone() };
+    let layer = image.image.layers.iter().find(|layer| layer.diff_id == *diff_id).ok_or_else(no_layer)?;
+    match layer.open().and_then(decompress) {
+        Ok(tar) => Ok(tar),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_layer()),
+        Err(error) => Err(ImagesError::Image { name: image.reference.clone(), source: error.into() }),
+    }
 }

@@ -1,6 +1,7 @@
 //! An image as a value: its configuration, its layers, and the manifest they make.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, ImageManifest, ImageManifestBuilder, MediaType};
@@ -44,12 +45,27 @@ impl MediaFamily {
         }
     }
 
+    /// Whether this is what lists the images for several systems.
+    #[must_use]
+    pub fn is_index(media_type: &MediaType) -> bool {
+        [Self::Oci, Self::Docker].iter().any(|family| family.index() == *media_type)
+    }
+
     /// Of an image manifest.
     #[must_use]
     pub fn manifest(self) -> MediaType {
         match self {
             Self::Oci => MediaType::ImageManifest,
             Self::Docker => MediaType::Other(DOCKER_MANIFEST.to_owned()),
+        }
+    }
+
+    /// Of what lists the images for several systems.
+    #[must_use]
+    pub fn index(self) -> MediaType {
+        match self {
+            Self::Oci => MediaType::ImageIndex,
+            Self::Docker => MediaType::Other(DOCKER_INDEX.to_owned()),
         }
     }
 
@@ -244,6 +260,8 @@ pub struct Layer {
 pub enum BlobPlace {
     /// In a file of this machine.
     File(PathBuf),
+    /// In a file of this machine that holds more than it, such as an archive.
+    Part { file: PathBuf, start: u64 },
     /// In a repository of a registry.
     Registry(Repository),
     /// In a container engine, which keeps layers uncompressed.
@@ -256,20 +274,104 @@ impl Layer {
     pub fn file(&self) -> Option<&Path> {
         match &self.blob {
             BlobPlace::File(path) => Some(path),
+            BlobPlace::Part { .. } | BlobPlace::Registry(_) | BlobPlace::Engine => None,
+        }
+    }
+
+    /// The file that holds the blob, whatever else it holds.
+    #[must_use]
+    pub fn holder(&self) -> Option<&Path> {
+        match &self.blob {
+            BlobPlace::File(path) | BlobPlace::Part { file: path, .. } => Some(path),
             BlobPlace::Registry(_) | BlobPlace::Engine => None,
         }
     }
 
-    /// Whether the blob is a file of this machine, and there.
+    /// Whether the blob is in a file of this machine, and that is there.
     #[must_use]
     pub fn is_here(&self) -> bool {
-        self.file().is_some_and(Path::is_file)
+        self.holder().is_some_and(Path::is_file)
+    }
+
+    /// The bytes of the blob, not verified.
+    ///
+    /// # Errors
+    /// When its file cannot be opened; [`io::ErrorKind::NotFound`] when it is not on
+    /// this machine.
+    pub fn open(&self) -> io::Result<BlobFile> {
+        let holder = self.holder().ok_or(io::ErrorKind::NotFound)?;
+        let file = fs_err::File::open(holder)?.into_parts().0;
+        let (next, left) = match &self.blob {
+            BlobPlace::Part { start, .. } => (*start, self.size),
+            _ => (0, u64::MAX),
+        };
+        Ok(BlobFile { file, next, left })
     }
 }
 
 impl From<PathBuf> for BlobPlace {
     fn from(path: PathBuf) -> Self {
         Self::File(path)
+    }
+}
+
+/// The index that stands for images of several systems, in this order.
+///
+/// # Spec
+/// image-spec `image-index.md`.
+#[must_use]
+pub fn index_document(images: &[Image]) -> Document {
+    let entry = |image: &Image| {
+        let manifest = image.documents().1;
+        let configuration = &image.configuration;
+        let mut platform =
+            serde_json::json!({ "architecture": configuration.architecture, "os": configuration.os });
+        if let Some(variant) = configuration.variant.as_deref().filter(|variant| !variant.is_empty()) {
+            platform["variant"] = variant.into();
+        }
+        serde_json::json!({
+            "mediaType": manifest.media_type.to_string(),
+            "digest": manifest.digest.as_str(),
+            "size": manifest.bytes.len(),
+            "platform": platform,
+        })
+    };
+    // Docker's kind of index holds nothing but Docker's manifests.
+    let media_type = match images {
+        [first, ..] if images.iter().all(|image| image.family == first.family) => first.family.index(),
+        _ => MediaType::ImageIndex,
+    };
+    let value = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": media_type.to_string(),
+        "manifests": images.iter().map(entry).collect::<Vec<_>>(),
+    });
+    Document::of(media_type, &value)
+}
+
+/// The bytes of a blob in a file. Its position is its own, whoever else reads the file.
+#[derive(Debug)]
+pub struct BlobFile {
+    file: std::fs::File,
+    next: u64,
+    left: u64,
+}
+
+impl BlobFile {
+    /// `size` bytes of a file, from `start` on.
+    #[must_use]
+    pub fn part(file: std::fs::File, start: u64, size: u64) -> Self {
+        Self { file, next: start, left: size }
+    }
+}
+
+impl Read for BlobFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = std::os::unix::fs::FileExt::read_at(&self.file, &mut buffer[..wanted], self.next)?;
+        self.next += count as u64;
+        self.left -= count as u64;
+        Ok(count)
     }
 }
 
@@ -312,6 +414,13 @@ pub(super) fn descriptor(media_type: MediaType, digest: &Digest, size: u64) -> D
 }
 
 impl Image {
+    /// The same image with the media types of one family (IMG-10).
+    #[must_use]
+    pub fn in_family(self, family: MediaFamily) -> Self {
+        let layer = |layer: Layer| Layer { media_type: family.of_layer(&layer.media_type), ..layer };
+        Self { family, layers: self.layers.into_iter().map(layer).collect(), ..self }
+    }
+
     /// The configuration and the manifest as they are stored.
     #[must_use]
     pub fn documents(&self) -> (Document, Document) {

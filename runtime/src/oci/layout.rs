@@ -8,8 +8,8 @@
 mod reader;
 mod writer;
 
-pub use self::reader::{LayoutImage, Platform, read_image};
-pub use self::writer::{ImageLayout, KeepGoing, Placing};
+pub use self::reader::{LayoutImage, Platform, image_names, image_systems, read_image, systems_of};
+pub use self::writer::{ImageLayout, KeepGoing, LayoutFiles, NamedManifest, Placing, layout_files};
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

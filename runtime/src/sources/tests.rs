@@ -13,10 +13,10 @@ use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use url::Url;
 
-use super::test_server::{Answer, Request, Server, Step, answer, head, ok, redirect};
 use super::*;
 use crate::event::Event;
 use crate::executor::Arrivals;
+use crate::http::test_server::{Answer, Request, Server, Step, answer, head, ok, redirect};
 use crate::network::{Credentials, Secret};
 use crate::store::Store;
 use crate::store::corruptions::CORRUPTIONS;

@@ -6,13 +6,10 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wapack_runtime::cnb::labels::{BUILD_METADATA, BuildMetadata, LIFECYCLE_METADATA, LifecycleMetadata};
+use wapack_runtime::images::FoundImage;
 use wapack_runtime::limits::show_bytes;
 use wapack_runtime::oci::image::RunConfiguration;
-use wapack_runtime::oci::layout::read_image;
 use wapack_runtime::text::harmless;
-
-use crate::failure::Failure;
-use crate::place::LayoutPlace;
 
 /// # Shape
 /// Keys are stable. Without labels of buildpacks most of it is empty.
@@ -67,8 +64,7 @@ struct LayerReport {
     diff_id: String,
 }
 
-pub(super) fn look(place: &LayoutPlace) -> Result<ImageReport, Failure> {
-    let found = read_image(&place.directory, place.reference.as_deref(), None)?;
+pub(super) fn look(found: &FoundImage) -> ImageReport {
     let configuration = &found.image.configuration;
     let run = &configuration.config;
     let lifecycle: LifecycleMetadata = label(run, LIFECYCLE_METADATA);
@@ -93,8 +89,8 @@ pub(super) fn look(place: &LayoutPlace) -> Result<ImageReport, Failure> {
         }
     });
     let version = text(&build.launcher.version);
-    Ok(ImageReport {
-        digest: found.digest.to_string(),
+    ImageReport {
+        digest: found.reference.clone(),
         target: [
             Some(configuration.os.as_str()),
             Some(&configuration.architecture),
@@ -130,7 +126,7 @@ pub(super) fn look(place: &LayoutPlace) -> Result<ImageReport, Failure> {
             .collect(),
         bytes: found.image.layers.iter().map(|layer| layer.size).sum(),
         layers: layers.collect(),
-    })
+    }
 }
 
 /// A label's JSON; what cannot be read says nothing.

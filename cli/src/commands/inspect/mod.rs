@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 use wapack_runtime::cancel::Cancel;
 use wapack_runtime::executor::worker::{CodeCache, Root, WorkerSettings};
 use wapack_runtime::lifecycle;
+use wapack_runtime::oci::reference::Reference;
 use wapack_runtime::policy::Policy;
 
 use crate::app;
 use crate::args::InspectArguments;
 use crate::failure::{Failure, InputError};
+use crate::images::Places;
 use crate::output::Output;
-use crate::place::LayoutPlace;
+use crate::place::Place;
 
 pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Output) -> Result<u8, Failure> {
     let as_json = arguments.json || output.is_json();
@@ -27,7 +29,11 @@ pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Ou
         return Ok(u8::from(arguments.required && !report.is_complete()));
     };
     match kind_of(target)? {
-        Kind::Image(place) => show(&image::look(&place)?, image::text, as_json, output),
+        Kind::Image(place) => {
+            let places = Places::new(&arguments.policy, None, cancel);
+            let found = places.open(place, None)?.find(&places)?;
+            show(&image::look(&found), image::text, as_json, output);
+        }
         Kind::Buildpack(directory) => {
             let (policy, _) = app::policy(&arguments.policy)?;
             show(&buildpack::look(&directory, &policy, cancel)?, buildpack::text, as_json, output);
@@ -42,18 +48,18 @@ pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Ou
 
 /// What can be looked into.
 enum Kind {
-    Image(LayoutPlace),
+    Image(Place),
     Buildpack(PathBuf),
     Component(PathBuf),
 }
 
 fn kind_of(target: &OsStr) -> Result<Kind, InputError> {
-    if let Some(place) = LayoutPlace::parse(target) {
+    if let Some(place) = Place::parse(target) {
         return Ok(Kind::Image(place));
     }
     let path = Path::new(target);
     if path.join("oci-layout").is_file() {
-        return Ok(Kind::Image(LayoutPlace { directory: path.to_owned(), reference: None }));
+        return Ok(Kind::Image(Place::Layout { directory: path.to_owned(), reference: None }));
     }
     if path.join("buildpack.toml").exists() {
         return Ok(Kind::Buildpack(path.to_owned()));
@@ -61,9 +67,15 @@ fn kind_of(target: &OsStr) -> Result<Kind, InputError> {
     if path.is_file() && path.extension().is_some_and(|extension| extension == "wasm") {
         return Ok(Kind::Component(path.to_owned()));
     }
+    let shown = || target.to_string_lossy().escape_debug().to_string();
     match path.symlink_metadata() {
+        // What is no path may be a name; a path that is not there is one that was mistyped.
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => match Place::of_image(target) {
+            Some(place) if place.name().parse::<Reference>().is_ok() => Ok(Kind::Image(place)),
+            _ => Err(InputError::Unreadable { path: path.to_owned(), source }),
+        },
         Err(source) => Err(InputError::Unreadable { path: path.to_owned(), source }),
-        Ok(_) => Err(InputError::Inspect { value: target.to_string_lossy().escape_debug().to_string() }),
+        Ok(_) => Err(InputError::Inspect { value: shown() }),
     }
 }
 

@@ -1,12 +1,17 @@
 //! Finding an image in a layout, and verifying its documents.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 
-use super::{INDEX_FILE, LAYOUT_FILE, LayoutError, REFERENCE_ANNOTATION, blob_path, read_document};
+use super::{
+    BLOBS, INDEX_FILE, LAYOUT_FILE, LayoutError, MAX_DOCUMENT_BYTES, REFERENCE_ANNOTATION, blob_path,
+    read_document,
+};
 use crate::oci::digest::{Digest, InvalidDigest};
-use crate::oci::image::{DOCKER_INDEX, Image, ImageConfiguration, Layer, MediaFamily};
+use crate::oci::image::{BlobPlace, Image, ImageConfiguration, Layer, MediaFamily};
+use crate::oci::tar_index::TarIndex;
 
 /// An index may list indexes; real ones do so once.
 const MAX_INDEX_DEPTH: usize = 4;
@@ -14,7 +19,7 @@ const MAX_INDEX_DEPTH: usize = 4;
 /// An image of a layout, verified down to its configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayoutImage {
-    /// Where it was found.
+    /// Where it was found: a directory, or an archive of one.
     pub directory: PathBuf,
     /// What the layout calls it, if it has a name there.
     pub reference: Option<String>,
@@ -33,7 +38,8 @@ pub struct Platform<'a> {
     pub variant: Option<&'a str>,
 }
 
-/// Reads an image of a layout: the one called `reference`, or the only one.
+/// Reads an image of a layout, a directory or an archive of one: the one called
+/// `reference`, or the only one.
 ///
 /// # Errors
 /// When there is none, or several without a name to choose by, or something in
@@ -43,19 +49,65 @@ pub fn read_image(
     reference: Option<&str>,
     platform: Option<Platform<'_>>,
 ) -> Result<LayoutImage, LayoutError> {
-    let reader = Reader { directory };
-    if !directory.join(LAYOUT_FILE).is_file() {
-        return Err(LayoutError::Missing { directory: directory.to_owned() });
-    }
-    let index = read_document(directory, &directory.join(INDEX_FILE), INDEX_FILE)?;
-    let index: ImageIndex = reader.parse(INDEX_FILE, &index)?;
-    let name_of = |descriptor: &Descriptor| {
-        descriptor
-            .annotations()
-            .as_ref()
-            .and_then(|annotations| annotations.get(REFERENCE_ANNOTATION))
-            .cloned()
+    find(&Reader::open(directory)?, reference, platform)
+}
+
+/// What the images of a layout are called, those for several systems once.
+///
+/// # Errors
+/// When there is no layout, or its index cannot be read.
+pub fn image_names(directory: &Path) -> Result<Vec<String>, LayoutError> {
+    let mut names: Vec<String> =
+        Reader::open(directory)?.index()?.manifests().iter().filter_map(name_of).collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// The systems that a name of a layout has images for, such as `linux/arm64`; those of
+/// the only name where `reference` is `None`. None for an image that is alone.
+///
+/// # Errors
+/// When there is no layout, or its index cannot be read.
+pub fn image_systems(directory: &Path, reference: Option<&str>) -> Result<Vec<String>, LayoutError> {
+    let reader = Reader::open(directory)?;
+    let index = reader.index()?;
+    let is_wanted = |descriptor: &&Descriptor| {
+        reference.is_none_or(|wanted| name_of(descriptor).as_deref() == Some(wanted))
     };
+    let mut systems = Vec::new();
+    for descriptor in index.manifests().iter().filter(is_wanted) {
+        if MediaFamily::is_index(descriptor.media_type()) {
+            let (digest, bytes) = reader.document(descriptor)?;
+            let index: ImageIndex = reader.parse(digest.as_str(), &bytes)?;
+            systems.extend(systems_of(&index));
+        }
+    }
+    Ok(systems)
+}
+
+/// The systems of an index, one for each of its images.
+#[must_use]
+pub fn systems_of(index: &ImageIndex) -> Vec<String> {
+    let system = |descriptor: &Descriptor| match descriptor.platform() {
+        Some(platform) => format!("{}/{}", platform.os(), platform.architecture()),
+        None => "unknown".to_owned(),
+    };
+    index.manifests().iter().map(system).collect()
+}
+
+fn name_of(descriptor: &Descriptor) -> Option<String> {
+    descriptor.annotations().as_ref().and_then(|annotations| annotations.get(REFERENCE_ANNOTATION)).cloned()
+}
+
+/// The descriptor for `platform`, or the only one, behind any number of indexes.
+fn find(
+    reader: &Reader<'_>,
+    reference: Option<&str>,
+    platform: Option<Platform<'_>>,
+) -> Result<LayoutImage, LayoutError> {
+    let directory = reader.directory;
+    let index = reader.index()?;
     let names: Vec<String> = index.manifests().iter().filter_map(name_of).collect();
     let mut candidates: Vec<Descriptor> = index
         .manifests()
@@ -91,13 +143,8 @@ pub fn read_image(
         if let Some(family) = MediaFamily::of_manifest(chosen.media_type()) {
             return Ok(LayoutImage { reference: name, ..reader.image(&chosen, family)? });
         }
-        let is_index = match chosen.media_type() {
-            MediaType::ImageIndex => true,
-            MediaType::Other(other) => other == DOCKER_INDEX,
-            _ => false,
-        };
         let name = chosen.digest().to_string();
-        if !is_index {
+        if !MediaFamily::is_index(chosen.media_type()) {
             return Err(reader.invalid(&name, format!("its type `{}` is no image", chosen.media_type())));
         }
         let (_, bytes) = reader.document(&chosen)?;
@@ -105,6 +152,11 @@ pub fn read_image(
         candidates.clone_from(index.manifests());
     }
     Err(reader.invalid(INDEX_FILE, "indexes are nested too deeply".to_owned()))
+}
+
+/// Where a blob is in a layout.
+fn in_archive(digest: &Digest) -> String {
+    format!("{BLOBS}/{}", digest.hex())
 }
 
 fn is_for(descriptor: &Descriptor, wanted: Platform<'_>) -> bool {
@@ -121,9 +173,58 @@ fn is_for(descriptor: &Descriptor, wanted: Platform<'_>) -> bool {
 
 struct Reader<'a> {
     directory: &'a Path,
+    /// Where the layout is an archive.
+    archive: Option<(File, TarIndex)>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// Opens a directory, or a file that is an archive of one.
+    fn open(directory: &'a Path) -> Result<Self, LayoutError> {
+        if directory.is_file() {
+            let failed = |cause| LayoutError::Io { directory: directory.to_owned(), cause };
+            let file = fs_err::File::open(directory).map_err(failed)?.into_parts().0;
+            let index = TarIndex::read(&file).map_err(failed)?;
+            if index.get(LAYOUT_FILE).is_none() {
+                return Err(LayoutError::Missing { directory: directory.to_owned() });
+            }
+            return Ok(Self { directory, archive: Some((file, index)) });
+        }
+        if !directory.join(LAYOUT_FILE).is_file() {
+            return Err(LayoutError::Missing { directory: directory.to_owned() });
+        }
+        Ok(Self { directory, archive: None })
+    }
+
+    fn index(&self) -> Result<ImageIndex, LayoutError> {
+        self.parse(INDEX_FILE, &self.read(INDEX_FILE, INDEX_FILE)?)
+    }
+
+    /// The bytes of a document at `path` in the layout, called `name` in errors.
+    fn read(&self, path: &str, name: &str) -> Result<Vec<u8>, LayoutError> {
+        let Some((file, index)) = &self.archive else {
+            return read_document(self.directory, &self.directory.join(path), name);
+        };
+        let failed = |cause| LayoutError::Io { directory: self.directory.to_owned(), cause };
+        let found = index.document(file, path, MAX_DOCUMENT_BYTES).map_err(failed)?;
+        found.ok_or_else(|| self.invalid(name, "the archive does not have it".to_owned()))
+    }
+
+    /// Where a layer's blob is.
+    fn place(&self, digest: &Digest, size: u64) -> Result<BlobPlace, LayoutError> {
+        let Some((_, index)) = &self.archive else { return Ok(blob_path(self.directory, digest).into()) };
+        match index.get(&in_archive(digest)) {
+            Some(part) if part.size == size => {
+                Ok(BlobPlace::Part { file: self.directory.to_owned(), start: part.start })
+            }
+            Some(part) => Err(LayoutError::WrongSize {
+                path: self.directory.join(in_archive(digest)),
+                expected: size,
+                actual: part.size,
+            }),
+            None => Err(self.invalid(digest.as_str(), "the archive does not have it".to_owned())),
+        }
+    }
+
     fn image(&self, descriptor: &Descriptor, family: MediaFamily) -> Result<LayoutImage, LayoutError> {
         let (digest, bytes) = self.document(descriptor)?;
         let manifest: ImageManifest = self.parse(digest.as_str(), &bytes)?;
@@ -143,7 +244,7 @@ impl Reader<'_> {
                 let digest = self.digest(descriptor)?;
                 Ok(Layer {
                     media_type: descriptor.media_type().clone(),
-                    blob: blob_path(self.directory, &digest).into(),
+                    blob: self.place(&digest, descriptor.size())?,
                     digest,
                     size: descriptor.size(),
                     diff_id: diff_id.clone(),
@@ -158,7 +259,7 @@ impl Reader<'_> {
     fn document(&self, descriptor: &Descriptor) -> Result<(Digest, Vec<u8>), LayoutError> {
         let expected = self.digest(descriptor)?;
         let path = blob_path(self.directory, &expected);
-        let bytes = read_document(self.directory, &path, expected.as_str())?;
+        let bytes = self.read(&in_archive(&expected), expected.as_str())?;
         let actual = Digest::of(&bytes);
         if bytes.len() as u64 != descriptor.size() {
             let (expected, actual) = (descriptor.size(), bytes.len() as u64);

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::oci::blob::Notes;
 use crate::oci::digest::{Digest, Hasher};
-use crate::oci::image::{Document, Image, Layer};
+use crate::oci::image::{Document, Image, ImageConfiguration, Layer, index_document};
 
 /// What a write that was killed leaves behind starts like this.
 const TEMPORARY_PREFIX: &str = ".wapack-";
@@ -160,6 +160,53 @@ impl ImageLayout {
         notes: &dyn Notes,
         keep_going: KeepGoing<'_>,
     ) -> Result<Digest, LayoutError> {
+        let (manifest, changed) = self.add(image, placing, notes, keep_going)?;
+        if changed {
+            self.synchronise(&self.directory.join(BLOBS))?;
+        }
+        let named = NamedManifest {
+            document: &manifest,
+            name: placing.reference,
+            platform: Some(&image.configuration),
+        };
+        self.set_reference(&named, placing.alone)?;
+        Ok(manifest.digest)
+    }
+
+    /// Puts images for several systems into the layout under one name, as an index.
+    ///
+    /// # Errors
+    /// As [`ImageLayout::write`].
+    pub fn place_index(
+        &self,
+        images: &[Image],
+        placing: &Placing<'_>,
+        notes: &dyn Notes,
+        keep_going: KeepGoing<'_>,
+    ) -> Result<Digest, LayoutError> {
+        let mut changed = false;
+        for image in images {
+            changed |= self.add(image, placing, notes, keep_going)?.1;
+        }
+        let index = index_document(images);
+        changed |= self.add_document(&index)?;
+        if changed {
+            self.synchronise(&self.directory.join(BLOBS))?;
+        }
+        let named = NamedManifest { document: &index, name: placing.reference, platform: None };
+        self.set_reference(&named, placing.alone)?;
+        Ok(index.digest)
+    }
+
+    /// Puts the blobs and documents of an image into the layout; gives its manifest, and
+    /// whether anything was not there yet.
+    fn add(
+        &self,
+        image: &Image,
+        placing: &Placing<'_>,
+        notes: &dyn Notes,
+        keep_going: KeepGoing<'_>,
+    ) -> Result<(Document, bool), LayoutError> {
         let mut missing: Vec<&Layer> = Vec::new();
         let mut seals = Seals::load(&self.handle, notes);
         for layer in &image.layers {
@@ -184,11 +231,7 @@ impl ImageLayout {
             if placing.called { image.documents_called(placing.reference) } else { image.documents() };
         changed |= self.add_document(&configuration)?;
         changed |= self.add_document(&manifest)?;
-        if changed {
-            self.synchronise(&self.directory.join(BLOBS))?;
-        }
-        self.set_reference(image, &manifest, placing)?;
-        Ok(manifest.digest)
+        Ok((manifest, changed))
     }
 
     /// Whether a layer's blob is in the layout, and right.
@@ -275,11 +318,11 @@ impl ImageLayout {
 
     fn copy_blob(&self, layer: &Layer, path: &Path, keep_going: KeepGoing<'_>) -> Result<(), LayoutError> {
         let mut temporary = self.temporary(&layer.digest.hex()[..12])?;
-        let Some(blob) = layer.file() else {
+        let Some(blob) = layer.holder() else {
             return Err(LayoutError::NotHere { digest: layer.digest.clone() });
         };
         let unreadable = |cause| LayoutError::UnreadableBlob { path: blob.to_owned(), cause };
-        let mut source = fs::File::open(blob).map_err(unreadable)?;
+        let mut source = layer.open().map_err(unreadable)?;
         let mut hasher = Hasher::default();
         let mut copied = 0;
         let mut buffer = vec![0; COPY_BUFFER_BYTES];
@@ -302,7 +345,7 @@ impl ImageLayout {
             return Err(LayoutError::WrongSize {
                 path: blob.to_owned(),
                 expected: layer.size,
-                actual: source.metadata().map_or(copied, |metadata| metadata.len()),
+                actual: layer.file().and_then(|file| file.metadata().ok()).map_or(copied, |file| file.len()),
             });
         }
         let actual = hasher.finish();
@@ -329,38 +372,22 @@ impl ImageLayout {
     }
 
     /// Makes the image's name point to a manifest; leaves the index alone when it already does.
-    fn set_reference(
-        &self,
-        image: &Image,
-        manifest: &Document,
-        placing: &Placing<'_>,
-    ) -> Result<(), LayoutError> {
-        let reference = placing.reference;
+    fn set_reference(&self, named: &NamedManifest<'_>, alone: bool) -> Result<(), LayoutError> {
+        let reference = named.name;
         let old = read_document(&self.directory, &self.directory.join(INDEX_FILE), INDEX_FILE)?;
         // As plain JSON, so that what others wrote stays as it is.
         let mut index: Value = match serde_json::from_slice(&old) {
             Ok(index) => index,
             // There is nothing in it that would stay.
-            Err(_) if placing.alone => empty_index(),
+            Err(_) if alone => empty_index(),
             Err(error) => return Err(self.invalid(INDEX_FILE, error.to_string())),
         };
         let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
             return Err(self.invalid(INDEX_FILE, "it has no list `manifests`".to_owned()));
         };
-        let configuration = &image.configuration;
-        let mut platform = json!({ "architecture": configuration.architecture, "os": configuration.os });
-        if let Some(variant) = configuration.variant.as_deref().filter(|variant| !variant.is_empty()) {
-            platform["variant"] = variant.into();
-        }
-        let entry = json!({
-            "mediaType": manifest.media_type.to_string(),
-            "digest": manifest.digest.as_str(),
-            "size": manifest.bytes.len(),
-            "annotations": { REFERENCE_ANNOTATION: reference },
-            "platform": platform,
-        });
+        let entry = index_entry(named);
         let has_reference = |value: &Value| value["annotations"][REFERENCE_ANNOTATION] == reference;
-        if placing.alone {
+        if alone {
             manifests.clear();
         }
         match manifests.iter().position(has_reference) {
@@ -409,6 +436,52 @@ impl ImageLayout {
     fn invalid(&self, name: &str, reason: String) -> LayoutError {
         LayoutError::Invalid { directory: self.directory.clone(), name: name.to_owned(), reason }
     }
+}
+
+/// A manifest or an index with its name in a layout.
+#[derive(Debug, Clone, Copy)]
+pub struct NamedManifest<'a> {
+    pub document: &'a Document,
+    pub name: &'a str,
+    /// What it is for; an index is for several.
+    pub platform: Option<&'a ImageConfiguration>,
+}
+
+/// The files of a layout that are not blobs, and where the blobs are.
+#[derive(Debug)]
+pub struct LayoutFiles {
+    /// Names with contents.
+    pub documents: [(&'static str, Vec<u8>); 2],
+    /// The directory of the blobs, whose names are their digests in hex.
+    pub blobs: &'static str,
+}
+
+/// What a layout with these names has beside its blobs.
+#[must_use]
+pub fn layout_files(named: &[NamedManifest<'_>]) -> LayoutFiles {
+    let mut index = empty_index();
+    index["manifests"] = named.iter().map(index_entry).collect();
+    let documents = [(LAYOUT_FILE, LAYOUT_DOCUMENT.to_vec()), (INDEX_FILE, index_bytes(&index))];
+    LayoutFiles { documents, blobs: BLOBS }
+}
+
+/// What the index of a layout says of a manifest.
+fn index_entry(named: &NamedManifest<'_>) -> Value {
+    let NamedManifest { document, name, platform } = named;
+    let mut entry = json!({
+        "mediaType": document.media_type.to_string(),
+        "digest": document.digest.as_str(),
+        "size": document.bytes.len(),
+        "annotations": { REFERENCE_ANNOTATION: name },
+    });
+    if let Some(configuration) = platform {
+        let mut platform = json!({ "architecture": configuration.architecture, "os": configuration.os });
+        if let Some(variant) = configuration.variant.as_deref().filter(|variant| !variant.is_empty()) {
+            platform["variant"] = variant.into();
+        }
+        entry["platform"] = platform;
+    }
+    entry
 }
 
 /// Whether a blob is at its place already, being the file that it would be copied from.

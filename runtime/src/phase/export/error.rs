@@ -81,7 +81,7 @@ pub enum ExportError {
         buildpack: BuildpackRef,
         name: LayerName,
         #[source]
-        cause: Box<LayoutError>,
+        cause: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Docker's family of media types has none for zstd.
     #[error("layers upon the run image `{run_image}` cannot be compressed as `{encoding}`")]
