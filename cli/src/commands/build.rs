@@ -27,7 +27,7 @@ use crate::output::Output;
 use crate::place::{self, LayoutPlace};
 
 /// Builds of one user's own cache are all one tenant's.
-const TENANT: &str = "local";
+pub(super) const TENANT: &str = "local";
 const SCRATCH: &str = "scratch";
 const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 const DISTRO_NAME: &str = "io.buildpacks.base.distro.name";
@@ -90,8 +90,12 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
     };
     let exported = lifecycle::build(&request, output);
     discovery::say_remarks(&network.finder, output);
-    let exported = exported?;
-    summary(&exported, &image, &tags, &layout, output);
+    if let Ok(exported) = &exported {
+        summary(exported, &image, &tags, &layout, output);
+    }
+    // Whoever waits for the image has it by now; a build that failed has left something, too.
+    cache::keep_under_cap(&app.store, &app.policy, output);
+    exported?;
     Ok(0)
 }
 
