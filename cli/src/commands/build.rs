@@ -17,6 +17,7 @@ use wapack_runtime::phase::export::{Base, Exported, Launcher, LauncherMode, RunI
 use wapack_runtime::phase::restore::PreviousImage;
 use wapack_runtime::sources::Sources;
 
+use super::cache;
 use crate::app::{self, App};
 use crate::args::{BuildArguments, CreationTime, LauncherChoice};
 use crate::discovery;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 use wapack_runtime::limits::show_bytes;
 use wapack_runtime::policy::Policy;
-use wapack_runtime::store::{Collected, CollectionGoal, Store, StoreError, StoreKind, StoreUsage};
+use wapack_runtime::store::{Collected, CollectionGoal, Store, StoreKind, StoreUsage};
 use wapack_runtime::text::harmless;
 
 use super::build::TENANT;

@@ -3,9 +3,10 @@
 //! What always holds:
 //!
 //! - **What a running build uses stays.** A build leases what it found, wrote or is about to
-//!   look for, by name (`leases.rs`), and trees by a lock on their directory. Whoever collects
+//!   look for, by name (`leases.rs`). Whoever collects
 //!   claims a name first, and only then looks again whether anything refers to it: who wanted
-//!   it in between either has it, or is done, and its record is seen.
+//!   it in between either has it, or is done, and its record is seen. Trees go with their
+//!   image, which a build leases before it reads its record.
 //! - **A record goes before what it leads to**, and the directory is flushed in between. A
 //!   kill or a power cut leaves something that nothing refers to, which goes the next time;
 //!   never a record that leads nowhere.
@@ -18,14 +19,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
 use super::files::{self, hash_of};
-use super::images::ImageRecord;
 use super::inventory::{self, Inventory, Piece, References, StoreKind};
 use super::leases::{Claims, Wait};
 use super::work::{self, WorkDir};
@@ -136,7 +135,7 @@ impl Store {
         if choice.pieces.is_empty() && choice.in_use == 0 {
             return Ok(None);
         }
-        let removed = self.remove(choice, &inventory)?;
+        let removed = self.remove(choice, &inventory);
         drop(claims);
         Ok(Some(removed.empty()))
     }
@@ -155,110 +154,89 @@ impl Store {
         let inventory = self.inventory();
         let choice = choose(&inventory, goal, inventory::now(), &claims)
             .map_err(|error| self.collecting_failed(error))?;
-        let removed = self.remove(choice, &inventory)?;
-        self.remember_size(removed.collected.left_bytes, cap)?;
+        let removed = self.remove(choice, &inventory);
+        // Without it the next build looks again, no worse.
+        let _ = self.remember_size(removed.collected.left_bytes, cap);
         drop(claims);
         Ok(removed.empty())
     }
 
     /// Removes what was chosen and claimed, unless something refers to it by now.
-    fn remove(&self, choice: Choice<'_>, inventory: &Inventory) -> Result<Removed, StoreError> {
+    fn remove(&self, choice: Choice<'_>, inventory: &Inventory) -> Removed {
         let mut collected = Collected { in_use: choice.in_use, ..Collected::default() };
-        let left = |freed: u64| inventory.bytes().saturating_sub(freed);
-        if choice.pieces.is_empty() {
-            let collected = Collected { left_bytes: left(0), ..collected };
-            return Ok(Removed { collected, trash: None });
-        }
-        let trash = self.work_dir()?;
         let references = self.references();
         let mut going = Vec::with_capacity(choice.pieces.len());
         let mut changed: BTreeSet<&Path> = BTreeSet::new();
         // Sorted by name: an image comes before a tree of it that its record does not have.
         let mut images: BTreeSet<&str> = BTreeSet::new();
         for piece in choice.pieces.into_values() {
-            if piece.name.split_once("/trees/").is_some_and(|(image, _)| images.contains(image)) {
-                going.push((piece, Vec::new()));
-                continue;
-            }
-            let Some(held) = self.let_go(piece, inventory, &references) else {
+            let is_with_image = image_of_tree(piece).is_some_and(|image| images.contains(image));
+            if !is_with_image && !self.let_go(piece, inventory, &references) {
                 collected.in_use += 1;
                 continue;
-            };
+            }
             changed.extend(piece.records.iter().filter_map(|record| Path::new(record).parent()));
             if is_image(piece) {
                 images.insert(&piece.name);
                 changed.insert(Path::new(&piece.name));
             }
-            going.push((piece, held));
+            going.push(piece);
         }
         for directory in changed {
             // One that is gone has nothing to flush.
             let _ = files::sync_directory(&self.root().join(directory));
         }
-        let gone: BTreeSet<String> = going.iter().map(|(piece, _)| piece.name.clone()).collect();
-        for (piece, held) in going {
+        // On a full disk there is none, and directories are emptied where they are.
+        let trash = if going.is_empty() { None } else { self.work_dir().ok() };
+        for piece in going {
             let is_document = piece.kind == StoreKind::Documents;
-            if is_document && !is_without_images(piece, &references, &gone) {
+            if is_document && !is_without_images(piece, &references, &images) {
                 continue;
             }
-            if self.throw_away(piece, &trash).is_ok() {
+            if self.throw_away(piece, trash.as_ref()).is_ok() {
                 collected.pieces += 1;
                 collected.freed_bytes += piece.bytes;
             }
-            drop(held);
         }
-        collected.left_bytes = left(collected.freed_bytes);
-        Ok(Removed { collected, trash: Some(trash) })
+        collected.left_bytes = inventory.bytes().saturating_sub(collected.freed_bytes);
+        Removed { collected, trash }
     }
 
-    /// Removes the records that lead to a piece. `None` when it has to stay; otherwise what
-    /// has to be held until it is gone.
-    fn let_go(&self, piece: &Piece, inventory: &Inventory, now: &References) -> Option<Vec<OwnedFd>> {
+    /// Removes the records that lead to a piece; `false` when it has to stay.
+    fn let_go(&self, piece: &Piece, inventory: &Inventory, now: &References) -> bool {
         let path = self.root().join(&piece.name);
-        let mut held = Vec::new();
         if let Some(digest) = digest_of(piece) {
             let is_as_seen = inventory.references.layers.get(&digest) == now.layers.get(&digest);
             let is_document = piece.kind != StoreKind::Documents && now.documents.contains_key(&digest);
             if !is_as_seen || is_document {
-                return None;
+                return false;
             }
         } else if piece.name.starts_with("index/") {
             let leads = |(digest, names): (&Digest, &BTreeMap<String, Duration>)| {
-                names.contains_key(&piece.name)
-                    && Status::of(&self.root().join(inventory::blob_name(digest))).is_ok()
+                let blob = self.root().join(inventory::blob_name(digest));
+                names.contains_key(&piece.name) && Status::of(&blob).is_ok()
             };
             if now.layers.iter().any(leads) {
-                return None;
+                return false;
             }
-        } else if let Some((image, tree)) = piece.name.split_once("/trees/") {
-            // A commit holds the first while a tree is there and its record not yet; a build
-            // that reads a tree holds the second.
-            held.push(self.try_lock(&self.root().join(image))?);
-            let record: Option<ImageRecord> = self.peek_record(&format!("{image}/record"));
-            if record.is_some_and(|record| record.trees().any(|kept| kept == tree)) {
-                return None;
+        } else if image_of_tree(piece).is_some() {
+            if now.trees.contains(&piece.name) || !is_free(&path) {
+                return false;
             }
-            held.push(self.try_lock(&path)?);
         } else if is_image(piece) {
-            held.push(self.try_lock(&path)?);
-            for tree in std::fs::read_dir(path.join("trees")).into_iter().flatten().flatten() {
-                held.push(self.try_lock(&tree.path())?);
+            let trees = std::fs::read_dir(path.join("trees")).into_iter().flatten().flatten();
+            let is_free = is_free(&path) && trees.map(|tree| tree.path()).all(|tree| is_free(&tree));
+            if !is_free || !remove_file(&path.join("record")) {
+                return false;
             }
-            remove_file(&path.join("record"))?;
         }
-        for record in &piece.records {
-            remove_file(&self.root().join(record))?;
-        }
-        Some(held)
-    }
-
-    fn try_lock(&self, directory: &Path) -> Option<OwnedFd> {
-        work::lock(directory, FlockOperation::NonBlockingLockExclusive).ok().flatten()
+        piece.records.iter().all(|record| remove_file(&self.root().join(record)))
     }
 
     /// Directories are moved away first: nobody meets half of one.
-    fn throw_away(&self, piece: &Piece, trash: &WorkDir) -> io::Result<()> {
+    fn throw_away(&self, piece: &Piece, trash: Option<&WorkDir>) -> io::Result<()> {
         let path = self.root().join(&piece.name);
+        let Some(trash) = trash else { return walk::remove(&path) };
         let place = || trash.path().join(walk::random_name());
         if is_image(piece) {
             for tree in std::fs::read_dir(path.join("trees")).into_iter().flatten().flatten() {
@@ -272,6 +250,11 @@ impl Store {
             Ok(()) => Ok(()),
         }
     }
+}
+
+/// Whether nobody holds a directory's own lock, as programs did that knew no leases.
+fn is_free(directory: &Path) -> bool {
+    matches!(work::lock(directory, FlockOperation::NonBlockingLockExclusive), Ok(Some(_)))
 }
 
 /// What has gone, but for the directory that it was moved to.
@@ -321,7 +304,8 @@ impl<'a> Choice<'a> {
         if self.pieces.contains_key(piece.name.as_str()) {
             return Ok(0);
         }
-        if !self.claims.take(&piece.name, Wait::No)? {
+        // A tree belongs to who has its image.
+        if !self.claims.take(image_of_tree(piece).unwrap_or(&piece.name), Wait::No)? {
             self.in_use += 1;
             return Ok(0);
         }
@@ -367,14 +351,19 @@ fn choose<'a>(
 }
 
 /// Whether every image that refers to a document is gone.
-fn is_without_images(document: &Piece, references: &References, gone: &BTreeSet<String>) -> bool {
+fn is_without_images(document: &Piece, references: &References, gone: &BTreeSet<&str>) -> bool {
     let images = digest_of(document).and_then(|digest| references.documents.get(&digest));
-    images.is_none_or(|images| images.iter().all(|image| gone.contains(image)))
+    images.is_none_or(|images| images.iter().all(|image| gone.contains(image.as_str())))
 }
 
 /// Whether it is the directory of an image, with or without a record.
 fn is_image(piece: &Piece) -> bool {
     piece.name.starts_with("layers/") && !piece.name.contains("/trees/")
+}
+
+/// The image of a tree that its record does not have.
+fn image_of_tree(piece: &Piece) -> Option<&str> {
+    piece.name.split_once("/trees/").map(|(image, _)| image)
 }
 
 /// The digest of a piece that is a blob.
@@ -387,11 +376,9 @@ pub(super) fn image_directory(tenant: &str, image: &str) -> String {
     format!("layers/{}/{}", hash_of(&[tenant]), hash_of(&[tenant, image]))
 }
 
-fn remove_file(path: &Path) -> Option<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => None,
-        _ => Some(()),
-    }
+/// Whether a file is gone.
+fn remove_file(path: &Path) -> bool {
+    !std::fs::remove_file(path).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
 }
 
 #[cfg(test)]

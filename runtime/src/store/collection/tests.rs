@@ -415,6 +415,49 @@ fn two_hundred_builds_of_a_changing_app_keep_the_disk_flat() {
     assert!(most > cap / 2, "{most} bytes: too much has gone");
 }
 
+/// K3: no directory can be made where things could be moved to.
+#[test]
+fn k3_collecting_needs_no_space() {
+    let temp = private();
+    let store = open(&temp);
+    build(&store, "shop", "one");
+    put_layer(&store, "app");
+    drop(store);
+    let store = open(&temp);
+    std::fs::remove_dir_all(temp.path().join("work")).unwrap();
+    std::fs::write(temp.path().join("work"), "").unwrap();
+    assert_eq!(store.collect(&CollectionGoal::nothing()).unwrap().left_bytes, 0);
+    assert_eq!(files(&store, "blobs/sha256"), 0);
+    drop(store);
+    let (store, _) = Store::open(temp.path()).unwrap();
+    assert!(store.image("local", "shop").is_empty());
+    build(&store, "shop", "one");
+    assert_eq!(kept(&store, "shop").as_deref(), Some("one"));
+}
+
+/// A tree that a killed build left beside the one that its record has.
+#[test]
+fn a_tree_without_a_record_goes_and_its_neighbour_stays() {
+    let temp = private();
+    let store = open(&temp);
+    build(&store, "shop", "one");
+    let trees = format!("{}/trees", image_directory("local", "shop"));
+    let lost = temp.path().join(&trees).join("lost");
+    std::fs::create_dir_all(lost.join("tree/deep")).unwrap();
+    used(&store, &format!("{trees}/lost"), HOUR);
+    // Whoever builds the image now may be about to refer to it.
+    assert_eq!(open(&temp).collect(&CollectionGoal::keep(u64::MAX)).unwrap().in_use, 1);
+    assert!(lost.exists());
+    drop(store);
+    let store = open(&temp);
+    assert_eq!(store.collect(&CollectionGoal::keep(u64::MAX)).unwrap().pieces, 1);
+    assert!(!lost.exists());
+    assert_eq!(kept(&store, "shop").as_deref(), Some("one"));
+    std::fs::create_dir_all(&lost).unwrap();
+    drop(store);
+    assert_eq!(open(&temp).collect(&CollectionGoal::nothing()).unwrap().left_bytes, 0);
+}
+
 /// K8: a clock that jumps changes the order, and nothing else.
 #[test]
 fn k8_times_from_another_age_do_no_harm() {
