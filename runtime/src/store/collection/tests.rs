@@ -33,6 +33,20 @@ fn open(temp: &TempDir) -> Store {
     store
 }
 
+/// Ends a build. Another test of this process may start a child at this moment, which holds
+/// locks of its parent for as long as it takes to start.
+fn close(store: Store) {
+    let root = store.root().to_owned();
+    store.leases.take("closing");
+    drop(store);
+    let claims = Claims::new(&root).unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while !claims.take("closing", Wait::No).unwrap() {
+        assert!(Instant::now() < end, "a lease outlives its store");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn id() -> BuildpackId {
     "acme/node".parse().unwrap()
 }
@@ -135,7 +149,7 @@ fn the_least_recently_used_goes_first_and_no_more_than_has_to() {
         put_layer(&store, name);
         layer_used(&store, name, hours * HOUR);
     }
-    drop(store);
+    close(store);
     let store = open(&temp);
     let all = store.inventory().bytes();
     let collected = store.collect(&CollectionGoal::keep(all - LARGE as u64)).unwrap();
@@ -144,7 +158,7 @@ fn the_least_recently_used_goes_first_and_no_more_than_has_to() {
     assert_eq!(store.inventory().bytes(), collected.left_bytes);
     assert_eq!(["a", "b", "c", "d"].map(|name| has_layer(&store, name)), [false, true, true, true]);
     // Used just now: `b` is not the oldest any more.
-    drop(store);
+    close(store);
     let store = open(&temp);
     store.collect(&CollectionGoal::keep(all - 2 * LARGE as u64)).unwrap();
     assert_eq!(["b", "c", "d"].map(|name| has_layer(&store, name)).iter().filter(|there| **there).count(), 2);
@@ -161,7 +175,7 @@ fn what_was_not_used_for_long_goes_however_little_there_is() {
     put_layer(&store, "app");
     image_used(&store, "old", 50 * HOUR);
     layer_used(&store, "app", 30 * HOUR);
-    drop(store);
+    close(store);
     let store = open(&temp);
     let mut goal = CollectionGoal::keep(u64::MAX);
     assert_eq!(store.collect(&goal).unwrap().pieces, 0);
@@ -196,7 +210,7 @@ fn nothing_is_left_when_nothing_is_to_be_left() {
     std::fs::write(temp.path().join("index/strange"), "x").unwrap();
     std::fs::write(temp.path().join("blobs/sha256/strange"), "x").unwrap();
     std::fs::create_dir_all(temp.path().join("layers/x/y/trees/z/tree")).unwrap();
-    drop(store);
+    close(store);
 
     let store = open(&temp);
     let collected = store.collect(&CollectionGoal::nothing()).unwrap();
@@ -206,7 +220,7 @@ fn nothing_is_left_when_nothing_is_to_be_left() {
         assert_eq!(files(&store, directory), 0, "{directory}");
     }
     assert!(store.image("local", "shop").is_empty() && store.note("a").is_none());
-    drop(store);
+    close(store);
     let store = open(&temp);
     assert_eq!(files(&store, "work"), 0);
     build(&store, "shop", "one");
@@ -223,7 +237,7 @@ fn k6_what_a_build_uses_stays_until_it_ends() {
     build(&before, "shop", "found");
     put_layer(&before, "app");
     build(&before, "unused", "unused");
-    drop(before);
+    close(before);
     let running = open(&temp);
     assert_eq!(kept(&running, "shop").as_deref(), Some("found"));
     assert!(has_layer(&running, "app"));
@@ -240,8 +254,8 @@ fn k6_what_a_build_uses_stays_until_it_ends() {
     assert_eq!(kept(&running, "shop").as_deref(), Some("found"));
     assert!(has_layer(&running, "app") && has_layer(&running, "written"));
     drop(cache);
-    drop(running);
-    drop(other);
+    close(running);
+    close(other);
     let other = open(&temp);
     assert_eq!(other.collect(&CollectionGoal::nothing()).unwrap().left_bytes, 0);
     assert!(!has_layer(&other, "app"));
@@ -295,8 +309,12 @@ fn k6_builds_beside_collecting_never_see_a_hole() {
     });
     let (hits, rounds) = (hits.into_inner(), rounds.into_inner());
     assert!(hits > 20 && rounds > 20, "{hits} hits in {rounds} rounds show nothing");
+    // See `close`: some of these stores are not closed for all yet.
     let store = open(&temp);
-    store.collect(&CollectionGoal::nothing()).unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while store.collect(&CollectionGoal::nothing()).unwrap().left_bytes > 0 {
+        assert!(Instant::now() < end, "something is left that nobody uses");
+    }
     assert_eq!(files(&store, "blobs/sha256") + files(&store, "index"), 0);
 }
 
@@ -308,7 +326,7 @@ fn what_nothing_refers_to_goes_after_a_while() {
     build(&store, "shop", "one");
     let index = super::super::blobs::index_name(&diff_id("lost"), ENCODER);
     std::fs::remove_file(temp.path().join(index)).unwrap();
-    drop(store);
+    close(store);
     let store = open(&temp);
     let all = CollectionGoal::keep(u64::MAX);
     assert_eq!(store.collect(&all).unwrap().pieces, 0, "it may be about to be referred to");
@@ -325,7 +343,7 @@ fn one_image_is_cleared_without_what_others_have_too() {
     build(&store, "one", "of one");
     build(&store, "two", "shared");
     build(&store, "three", "shared");
-    drop(store);
+    close(store);
     let store = open(&temp);
     let usage = store.usage();
     assert_eq!(usage.images.len(), 3);
@@ -344,7 +362,7 @@ fn one_image_is_cleared_without_what_others_have_too() {
     // While somebody builds it, it stays.
     let collected = open(&temp).clear_image("local", "three").unwrap().unwrap();
     assert_eq!((collected.pieces, collected.in_use), (0, 2));
-    drop(store);
+    close(store);
     let store = open(&temp);
     assert_eq!(store.clear_image("local", "three").unwrap().unwrap().pieces, 3);
     assert_eq!(store.usage().images, []);
@@ -367,12 +385,15 @@ fn a_build_only_looks_when_there_may_be_too_much() {
         let store = open(&temp);
         put_layer(&store, name);
         assert_eq!(store.keep_under(cap).unwrap(), None);
+        close(store);
     }
-    drop(store);
+    close(store);
     assert!(planted.exists());
     // Builds that end without asking count, too.
     for name in ["f", "g", "h"] {
-        put_layer(&open(&temp), name);
+        let store = open(&temp);
+        put_layer(&store, name);
+        close(store);
     }
     let store = open(&temp);
     for name in ["i", "j"] {
@@ -409,6 +430,7 @@ fn two_hundred_builds_of_a_changing_app_keep_the_disk_flat() {
         assert!(has_layer(&store, &format!("app {number}")));
         most = most.max(disk_bytes(&store));
         assert_eq!(store.take_warnings(), Vec::<String>::new());
+        close(store);
     }
     // A build leaves what it wrote, at most, above the cap.
     assert!(most <= cap + 3 * LARGE as u64, "{most} bytes");
@@ -422,13 +444,13 @@ fn k3_collecting_needs_no_space() {
     let store = open(&temp);
     build(&store, "shop", "one");
     put_layer(&store, "app");
-    drop(store);
+    close(store);
     let store = open(&temp);
     std::fs::remove_dir_all(temp.path().join("work")).unwrap();
     std::fs::write(temp.path().join("work"), "").unwrap();
     assert_eq!(store.collect(&CollectionGoal::nothing()).unwrap().left_bytes, 0);
     assert_eq!(files(&store, "blobs/sha256"), 0);
-    drop(store);
+    close(store);
     let (store, _) = Store::open(temp.path()).unwrap();
     assert!(store.image("local", "shop").is_empty());
     build(&store, "shop", "one");
@@ -447,14 +469,14 @@ fn a_tree_without_a_record_goes_and_its_neighbour_stays() {
     used(&store, &format!("{trees}/lost"), HOUR);
     // Whoever builds the image now may be about to refer to it.
     assert_eq!(open(&temp).collect(&CollectionGoal::keep(u64::MAX)).unwrap().in_use, 1);
-    assert!(lost.exists());
-    drop(store);
+    assert!(lost.exists(), "it has gone from under a build");
+    close(store);
     let store = open(&temp);
     assert_eq!(store.collect(&CollectionGoal::keep(u64::MAX)).unwrap().pieces, 1);
     assert!(!lost.exists());
     assert_eq!(kept(&store, "shop").as_deref(), Some("one"));
     std::fs::create_dir_all(&lost).unwrap();
-    drop(store);
+    close(store);
     assert_eq!(open(&temp).collect(&CollectionGoal::nothing()).unwrap().left_bytes, 0);
 }
 
@@ -470,7 +492,7 @@ fn k8_times_from_another_age_do_no_harm() {
     let path = store.root().join(super::super::blobs::index_name(&diff_id("future"), ENCODER));
     let future = SystemTime::now() + Duration::from_secs(10 * 365 * 24 * HOUR);
     std::fs::File::open(path).unwrap().set_modified(future).unwrap();
-    drop(store);
+    close(store);
     let store = open(&temp);
     let mut goal = CollectionGoal::keep(2 * LARGE as u64 + 50_000);
     goal.max_age = Some(Duration::from_secs(100 * 365 * 24 * HOUR));
@@ -494,7 +516,7 @@ fn k1_a_kill_while_collecting_leaves_nothing_that_counts() {
         for number in 0..12 {
             build(&store, &format!("image-{number}"), &format!("contents-{}", number % 7));
         }
-        drop(store);
+        close(store);
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "store::collection::tests::collects_until_it_is_killed"])
             .current_dir(temp.path())
@@ -512,6 +534,7 @@ fn k1_a_kill_while_collecting_leaves_nothing_that_counts() {
             has_layer(&store, &format!("contents-{}", number % 7));
         }
         assert_eq!(store.take_warnings(), Vec::<String>::new(), "round {round}");
+        close(store);
     }
     assert!(gone > 0, "no child lived long enough to collect");
     let (store, _) = Store::open(&root).unwrap();
