@@ -33,7 +33,7 @@ use crate::oci::digest::Digest;
 use crate::walk::{self, Status};
 
 /// What nothing refers to stays so long: a look at the store sees its parts one after another.
-const GRACE: Duration = Duration::from_secs(10 * 60);
+const GRACE: Duration = Duration::from_mins(10);
 
 /// The name of the claim of whoever collects.
 const COLLECTING: &str = "collecting";

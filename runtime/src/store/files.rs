@@ -15,7 +15,7 @@ use super::{Store, StoreError};
 use crate::walk::{Status, hex};
 
 /// A build that comes sooner than this after another one writes nothing for it.
-const NOTE_USE_EVERY: Duration = Duration::from_secs(10 * 60);
+const NOTE_USE_EVERY: Duration = Duration::from_mins(10);
 
 /// No record is larger; reading stops there.
 const MAX_RECORD_BYTES: u64 = 256 * 1024 * 1024;
