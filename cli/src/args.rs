@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
@@ -147,6 +148,8 @@ pub(crate) enum Command {
     Inspect(Box<InspectArguments>),
     /// Show the policy: limits, grants, isolation, sources
     Config(ConfigArguments),
+    /// See and shrink what is kept between builds
+    Cache(CacheArguments),
 }
 
 #[derive(Debug, Args)]
@@ -448,6 +451,124 @@ pub(crate) struct ConfigShowArguments {
     pub(crate) policy: PolicyArguments,
 }
 
+const CACHE_EXAMPLES: &str = "\
+Examples:
+  wapack cache du                           what takes how much
+  wapack cache gc                           down to what the policy allows: `store.max_bytes`
+  wapack cache gc --keep-bytes 2GiB --max-age 30d
+  wapack cache clear --image my/app         what is kept for one image
+  wapack cache clear                        everything
+
+The least recently used goes first. What a running build uses stays. A build collects by itself when there is more
+than `store.max_bytes` of the policy; whatever is gone is made again when it is needed.";
+
+#[derive(Debug, Args)]
+#[command(after_help = CACHE_EXAMPLES)]
+pub(crate) struct CacheArguments {
+    #[command(subcommand)]
+    pub(crate) command: CacheCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Print what takes how much, by kind and by image
+    Du(CachePlaceArguments),
+    /// Take away what is too much or too old, the least recently used first
+    Gc(CacheGcArguments),
+    /// Take away everything, or what is kept for one image
+    Clear(CacheClearArguments),
+}
+
+/// Which cache, and how to speak of it.
+#[derive(Debug, Args)]
+pub(crate) struct CachePlaceArguments {
+    /// Where layers and compiled buildpacks are kept between builds
+    /// [default: wapack in `$XDG_CACHE_HOME` or `~/.cache`]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) cache_dir: Option<PathBuf>,
+
+    /// A policy file that wins over those of the user; see `wapack config`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) policy: Option<PathBuf>,
+
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheGcArguments {
+    /// How much to keep at most, such as `500MiB` or `2GiB` [default: `store.max_bytes` of the policy]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) keep_bytes: Option<Bytes>,
+
+    /// Also take away what was not used for so long, such as `12h` or `30d`
+    #[arg(long, value_name = "AGE")]
+    pub(crate) max_age: Option<Age>,
+
+    #[command(flatten)]
+    pub(crate) place: CachePlaceArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheClearArguments {
+    /// Only what is kept for this image
+    #[arg(long, value_name = "NAME")]
+    pub(crate) image: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) place: CachePlaceArguments,
+}
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl std::str::FromStr for Bytes {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (number, unit) = split_number(text);
+        let factor: u64 = match unit {
+            "" | "B" => 1,
+            "K" | "KiB" => 1 << 10,
+            "M" | "MiB" => 1 << 20,
+            "G" | "GiB" => 1 << 30,
+            "T" | "TiB" => 1 << 40,
+            _ => return Err("it is not a number with `KiB`, `MiB`, `GiB` or nothing after it"),
+        };
+        let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+        bytes.map(Self).ok_or("it is not a whole number of bytes, or too large")
+    }
+}
+
+/// How long ago something was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Age(pub(crate) Duration);
+
+impl std::str::FromStr for Age {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (number, unit) = split_number(text);
+        let seconds: u64 = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 60 * 60,
+            "d" => 24 * 60 * 60,
+            "w" => 7 * 24 * 60 * 60,
+            _ => return Err("it is not a number with `s`, `m`, `h`, `d` or `w` after it"),
+        };
+        let age = number.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds));
+        age.map(Duration::from_secs).map(Self).ok_or("it is not a whole number, or too large")
+    }
+}
+
+/// Digits, and what is after them.
+fn split_number(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -456,5 +577,25 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_and_ages_have_units() {
+        for (text, bytes) in
+            [("0", 0), ("17", 17), ("4B", 4), ("2K", 2048), ("500MiB", 524_288_000), ("3G", 3_221_225_472)]
+        {
+            assert_eq!(text.parse(), Ok(Bytes(bytes)), "{text}");
+        }
+        for text in ["", "G", "-1", "+1", "1.5G", "1 G", "1g", "1GB", "18446744073709551616", "99999999T"] {
+            assert!(text.parse::<Bytes>().is_err(), "{text:?}");
+        }
+        for (text, seconds) in
+            [("0s", 0), ("90m", 5400), ("12h", 43_200), ("30d", 2_592_000), ("2w", 1_209_600)]
+        {
+            assert_eq!(text.parse(), Ok(Age(Duration::from_secs(seconds))), "{text}");
+        }
+        for text in ["", "d", "30", "1.5d", "-1d", "30days", "18446744073709551615w"] {
+            assert!(text.parse::<Age>().is_err(), "{text:?}");
+        }
     }
 }

@@ -205,6 +205,10 @@ pub(crate) enum InputError {
     SourceVariable { variable: String, name: String, source: BadAddress },
     #[error("{set_by}: nothing signs in to the source `{name}`")]
     SourceSecret { name: String, set_by: String, source: SecretError },
+    #[error("there is no cache `{}`", path.display())]
+    NoCache { path: PathBuf },
+    #[error("nothing is kept for the image `{image}`")]
+    NothingKept { image: String },
     #[error("cannot use the variable `CNB_REGISTRY_AUTH`")]
     RegistryAuth(#[source] InvalidRegistryAuth),
 }
@@ -265,6 +269,7 @@ impl Diagnose for InputError {
             Self::SourceFlag { .. } | Self::SourceVariable { .. } => "input.source",
             Self::SourceSecret { .. } => "input.source_secret",
             Self::RegistryAuth(_) => "input.registry_auth",
+            Self::NoCache { .. } | Self::NothingKept { .. } => "input.cache",
         }
     }
 
@@ -359,6 +364,8 @@ impl Diagnose for InputError {
             Self::SourceSecret { source: SecretError::Unset { name }, .. } => {
                 return Some(format!("set `{name}` where `wapack` is run"));
             }
+            Self::NoCache { .. } => "name the directory that builds have with `--cache-dir`",
+            Self::NothingKept { .. } => "`wapack cache du` lists the images",
             Self::RegistryAuth(_) => {
                 r#"it is written `{"registry.example": "Basic …"}`, with `Basic`, `Bearer` or `X-Identity`"#
             }

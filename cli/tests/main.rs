@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests; clippy.toml reaches only the tests themselves")]
 
 mod build;
+mod cache;
 mod coming_from_pack;
 mod config;
 mod earlier;

@@ -20,6 +20,7 @@ use wapack_runtime::sources::Sources;
 
 use self::destination::Destination;
 use self::run_image::{Chosen, run_image};
+use super::cache;
 use crate::app::{self, App};
 use crate::args::{BuildArguments, CreationTime, LauncherChoice};
 use crate::discovery;
@@ -30,7 +31,7 @@ use crate::output::Output;
 use crate::place::Place;
 
 /// Builds of one user's own cache are all one tenant's.
-const TENANT: &str = "local";
+pub(super) const TENANT: &str = "local";
 const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Output) -> Result<u8, Failure> {
@@ -122,6 +123,8 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
         }
     };
     summary::show(&built, &saved, &destination, output);
+    // Whoever waits for the image has it by now.
+    cache::keep_under_cap(&app.store, &app.policy, output);
     Ok(0)
 }
 

@@ -1,6 +1,7 @@
 //! One file for each command.
 
 mod build;
+mod cache;
 mod config;
 mod detect;
 mod inspect;
@@ -38,6 +39,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Rebase(arguments) => rebase::run(arguments, &cancel, &mut output),
         Command::Inspect(arguments) => inspect::run(arguments, &cancel, &mut output),
         Command::Config(arguments) => config::run(arguments, &cancel, &mut output),
+        Command::Cache(arguments) => cache::run(arguments, &mut output),
     };
     ExitCode::from(match result {
         Ok(_) if output.terminal.out_closed() => exit::CLOSED,

@@ -291,7 +291,7 @@ impl Policy {
         self.apply_sources(path, file.sources, origins)?;
         self.apply_network(path, file.network, origins)?;
         self.apply_registries(path, file.registries, origins)?;
-        self.apply_store(path, file.store, origins)?;
+        self.apply_store(path, &file.store, origins)?;
         Ok(())
     }
 

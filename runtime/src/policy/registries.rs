@@ -14,7 +14,6 @@ use super::file::Reader;
 use super::sources::{absolute_path, base, list, many, named_key, quoted, quoted_path};
 use super::{Origin, Origins, Policy, PolicyError};
 use crate::network::{RegistrySettings, has_userinfo};
-use crate::oci::reference::Reference;
 use crate::toml_text::TomlError;
 
 /// One registry.
@@ -121,9 +120,13 @@ pub(super) fn parse<'a>(
 
 /// The name that completed names of images have (`index.docker.io` for `docker.io`).
 fn registry_name(text: &str) -> Option<String> {
-    let inside: Reference = format!("{text}/folder/image").parse().ok()?;
-    // Without a dot, a colon or `localhost` it is taken for a folder of the usual registry.
-    (inside.repository() == "folder/image").then(|| inside.registry().to_owned())
+    // Without a dot, a colon or `localhost` it would be a folder of the usual registry.
+    let is_named = text == "localhost" || text.contains(['.', ':']);
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || ".-_:[]".contains(letter);
+    let url = Url::parse(&format!("https://{text}/")).ok()?;
+    let is_host = url.path() == "/" && text.chars().all(is_plain) && !text.ends_with([':', '.']);
+    let name = if text == "docker.io" { "index.docker.io" } else { text };
+    (is_named && is_host).then(|| name.to_owned())
 }
 
 impl RegistryTable {

@@ -41,10 +41,10 @@ impl Policy {
     pub(super) fn apply_store(
         &mut self,
         path: &Path,
-        table: StoreTable,
+        table: &StoreTable,
         origins: &mut Origins,
     ) -> Result<(), PolicyError> {
-        if let Some(At { value, line }) = table.max_bytes {
+        if let Some(&At { value, line }) = table.max_bytes.as_ref() {
             let origin = Origin::File { path: path.to_owned(), line };
             let fits = |top: &Self| value <= top.store.max_bytes;
             self.check_ceiling(&origin, fits, || format!("`max_bytes = {value}`"))?;

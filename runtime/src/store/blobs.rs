@@ -9,6 +9,7 @@ use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Seal, hash_of};
+use super::inventory::blob_name;
 use super::{Store, StoreError};
 use crate::oci::blob::{BlobStore, NewBlob, Notes, StoredBlob};
 use crate::oci::digest::{DiffId, Digest};
@@ -36,6 +37,12 @@ struct FetchedRecord {
     blob: SealedBlob,
 }
 
+/// What all records of the index have in common.
+#[derive(Deserialize)]
+pub(super) struct BlobRecord {
+    pub(super) blob: SealedBlob,
+}
+
 /// Something that was found out, and could be again.
 #[derive(Serialize, Deserialize)]
 struct NoteRecord {
@@ -51,6 +58,9 @@ impl BlobStore for Store {
         if record.diff_id != *diff_id || record.encoder != encoder {
             return None;
         }
+        self.leases.take(&blob_name(&record.blob.digest));
+        // Collected before it was leased: a record goes before its blob.
+        Status::of(&self.root().join(&name)).ok()?;
         let Some(sound) = self.check_blob(&record.blob) else {
             // The record would only lead here again.
             let _ = std::fs::remove_file(self.root().join(&name));
@@ -148,9 +158,11 @@ impl Store {
     }
 
     /// The blob a record speaks of: by its seal, or by its bytes when the seal
-    /// does not fit. Anything else than the right bytes is removed.
+    /// does not fit. Anything else than the right bytes is removed. Whoever collects
+    /// leaves it alone from now on.
     pub(super) fn check_blob(&self, expected: &SealedBlob) -> Option<SealedBlob> {
         let path = self.blob_path(&expected.digest);
+        self.leases.take(&blob_name(&expected.digest));
         let found = |seal| Some(SealedBlob { seal, ..expected.clone() });
         let status = match Status::of(&path) {
             Ok(status) => status,
@@ -177,6 +189,7 @@ impl Store {
 
     fn place_blob(&self, blob: NewBlob, digest: &Digest, size: u64) -> io::Result<SealedBlob> {
         let path = self.blob_path(digest);
+        self.leases.take(&blob_name(digest));
         let written = blob.file().metadata()?.len();
         if written != size {
             let text = format!("{written} bytes were written, {size} were announced");
@@ -190,6 +203,7 @@ impl Store {
         }
         blob.persist(&path)?;
         files::sync_directory(path.parent().unwrap_or(self.root()))?;
+        self.growth.add(size);
         // Renaming changed the change time, so the seal is taken last, from the open file.
         let seal = Seal::from_status(&Status::of_open(&file)?);
         Ok(SealedBlob { digest: digest.clone(), size, seal })
@@ -199,6 +213,7 @@ impl Store {
     pub(super) fn put_document(&self, bytes: &[u8]) -> io::Result<SealedBlob> {
         let digest = Digest::of(bytes);
         let size = bytes.len() as u64;
+        self.leases.take(&blob_name(&digest));
         if let Some(seal) = reseal(&self.blob_path(&digest), &digest) {
             return Ok(SealedBlob { digest, size, seal });
         }
@@ -215,7 +230,7 @@ impl Store {
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.root().join("blobs/sha256").join(digest.hex())
+        self.root().join(blob_name(digest))
     }
 }
 
@@ -229,7 +244,8 @@ fn reseal(path: &Path, digest: &Digest) -> Option<Seal> {
     (found == digest.as_str() && before == after && after.links == 1).then(|| Seal::from_status(&after))
 }
 
-fn index_name(diff_id: &DiffId, encoder: &str) -> String {
+/// The record of a layer and its encoder, relative to the store's root.
+pub(super) fn index_name(diff_id: &DiffId, encoder: &str) -> String {
     format!("index/{}", hash_of(&[&diff_id.to_string(), encoder]))
 }
 

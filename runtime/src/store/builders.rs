@@ -7,6 +7,7 @@ use rustix::fs::{FileType, FlockOperation};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Seal, hash_of};
+use super::inventory::tree_bytes;
 use super::{Store, StoreError, work};
 use crate::walk::{self, Step, WalkError};
 
@@ -43,6 +44,7 @@ impl Store {
         let directory = self.root().join("builders").join(&hash);
         let record_name = format!("builders/{hash}.json");
         let failed = |error| StoreError::io("make the directory", &directory, error);
+        self.leases.take(&format!("builders/{hash}"));
         if self.builder_is_whole(digest, &hash) {
             return Ok(directory);
         }
@@ -62,6 +64,7 @@ impl Store {
         sync_tree(&fresh).map_err(failed)?;
         fs_err::rename(&fresh, &directory).map_err(failed)?;
         files::sync_directory(&parent).map_err(failed)?;
+        self.growth.add(tree_bytes(&directory));
         let seal = seal_of_tree(&directory).map_err(|error| failed(io::Error::other(error)))?;
         self.write_record(&record_name, &BuilderRecord { digest: digest.to_owned(), seal })?;
         drop(lock);

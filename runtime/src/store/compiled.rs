@@ -107,6 +107,8 @@ impl Store {
                 Err(_) => return None,
             }
         }
+        // Not of the code itself: its seal would not fit any more.
+        files::note_use(&self.root().join(key.file_name(Kind::Seal)));
         (Status::of_open(&file).ok()? == before).then_some(())
     }
 

@@ -23,6 +23,8 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use super::growth::Growth;
+use super::leases::Leases;
 use super::work::{self, WorkDir};
 use super::{Store, StoreError, files, note};
 use crate::integrity::{Hash, Integrity};
@@ -33,19 +35,26 @@ use crate::walk::{self, Status, random_name};
 pub struct Downloads {
     root: PathBuf,
     damaged: Arc<Mutex<Vec<String>>>,
+    leases: Arc<Leases>,
+    growth: Arc<Growth>,
 }
 
 impl Store {
     /// Its downloads.
     pub fn downloads(&self) -> Downloads {
-        Downloads { root: self.root.clone(), damaged: Arc::clone(&self.damaged) }
+        Downloads {
+            root: self.root.clone(),
+            damaged: Arc::clone(&self.damaged),
+            leases: Arc::clone(&self.leases),
+            growth: Arc::clone(&self.growth),
+        }
     }
 }
 
 impl Downloads {
     /// Whether there is something that may be the file; nothing is read.
     pub fn may_have(&self, integrity: &Integrity) -> bool {
-        integrity.values().iter().any(|value| Status::of(&self.path(value)).is_ok())
+        integrity.values().iter().any(|value| Status::of(&self.leased_path(value)).is_ok())
     }
 
     /// The file with this integrity, at its start. Its bytes are read and hashed;
@@ -53,9 +62,12 @@ impl Downloads {
     /// `stop` says so.
     pub fn open(&self, integrity: &Integrity, stop: &dyn Fn() -> bool) -> Option<File> {
         integrity.values().iter().find_map(|value| {
-            let path = self.path(value);
+            let path = self.leased_path(value);
             match verified(&path, integrity, value, stop) {
-                Ok(file) => Some(file),
+                Ok(file) => {
+                    files::note_use(&path);
+                    Some(file)
+                }
                 Err(error) => {
                     if is_damage(&error) {
                         note(&self.damaged, &self.root, &path);
@@ -75,7 +87,12 @@ impl Downloads {
     pub fn claim(&self, integrity: &Integrity) -> Result<Option<Scratch>, StoreError> {
         let name = integrity.values()[0].file_name();
         let Some(work) = work::named(&self.root, &name)? else { return Ok(None) };
-        Scratch::new(work, Some(self.root.join("downloads"))).map(Some)
+        let kept = Kept {
+            directory: self.root.join("downloads"),
+            leases: Arc::clone(&self.leases),
+            growth: Arc::clone(&self.growth),
+        };
+        Scratch::new(work, Some(kept)).map(Some)
     }
 
     /// A place for a file that nothing is known of; it is not kept.
@@ -84,6 +101,12 @@ impl Downloads {
     /// [`StoreError`] when the store cannot be written.
     pub fn scratch(&self) -> Result<Scratch, StoreError> {
         Scratch::new(work::unnamed(&self.root)?, None)
+    }
+
+    /// Where the file would be; nobody collects it from now on.
+    fn leased_path(&self, value: &Hash) -> PathBuf {
+        self.leases.take(&format!("downloads/{}", value.file_name()));
+        self.path(value)
     }
 
     fn path(&self, value: &Hash) -> PathBuf {
@@ -113,18 +136,25 @@ fn is_damage(error: &io::Error) -> bool {
 pub struct Scratch {
     file: File,
     path: PathBuf,
-    /// Where it is kept.
-    directory: Option<PathBuf>,
+    kept: Option<Kept>,
     /// Dropped last: removes what is left, then lets go of the lock.
     _work: WorkDir,
 }
 
+/// Where a file is kept, and who is to know.
+#[derive(Debug)]
+struct Kept {
+    directory: PathBuf,
+    leases: Arc<Leases>,
+    growth: Arc<Growth>,
+}
+
 impl Scratch {
-    fn new(work: WorkDir, directory: Option<PathBuf>) -> Result<Self, StoreError> {
+    fn new(work: WorkDir, kept: Option<Kept>) -> Result<Self, StoreError> {
         let path = work.path().join(format!("body-{}", random_name()));
         let file =
             files::create_file(&path).map_err(|error| StoreError::io("make the file", &path, error))?;
-        Ok(Self { file, path, directory, _work: work })
+        Ok(Self { file, path, kept, _work: work })
     }
 
     /// The file, for reading and writing.
@@ -142,8 +172,10 @@ impl Scratch {
         let failed = |error| StoreError::io("keep the download", &self.path, error);
         self.file.set_permissions(Permissions::from_mode(0o444)).map_err(failed)?;
         let file = files::open_file(&self.path).map_err(failed)?;
-        if let (Some(directory), Some(found)) = (&self.directory, found) {
-            let path = directory.join(found.file_name());
+        if let (Some(kept), Some(found)) = (&self.kept, found) {
+            let path = kept.directory.join(found.file_name());
+            kept.leases.take(&format!("downloads/{}", found.file_name()));
+            kept.growth.add(Status::of_open(&file).map_err(failed)?.size);
             // Something else than a file under that name would make the renaming fail.
             if Status::of(&path).is_ok_and(|status| status.kind == FileType::Directory) {
                 walk::remove(&path).map_err(failed)?;

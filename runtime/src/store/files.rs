@@ -4,14 +4,18 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, Timespec, Timestamps, UTIME_NOW};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Store, StoreError};
 use crate::walk::{Status, hex};
+
+/// A build that comes sooner than this after another one writes nothing for it.
+const NOTE_USE_EVERY: Duration = Duration::from_mins(10);
 
 /// No record is larger; reading stops there.
 const MAX_RECORD_BYTES: u64 = 256 * 1024 * 1024;
@@ -112,10 +116,32 @@ pub(super) fn hash_of(parts: &[&str]) -> String {
     hex(&hasher.finalize())
 }
 
+fn parse_record<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Option<T> {
+    std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| text.split_once('\n'))
+        .filter(|(sum, body)| *sum == hash_of(&[name, body]))
+        .and_then(|(_, body)| serde_json::from_str(body).ok())
+}
+
+/// Has a file say that it was used now, by when it was modified; nothing that is sealed.
+/// Nothing but the order of collecting depends on it.
+pub(super) fn note_use(path: &Path) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let is_recent = |status: Status| status.modified.0.abs_diff(now.cast_signed()) < NOTE_USE_EVERY.as_secs();
+    if !Status::of(path).is_ok_and(is_recent) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        // On a store that cannot be written nothing is collected either.
+        let _ = rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW);
+    }
+}
+
 impl Store {
     /// Puts `bytes` at `name`, whole or not at all. Whatever was there before is replaced.
     pub(super) fn write_whole(&self, name: &str, parts: &[&[u8]]) -> Result<(), StoreError> {
         let path = self.root().join(name);
+        self.growth.add(parts.iter().map(|part| part.len() as u64).sum());
         self.with_scratch_path(|temporary| {
             let write = || -> io::Result<()> {
                 let mut file = create_file(temporary)?;
@@ -155,7 +181,8 @@ impl Store {
         self.write_whole(name, &[sum.as_bytes(), b"\n", body.as_bytes()])
     }
 
-    /// Reads a record; `None` when it is missing or damaged in any way.
+    /// Reads a record, and notes that it was used; `None` when it is missing or damaged in
+    /// any way.
     pub(super) fn read_record<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         let path = self.root().join(name);
         let bytes = match read_file(&path, MAX_RECORD_BYTES) {
@@ -166,14 +193,17 @@ impl Store {
                 return None;
             }
         };
-        let record = std::str::from_utf8(&bytes)
-            .ok()
-            .and_then(|text| text.split_once('\n'))
-            .filter(|(sum, body)| *sum == hash_of(&[name, body]))
-            .and_then(|(_, body)| serde_json::from_str(body).ok());
-        if record.is_none() {
+        let record = parse_record(name, &bytes);
+        if record.is_some() {
+            note_use(&path);
+        } else {
             self.discard(&path);
         }
         record
+    }
+
+    /// Reads a record without using it; damage is left for who does.
+    pub(super) fn peek_record<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        parse_record(name, &read_file(&self.root().join(name), MAX_RECORD_BYTES).ok()?)
     }
 }

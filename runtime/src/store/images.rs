@@ -16,7 +16,9 @@ use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::blobs::SealedBlob;
-use super::files::{self, Seal, hash_of};
+use super::collection::image_directory;
+use super::files::{self, Seal};
+use super::inventory::tree_bytes;
 use super::{Store, StoreError, work};
 use crate::cnb::id::{BuildpackId, LayerName};
 use crate::cnb::layer::{EnvironmentChange, LayerFeatures, LayerTypes};
@@ -166,46 +168,56 @@ struct Lease {
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct ImageRecord {
-    tenant: String,
-    image: String,
-    buildpacks: BTreeMap<BuildpackId, BuildpackRecord>,
+pub(super) struct ImageRecord {
+    pub(super) tenant: String,
+    pub(super) image: String,
+    pub(super) buildpacks: BTreeMap<BuildpackId, BuildpackRecord>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct BuildpackRecord {
+pub(super) struct BuildpackRecord {
     /// Stores of earlier programs do not have it.
     #[serde(default)]
     version: Option<String>,
     store_toml: Option<String>,
-    layers: BTreeMap<LayerName, StoredLayer>,
+    pub(super) layers: BTreeMap<LayerName, StoredLayer>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct StoredLayer {
+pub(super) struct StoredLayer {
     types: LayerTypes,
     cache_key: String,
     metadata: String,
     environment: Vec<EnvironmentChange>,
-    sboms: Vec<(SbomFormat, SealedBlob)>,
-    exported: Option<ExportedAs>,
-    tree: Option<StoredTree>,
+    pub(super) sboms: Vec<(SbomFormat, SealedBlob)>,
+    pub(super) exported: Option<ExportedAs>,
+    pub(super) tree: Option<StoredTree>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct StoredTree {
-    name: String,
+pub(super) struct StoredTree {
+    pub(super) name: String,
     marker: Seal,
     /// Of everything in it; only where somebody asked for it to be verified.
     #[serde(default)]
     digest: Option<String>,
 }
 
+impl ImageRecord {
+    /// The names of its trees.
+    pub(super) fn trees(&self) -> impl Iterator<Item = &str> {
+        let layers = self.buildpacks.values().flat_map(|buildpack| buildpack.layers.values());
+        layers.filter_map(|layer| layer.tree.as_ref().map(|tree| tree.name.as_str()))
+    }
+}
+
 impl Store {
     /// What the last build of `image` by `tenant` left. Costs one small file
     /// and a few `stat`s for each layer, whatever the size of the layers.
     pub fn image(&self, tenant: &str, image: &str) -> ImageCache<'_> {
-        let directory = format!("layers/{}/{}", hash_of(&[tenant]), hash_of(&[tenant, image]));
+        let directory = image_directory(tenant, image);
+        // Before anything is read: nothing of it goes while this store is open.
+        self.leases.take(&directory);
         let empty = || ImageRecord {
             tenant: tenant.to_owned(),
             image: image.to_owned(),
@@ -392,12 +404,7 @@ impl ImageCache<'_> {
         if self.store.read_record::<ImageRecord>(&self.record_name()).as_ref() != Some(&record) {
             self.store.write_record(&self.record_name(), &record)?;
         }
-        let kept: BTreeSet<&str> = record
-            .buildpacks
-            .values()
-            .flat_map(|buildpack| buildpack.layers.values())
-            .filter_map(|layer| layer.tree.as_ref().map(|tree| tree.name.as_str()))
-            .collect();
+        let kept: BTreeSet<&str> = record.trees().collect();
         self.leases.retain(|name, _| kept.contains(name.as_str()));
         collect(&trees, &kept);
         drop(lock);
@@ -485,6 +492,7 @@ impl ImageCache<'_> {
         }
         let marker = files::create_file(&holder.join(MARKER)).map_err(failed)?;
         let marker = Seal::from_status(&Status::of_open(&marker).map_err(failed)?);
+        self.store.growth.add(tree_bytes(&to));
         let digest = self.store.verifies().then(|| digest_of_tree(&to).ok()).flatten();
         Ok(StoredTree { name, marker, digest })
     }

@@ -17,6 +17,9 @@
 //! downloads/<algorithm>-<hex>  files of sources, by the hash they were asked for
 //! digests/<hash>               digests of files elsewhere, by seal
 //! work/<random>/               directories of running builds
+//! kept/<random>/               directories of builds that were asked to keep them
+//! leases                       empty; bytes of it are locked for what running builds use
+//! size                         how large the store was, and what was added since
 //! ```
 //! All directories are 0700. Records are JSON behind a checksum that also
 //! covers where they stand. Everything appears by rename: written beside,
@@ -25,12 +28,17 @@
 
 mod blobs;
 mod builders;
+mod collection;
 mod compiled;
 mod downloads;
 mod files;
+mod growth;
 mod images;
+mod inventory;
 #[cfg(test)]
 mod kill_tests;
+mod leases;
+mod usage;
 mod work;
 
 use std::io;
@@ -43,14 +51,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::{Diagnose, Fault};
 use crate::walk::{self, Status};
+use growth::Growth;
+use leases::Leases;
 
 #[cfg(test)]
 pub(crate) use blobs::corruptions;
+pub use collection::{Collected, CollectionGoal};
 pub use compiled::CompiledKey;
 pub use downloads::{Downloads, Scratch};
 pub use images::{
     BuildpackRecords, CachedLayer, ExportedAs, ImageCache, ImageRecords, LayerRecord, SealedTree, TreeSource,
 };
+pub use inventory::StoreKind;
+pub use usage::{ImageUsage, KindUsage, StoreUsage};
 pub use work::WorkDir;
 
 /// Format this program writes.
@@ -137,6 +150,16 @@ pub struct Store {
     scratch: Mutex<Option<WorkDir>>,
     /// Whether seals are not enough.
     verifies: bool,
+    /// On what this build uses.
+    leases: Arc<Leases>,
+    /// What this build has written.
+    growth: Arc<Growth>,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.tell_growth();
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -165,7 +188,15 @@ impl Store {
         if status.owner != us {
             return Err(StoreError::Foreign { root, owner: status.owner, us });
         }
-        let store = Self { root, damaged: Arc::default(), scratch: Mutex::default(), verifies: false };
+        let leases = Arc::new(Leases::new(&root));
+        let store = Self {
+            root,
+            damaged: Arc::default(),
+            scratch: Mutex::default(),
+            verifies: false,
+            leases,
+            growth: Arc::default(),
+        };
         store.check_version()?;
         let mut warnings = store.prepare(&status)?;
         warnings.extend(store.take_warnings());
