@@ -1,6 +1,6 @@
 //! Images in registries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,14 +86,14 @@ impl RegistryImages {
                 None => repositories.push((reference.name().clone(), vec![tag])),
             }
         }
-        let mut saved: BTreeMap<String, ()> = BTreeMap::new();
+        let mut saved = BTreeSet::new();
         for (repository, tags) in &repositories {
             let (done, failed) = self.save_in(parts, package, repository, tags, blobs, cancel);
-            saved.extend(done.into_iter().map(|name| (name, ())));
+            saved.extend(done);
             unsaved.extend(failed);
         }
         let saved = SavedImage {
-            names: names.iter().filter(|name| saved.contains_key(*name)).cloned().collect(),
+            names: names.iter().filter(|name| saved.contains(*name)).cloned().collect(),
             digest: Some(package.manifest.digest.clone()).filter(|_| !saved.is_empty()),
             id: None,
             manifest_bytes: Some(package.manifest.bytes.len() as u64).filter(|_| !saved.is_empty()),

@@ -65,7 +65,9 @@ pub fn restore(request: &RestoreRequest<'_>, cache: &ImageCache<'_>, events: &mu
         let mut layers: Vec<CachedLayer> =
             cache.layers(id).into_iter().filter(|layer| layer.types.cache || !layer.types.build).collect();
         if has_other_form {
-            layers.iter_mut().for_each(|layer| layer.exported = None);
+            for layer in &mut layers {
+                layer.exported = None;
+            }
         }
         for layer in &layers {
             events.event(Event::LayerRestored {

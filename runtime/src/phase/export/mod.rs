@@ -311,7 +311,9 @@ fn export_once(
     refuse_reserved_names(&app, &layers, &layer_listings)?;
     let mut app_layers = app.layers(&built.slices)?;
     if form.is_group_writable {
-        app_layers.iter_mut().for_each(|entries| open_to_group(entries));
+        for entries in &mut app_layers {
+            open_to_group(entries);
+        }
     }
     let start = start::choose(request, &featured)?;
     let subject = Subject {
