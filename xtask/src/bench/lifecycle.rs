@@ -27,7 +27,7 @@ use crate::setup::ARCHITECTURES;
 use crate::workspace;
 
 /// Names the directory of the peer.
-const PEER: &str = "WAPACK_BENCH_LIFECYCLE";
+pub(super) const PEER: &str = "WAPACK_BENCH_LIFECYCLE";
 /// Whom a lifecycle becomes that was started by root.
 const USER: u32 = 65534;
 /// Counted rebuilds of the small app, and of the one with large layers.
@@ -48,8 +48,7 @@ const DIRECTORY_FILES: u32 = 70;
 pub(super) fn run(program: &Path, directory: &Path) -> Result<()> {
     let native = ARCHITECTURES.iter().find(|architecture| architecture.is_native());
     let native = native.ok_or("there is no launcher for this machine")?;
-    let launcher = workspace::target().join("embed/launcher").join(format!("linux-{}", native.oci));
-    let ours = Lifecycle { name: "wapack", program: program.to_owned(), launcher };
+    let ours = Lifecycle::ours(program)?;
     let peer = env::var_os(PEER).map(|place| Lifecycle::peer(Path::new(&place))).transpose()?;
     if peer.is_none() {
         warn(&format!("`{PEER}` names no lifecycle, so there is nothing to compare with"));
@@ -66,14 +65,22 @@ pub(super) fn run(program: &Path, directory: &Path) -> Result<()> {
 }
 
 /// A creator, and the launcher that it puts into images.
-struct Lifecycle {
-    name: &'static str,
-    program: PathBuf,
-    launcher: PathBuf,
+pub(super) struct Lifecycle {
+    pub(super) name: &'static str,
+    pub(super) program: PathBuf,
+    pub(super) launcher: PathBuf,
 }
 
 impl Lifecycle {
-    fn peer(place: &Path) -> Result<Self> {
+    /// A program of ours, with the launcher that was built for this machine.
+    pub(super) fn ours(program: &Path) -> Result<Self> {
+        let native = ARCHITECTURES.iter().find(|architecture| architecture.is_native());
+        let native = native.ok_or("there is no launcher for this machine")?;
+        let launcher = workspace::target().join("embed/launcher").join(format!("linux-{}", native.oci));
+        Ok(Self { name: "wapack", program: program.to_owned(), launcher })
+    }
+
+    pub(super) fn peer(place: &Path) -> Result<Self> {
         let program = ["creator", "lifecycle"].map(|name| place.join(name));
         let program = program.into_iter().find(|program| program.is_file());
         let program = program
@@ -325,7 +332,7 @@ fn write_seed(seed: &Path) -> Result<()> {
 }
 
 /// A run image with one layer that has one file, in a layout of its own.
-fn write_run_image(layout: &Path, architecture: &str) -> Result<()> {
+pub(super) fn write_run_image(layout: &Path, architecture: &str) -> Result<()> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
     header.set_size(3);
@@ -364,7 +371,7 @@ fn write_run_image(layout: &Path, architecture: &str) -> Result<()> {
     write(&layout.join("oci-layout"), b"{\"imageLayoutVersion\":\"1.0.0\"}", 0o644)
 }
 
-fn write(file: &Path, contents: &[u8], mode: u32) -> Result<()> {
+pub(super) fn write(file: &Path, contents: &[u8], mode: u32) -> Result<()> {
     if let Some(parent) = file.parent() {
         fs::create_dir_all(parent).map_err(|error| failed("make", parent, &error))?;
     }

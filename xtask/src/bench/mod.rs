@@ -5,6 +5,7 @@
 //! from a directory without a daemon; it runs no buildpacks, it copies.
 
 mod detect;
+mod export;
 mod launcher;
 mod lifecycle;
 mod node;
@@ -32,7 +33,7 @@ const SAMPLE: Duration = Duration::from_millis(2);
 /// The library's benchmarks, then whole commands; with the argument `node` only
 /// the one beside npm, with `detect` only the one of many components, with `launcher`
 /// only the start of a process in an image, with `lifecycle` only whole builds of classic
-/// buildpacks.
+/// buildpacks, with `export` only large layers on their way into images.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if arguments == ["launcher"] {
         setup::for_builds()?;
@@ -50,6 +51,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         let bench = Bench::new()?;
         return lifecycle::run(&program, &bench.directory);
     }
+    if arguments == ["export"] {
+        build_wapack()?;
+        let bench = Bench::new()?;
+        return export::run(&bench.wapack, &bench.directory);
+    }
     checks::guests()?;
     if arguments == ["detect"] {
         build_wapack()?;
@@ -65,6 +71,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     launcher::run()?;
     detect::run(&bench.wapack, &bench.directory)?;
     lifecycle::run(&crate::lifecycle::program()?, &bench.directory)?;
+    export::run(&bench.wapack, &bench.directory)?;
     node::run(&bench.wapack, &bench.directory)
 }
 
