@@ -11,6 +11,5 @@ mod fixture;
 mod foreign;
 mod random;
 mod reference;
-mod registry;
 mod start;
 mod untouched;
