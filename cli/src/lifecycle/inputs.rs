@@ -107,7 +107,8 @@ pub(crate) enum ImagePlace {
     Daemon,
     /// Layouts below a directory.
     Layout(PathBuf),
-    /// Registries, without verified TLS for the hosts that are listed (CLI-09).
+    /// Registries, also without TLS for those that are listed (CLI-09). Where one has TLS, its
+    /// certificate is verified all the same, unlike with the reference.
     Registry {
         insecure: Vec<String>,
     },

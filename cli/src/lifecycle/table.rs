@@ -179,7 +179,7 @@ pub(super) const FLAGS: &[Flag] = flags![
         "[deprecated] reference to run image";
     "insecure-registry" List ["CNB_INSECURE_REGISTRIES"] Nothing,
         [since(13, &[Analyzer, Restorer, Exporter, Creator, Rebaser])],
-        "registry that is used without verified TLS; can be given again";
+        "registry that may be spoken to without TLS; can be given again";
     "kaniko-cache-ttl" Duration ["CNB_KANIKO_CACHE_TTL"] Is("336h"),
         [always(&[Extender])],
         "how long layers of extended images are cached";
