@@ -78,7 +78,17 @@ Examples:
   wapack inspect path/to/buildpack          a buildpack's directory, or its .wasm file
   wapack inspect oci:image                  the only image of a layout
   wapack inspect oci:image:my/app:latest    one of several
+  wapack inspect oci:image --html image.html
+                                            a page about its layers and files, to look at or pass on
   wapack inspect --host --required          exit code 1 when some isolation is missing";
+
+const SBOM_EXAMPLES: &str = "\
+Examples:
+  wapack sbom list oci:image
+  wapack sbom show oci:image layers/sbom/launch/wapack_node-engine/sbom.cdx.json
+  wapack sbom download oci:image --output-dir sboms
+
+Only the layer that has them is read. Images that pack or others built have them in the same place.";
 
 const CONFIG_EXAMPLES: &str = "\
 Later files win over earlier ones: the built-in defaults, /etc/wapack/policy.toml, wapack/policy.toml in
@@ -139,6 +149,8 @@ pub(crate) enum Command {
     Rebase(RebaseArguments),
     /// Look into a buildpack, an image, or the isolation of this machine
     Inspect(Box<InspectArguments>),
+    /// List, show or download the bills of materials inside an image
+    Sbom(SbomArguments),
     /// Show the policy: limits, grants, isolation, sources
     Config(ConfigArguments),
 }
@@ -387,8 +399,53 @@ pub(crate) struct InspectArguments {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Write one page about an image, its layers and its files, for any browser; `-` prints it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["host", "json"])]
+    pub(crate) html: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) policy: PolicyArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SBOM_EXAMPLES)]
+pub(crate) struct SbomArguments {
+    #[command(subcommand)]
+    pub(crate) command: SbomCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SbomCommand {
+    /// Write them as files, below `layers/sbom/launch`
+    Download {
+        /// An image, as `oci:DIR[:REF]`
+        #[arg(value_name = "IMAGE")]
+        image: OsString,
+
+        /// Where to; it is made if it is not there
+        #[arg(short, long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+        output_dir: PathBuf,
+    },
+    /// Print their paths, formats and sizes
+    List {
+        /// An image, as `oci:DIR[:REF]`
+        #[arg(value_name = "IMAGE")]
+        image: OsString,
+
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print one of them
+    Show {
+        /// An image, as `oci:DIR[:REF]`
+        #[arg(value_name = "IMAGE")]
+        image: OsString,
+
+        /// Its path, as `wapack sbom list` prints it
+        #[arg(value_name = "PATH")]
+        path: String,
+    },
 }
 
 #[derive(Debug, Args)]

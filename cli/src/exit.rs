@@ -38,9 +38,11 @@ pub(crate) fn code(failure: &Failure, signal: Option<i32>) -> u8 {
         Failure::Catalog(error) => catalog(error),
         Failure::Input(_) | Failure::Policy(_) => INVALID,
         Failure::Rebase(_) | Failure::Rebased(_) => REBASE,
-        Failure::Layout(_) | Failure::Store(_) | Failure::Guest(_) | Failure::Builtin(_) => {
-            by_fault(failure.fault())
-        }
+        Failure::Layout(_)
+        | Failure::Inspection(_)
+        | Failure::Store(_)
+        | Failure::Guest(_)
+        | Failure::Builtin(_) => by_fault(failure.fault()),
     }
 }
 

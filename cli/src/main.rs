@@ -16,6 +16,7 @@ mod explain;
 mod failure;
 mod image_name;
 mod lifecycle;
+mod opened;
 mod output;
 mod place;
 mod progress;

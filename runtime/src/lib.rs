@@ -28,6 +28,7 @@ pub mod fault;
 pub mod grant;
 mod http;
 pub mod images;
+pub mod inspection;
 pub mod integrity;
 pub mod lifecycle;
 pub mod limits;

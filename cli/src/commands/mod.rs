@@ -5,6 +5,7 @@ mod config;
 mod detect;
 mod inspect;
 mod rebase;
+mod sbom;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Detect(arguments) => detect::run(arguments, &cancel, &mut output),
         Command::Rebase(arguments) => rebase::run(arguments, &cancel, &mut output),
         Command::Inspect(arguments) => inspect::run(arguments, &cancel, &mut output),
+        Command::Sbom(arguments) => sbom::run(arguments, &cancel, &mut output),
         Command::Config(arguments) => config::run(arguments, &cancel, &mut output),
     };
     ExitCode::from(match result {

@@ -3,18 +3,21 @@
 mod buildpack;
 mod host;
 mod image;
+mod page;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use wapack_runtime::cancel::Cancel;
 use wapack_runtime::executor::worker::{CodeCache, Root, WorkerSettings};
+use wapack_runtime::inspection::{ImageView, InspectionError, read_sboms};
 use wapack_runtime::lifecycle;
 use wapack_runtime::policy::Policy;
 
 use crate::app;
 use crate::args::InspectArguments;
 use crate::failure::{Failure, InputError};
+use crate::opened::OpenedImage;
 use crate::output::Output;
 use crate::place::LayoutPlace;
 
@@ -27,7 +30,14 @@ pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Ou
         return Ok(u8::from(arguments.required && !report.is_complete()));
     };
     match kind_of(target)? {
-        Kind::Image(place) => show(&image::look(&place)?, image::text, as_json, output),
+        Kind::Image(place) => {
+            let opened = OpenedImage::open(&place)?;
+            let view = look_at_image(&opened, cancel)?;
+            match &arguments.html {
+                Some(file) => page::write(&opened, &view, file, cancel, output)?,
+                None => show(&view, image::text, as_json, output),
+            }
+        }
         Kind::Buildpack(directory) => {
             let (policy, _) = app::policy(&arguments.policy)?;
             show(&buildpack::look(&directory, &policy, cancel)?, buildpack::text, as_json, output);
@@ -38,6 +48,20 @@ pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Ou
         }
     }
     Ok(0)
+}
+
+/// What is known of an image. Its bills of materials are listed where that costs no
+/// transfer; a damaged layer is no reason to say nothing of the others.
+fn look_at_image(opened: &OpenedImage, cancel: &Cancel) -> Result<ImageView, Failure> {
+    let mut view = opened.view();
+    let here = view.sbom.layer.clone().filter(|layer| opened.is_here(layer));
+    let Some(layer) = here.and_then(|layer| layer.parse().ok()) else { return Ok(view) };
+    match read_sboms(&layer, &|layer| opened.layer(layer), cancel) {
+        Ok(documents) => view.sbom.set_documents(&documents),
+        Err(error @ InspectionError::Cancelled(_)) => return Err(error.into()),
+        Err(error) => view.problems.push(error.to_string()),
+    }
+    Ok(view)
 }
 
 /// What can be looked into.
