@@ -363,16 +363,17 @@ pub(crate) struct PolicyArguments {
 #[derive(Debug, Args)]
 #[command(after_help = REBASE_EXAMPLES)]
 pub(crate) struct RebaseArguments {
-    /// The image of an app, as `oci:DIR[:REF]`
+    /// The image of an app: `NAME` in a registry, `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`,
+    /// `docker-archive:FILE[:NAME]`, or `docker:NAME`
     #[arg(value_name = "IMAGE")]
     pub(crate) image: OsString,
 
-    /// What to put below the app instead, as `oci:DIR[:REF]`
+    /// What to put below the app instead, written like IMAGE [default: the best of the names that the image has]
     #[arg(long, value_name = "IMAGE")]
-    pub(crate) run_image: OsString,
+    pub(crate) run_image: Option<OsString>,
 
-    /// Where the new image goes, and what it is called there [default: in place of IMAGE]
-    #[arg(short, long, value_name = "oci:DIR[:REF]")]
+    /// Where the new image goes, and what it is called there, written like IMAGE [default: in place of IMAGE]
+    #[arg(short, long, value_name = "IMAGE")]
     pub(crate) output: Option<OsString>,
 
     /// Go on when the image is marked as not rebasable, or the run image is for another system or has another name
@@ -418,7 +419,8 @@ pub(crate) struct SbomArguments {
 pub(crate) enum SbomCommand {
     /// Write them as files, below `layers/sbom/launch`
     Download {
-        /// An image, as `oci:DIR[:REF]`
+        /// An image: `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`, `docker-archive:FILE[:NAME]`, `docker:NAME`,
+        /// or a name in a registry
         #[arg(value_name = "IMAGE")]
         image: OsString,
 
@@ -428,7 +430,8 @@ pub(crate) enum SbomCommand {
     },
     /// Print their paths, formats and sizes
     List {
-        /// An image, as `oci:DIR[:REF]`
+        /// An image: `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`, `docker-archive:FILE[:NAME]`, `docker:NAME`,
+        /// or a name in a registry
         #[arg(value_name = "IMAGE")]
         image: OsString,
 
@@ -438,7 +441,8 @@ pub(crate) enum SbomCommand {
     },
     /// Print one of them
     Show {
-        /// An image, as `oci:DIR[:REF]`
+        /// An image: `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`, `docker-archive:FILE[:NAME]`, `docker:NAME`,
+        /// or a name in a registry
         #[arg(value_name = "IMAGE")]
         image: OsString,
 

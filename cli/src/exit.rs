@@ -40,6 +40,7 @@ pub(crate) fn code(failure: &Failure, signal: Option<i32>) -> u8 {
         Failure::Rebase(_) | Failure::Rebased(_) => REBASE,
         Failure::Layout(_)
         | Failure::Inspection(_)
+        | Failure::Images(_)
         | Failure::Store(_)
         | Failure::Guest(_)
         | Failure::Builtin(_) => by_fault(failure.fault()),

@@ -6,6 +6,7 @@ use wapack_runtime::catalog::CatalogError;
 use wapack_runtime::error::Error;
 use wapack_runtime::executor::GuestFailure;
 use wapack_runtime::fault::{Diagnose, Fault};
+use wapack_runtime::images::ImagesError;
 use wapack_runtime::inspection::InspectionError;
 use wapack_runtime::network::BadAddress;
 use wapack_runtime::oci::layout::LayoutError;
@@ -13,6 +14,10 @@ use wapack_runtime::phase::rebase::RebaseError;
 use wapack_runtime::policy::PolicyError;
 use wapack_runtime::store::StoreError;
 use wapack_runtime::toml_text::TomlFileError;
+
+/// How the place of an image is written.
+const PLACES: &str = "an image is `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`, `docker-archive:FILE[:NAME]`, \
+                      `docker:NAME` for a container engine, or `NAME` for a registry";
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -34,12 +39,15 @@ pub(crate) enum Failure {
     /// An image that is looked into.
     #[error(transparent)]
     Inspection(#[from] InspectionError),
+    /// A place with images, or one of them.
+    #[error(transparent)]
+    Images(#[from] ImagesError),
     /// A rule of rebasing.
     #[error(transparent)]
     Rebase(#[from] RebaseError),
     /// What was rebased is not where it should be.
     #[error("cannot write the rebased image")]
-    Rebased(#[source] LayoutError),
+    Rebased(#[source] ImagesError),
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A component that is looked at.
@@ -58,8 +66,10 @@ impl Failure {
             Self::Input(error) => Some(error),
             Self::Catalog(error) => Some(error),
             Self::Policy(error) => Some(error),
-            Self::Layout(error) | Self::Rebased(error) => Some(error),
             Self::Inspection(error) => Some(error),
+            Self::Layout(error) => Some(error),
+            Self::Rebased(error) => Some(error),
+            Self::Images(error) => Some(error),
             Self::Rebase(error) => Some(error),
             Self::Store(error) => Some(error),
             Self::Guest(error) => Some(error),
@@ -112,10 +122,26 @@ pub(crate) enum InputError {
     PreviousImage { value: String },
     #[error("cannot use the run image `{value}`")]
     RunImageUnreadable { value: String, source: LayoutError },
-    #[error("`{value}` is not an image in an OCI layout")]
-    NotInLayout { value: String },
-    #[error("the image has no name in `{}`", directory.display())]
-    Unnamed { directory: PathBuf },
+    #[error("nothing says what the image is called in `{place}`")]
+    Unnamed { place: String },
+    #[error("`{place}` holds other images, which would be lost")]
+    OthersInArchive { place: String, names: Vec<String> },
+    #[error("the label of the image names no run image")]
+    NoRunImage,
+    #[error("none of the image's run images can be read: `{}`", names.join("`, `"))]
+    NoMirror { names: Vec<String> },
+    #[error("`{value}` is not the place of an image")]
+    NotAnImage { value: String },
+    #[error("there is no image `{value}`")]
+    NoImage { value: String, names: Vec<String> },
+    #[error("`{value}` says no name of an image")]
+    NameMissing { value: String },
+    #[error("cannot use `{value}`: registries are not spoken by this version")]
+    NoRegistries { value: String },
+    #[error("`DOCKER_HOST` is `{value}`, which is neither `unix://<path>` nor `tcp://<host>:<port>`")]
+    EngineAddress { value: String },
+    #[error("the container engine wants TLS, which is not spoken by this version")]
+    EngineTls,
     #[error("the run image is for `{found}`, not for `{wanted}`")]
     RunImageTarget { found: String, wanted: String },
     #[error("`{value}` is not a target")]
@@ -198,8 +224,14 @@ impl Diagnose for InputError {
                 "input.output"
             }
             Self::RunImage { .. } | Self::RunImageUnreadable { .. } => "input.run_image",
-            Self::NotInLayout { .. } | Self::Unnamed { .. } => "input.layout",
+            Self::Unnamed { .. } => "input.layout",
+            Self::OthersInArchive { .. } => "input.output",
+            Self::NoRunImage | Self::NoMirror { .. } => "input.run_image",
             Self::PreviousImage { .. } => "input.previous_image",
+            Self::NotAnImage { .. } | Self::NameMissing { .. } => "input.image",
+            Self::NoImage { .. } => "input.no_image",
+            Self::NoRegistries { .. } => "input.registry",
+            Self::EngineAddress { .. } | Self::EngineTls => "input.engine",
             Self::RunImageTarget { .. } | Self::Target { .. } | Self::NoLauncher { .. } => "input.target",
             Self::User { .. } => "input.user",
             Self::Variable { .. }
@@ -250,8 +282,16 @@ impl Diagnose for InputError {
             }
             Self::PreviousImage { .. } => "it is an image of an OCI layout: `--previous-image oci:DIR[:REF]`",
             Self::RunImageUnreadable { source, .. } => return source.hint(),
-            Self::NotInLayout { .. } => "it is written `oci:DIR` or `oci:DIR:REF`",
+            Self::NotAnImage { .. } | Self::NameMissing { .. } => PLACES,
+            Self::NoImage { names, .. } if !names.is_empty() => {
+                return Some(format!("there is {}", quoted(names)));
+            }
+            Self::NoImage { .. } | Self::EngineAddress { .. } => return None,
+            Self::NoRegistries { .. } => "use a layout: `oci:DIR[:REF]`",
+            Self::EngineTls => "name its socket: `DOCKER_HOST=unix:///var/run/docker.sock`",
             Self::Unnamed { .. } => "say where the new one goes: `--output oci:DIR:REF`",
+            Self::OthersInArchive { .. } => "name another archive with `--output`",
+            Self::NoRunImage | Self::NoMirror { .. } => "name one with `--run-image`",
             Self::RunImageTarget { .. } => "leave out `--target`, or name a run image for it",
             Self::Target { .. } | Self::NoLauncher { .. } => "targets are `linux/amd64` and `linux/arm64`",
             Self::User { .. } => "a user is written in numbers: `--user 1000` or `--user 1000:1000`",

@@ -24,7 +24,7 @@ use crate::embedded;
 use crate::failure::{Failure, InputError};
 use crate::image_name::ImageName;
 use crate::output::Output;
-use crate::place::{self, LayoutPlace};
+use crate::place::Place;
 
 /// Builds of one user's own cache are all one tenant's.
 const TENANT: &str = "local";
@@ -95,13 +95,30 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
     Ok(0)
 }
 
+/// A layout, and perhaps the name of one of its images.
+struct LayoutPlace {
+    directory: PathBuf,
+    reference: Option<String>,
+}
+
+fn layout_place(value: &OsStr) -> Option<LayoutPlace> {
+    match Place::parse(value)? {
+        Place::Layout { directory, reference } => Some(LayoutPlace { directory, reference }),
+        _ => None,
+    }
+}
+
+fn show_place(directory: &Path, reference: &str) -> String {
+    Place::Layout { directory: directory.to_owned(), reference: Some(reference.to_owned()) }.to_string()
+}
+
 /// Where the image goes; refused now when it could not be written there later.
 fn layout_for(named: Option<&OsStr>, name: &ImageName) -> Result<PathBuf, Failure> {
     let directory = match named {
         None => PathBuf::from(format!("{}.oci", name.file_name())),
         Some(value) => {
             let refused = || InputError::Output { value: value.to_string_lossy().escape_debug().to_string() };
-            let place = LayoutPlace::parse(value).ok_or_else(refused)?;
+            let place = layout_place(value).ok_or_else(refused)?;
             if let Some(reference) = place.reference {
                 return Err(InputError::OutputReference { directory: place.directory, reference }.into());
             }
@@ -134,7 +151,7 @@ fn tags(named: &[String], image: &ImageName) -> Result<Vec<String>, InputError> 
 }
 
 fn previous_image(value: &OsStr) -> Result<LayoutPlace, InputError> {
-    LayoutPlace::parse(value).ok_or_else(|| InputError::PreviousImage {
+    layout_place(value).ok_or_else(|| InputError::PreviousImage {
         value: value.to_string_lossy().escape_debug().to_string(),
     })
 }
@@ -181,7 +198,7 @@ fn run_image(value: &OsStr, wanted: Option<Target>) -> Result<(RunImage, Target)
         return Ok((run_image, target));
     }
     let shown = value.to_string_lossy().escape_debug().to_string();
-    let place = LayoutPlace::parse(value).ok_or_else(|| InputError::RunImage { value: shown.clone() })?;
+    let place = layout_place(value).ok_or_else(|| InputError::RunImage { value: shown.clone() })?;
     let preferred = wanted.clone().unwrap_or_else(app::host_target);
     let platform =
         Platform { os: &preferred.os, architecture: &preferred.arch, variant: preferred.variant.as_deref() };
@@ -218,7 +235,7 @@ fn show_target(target: &Target) -> String {
 /// What there is now, and what to do with it.
 fn summary(exported: &Exported, image: &str, tags: &[String], layout: &Path, output: &mut Output) {
     let digest = exported.digest.to_string();
-    let place = place::show(layout, image);
+    let place = show_place(layout, image);
     if output.is_json() {
         output.object(&json!({
             "event": "finished",
@@ -243,7 +260,7 @@ fn summary(exported: &Exported, image: &str, tags: &[String], layout: &Path, out
         names
             + "
   also as   "
-            + &place::show(layout, tag)
+            + &show_place(layout, tag)
     });
     output.say(&format!(
         "\nSuccessfully built image {strong}\n  digest    {digest}\n  size      {} in {layers} {}\n  \

@@ -1,117 +1,214 @@
 //! `wapack rebase`
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
 
 use serde_json::json;
 use wapack_runtime::cancel::Cancel;
 use wapack_runtime::cnb::api::PlatformApi;
+use wapack_runtime::cnb::run_toml::RunImageNames;
+use wapack_runtime::cnb::target::Target;
+use wapack_runtime::images::{FoundImage, SavedImage, best_mirror};
 use wapack_runtime::limits::show_bytes;
-use wapack_runtime::oci::digest::Digest;
-use wapack_runtime::oci::layout::{ImageLayout, LayoutImage, Placing, Platform, read_image};
-use wapack_runtime::phase::rebase::{NewRunImage, RebaseRequest, Rebased, rebase};
+use wapack_runtime::oci::blob::BlobStore;
+use wapack_runtime::oci::image::{BlobPlace, Image};
+use wapack_runtime::phase::publish::{PublishRequest, publish};
+use wapack_runtime::phase::rebase::{NewRunImage, RebaseRequest, Rebased, rebase, recorded_run_image};
+use wapack_runtime::store::Store;
 use wapack_runtime::text::harmless;
 
 use crate::args::RebaseArguments;
+use crate::directories;
 use crate::failure::{Failure, InputError};
+use crate::images::{Opened, Places};
 use crate::output::Output;
-use crate::place::{self, LayoutPlace};
+use crate::place::Place;
 
 pub(crate) fn run(arguments: &RebaseArguments, cancel: &Cancel, output: &mut Output) -> Result<u8, Failure> {
-    let place = parse(&arguments.image)?;
-    let app = read_image(&place.directory, place.reference.as_deref(), None)?;
-    let (directory, reference) = destination(arguments.output.as_deref(), &app)?;
-    let (run_image_name, run_image) = run_image(&arguments.run_image, &app)?;
-    let new_reference = run_image.digest.to_string();
+    let places = Places::default();
+    let app_place = places.open_image(&arguments.image, None)?;
+    let app = app_place.find()?;
+    let to = destination(&places, arguments.output.as_deref(), &app_place)?;
+    let chosen = run_image(&places, arguments.run_image.as_deref(), &app, &to.place)?;
+    let run_image = &chosen.found;
     let rebased = rebase(&RebaseRequest {
         app: &app.image,
         // Where it lies on this machine is no part of an image.
-        run_image: NewRunImage { image: &run_image.image, name: &run_image_name, reference: &new_reference },
+        run_image: NewRunImage {
+            image: &run_image.image,
+            name: chosen.place.place.name(),
+            reference: &run_image.reference,
+        },
         api: PlatformApi::NEWEST,
         force: arguments.force,
     })?;
     for refusal in &rebased.overruled {
         output.warning(&refusal.to_string());
     }
-    let placing = Placing { reference: &reference, unread: true, ..Placing::default() };
-    let digest = ImageLayout::open(&directory)
-        .and_then(|layout| layout.place(&rebased.image, &placing, &(), &mut |_| !cancel.is_cancelled()))
-        .map_err(Failure::Rebased)?;
-    summary(&Done { app, run_image, rebased, digest, directory, reference }, output);
+    let moved = moved(&rebased.image, &to);
+    let store = store_for(&rebased.image, &to)?;
+    let nothing = ();
+    let blobs: &dyn BlobStore = store.as_ref().map_or(&nothing, |store| store);
+    let request = PublishRequest {
+        image: &rebased.image,
+        to: &*to.images,
+        names: &[to.place.name().to_owned()],
+        from: &[&*chosen.place.images, &*app_place.images],
+    };
+    let saved = publish(&request, blobs, cancel).map_err(Failure::Rebased)?;
+    summary(&Done { app, chosen, rebased, saved, place: to.place, moved }, output);
     Ok(0)
 }
 
-fn parse(value: &OsStr) -> Result<LayoutPlace, InputError> {
-    let shown = || value.to_string_lossy().escape_debug().to_string();
-    LayoutPlace::parse(value).ok_or_else(|| InputError::NotInLayout { value: shown() })
-}
-
-/// Directory and name of the new image; what is not said is as with the old one.
-fn destination(named: Option<&OsStr>, app: &LayoutImage) -> Result<(PathBuf, String), InputError> {
+/// Where the new image goes; what is not said is as with the old one.
+fn destination(places: &Places, named: Option<&OsStr>, app: &Opened) -> Result<Opened, Failure> {
     let place = match named {
-        Some(value) => parse(value)?,
-        None => LayoutPlace { directory: app.directory.clone(), reference: None },
+        Some(value) => Place::of_image(value).ok_or_else(|| InputError::Output {
+            value: value.to_string_lossy().escape_debug().to_string(),
+        })?,
+        None => app.place.clone(),
     };
-    let reference = place.reference.or_else(|| app.reference.clone());
-    let reference = reference.ok_or_else(|| InputError::Unnamed { directory: app.directory.clone() })?;
-    Ok((place.directory, reference))
+    let names = match place.name() {
+        "" => app.images.names()?,
+        name => vec![name.to_owned()],
+    };
+    let name = match (app.place.name(), &names[..]) {
+        (_, [name]) => name,
+        ("", _) => return Err(InputError::Unnamed { place: app.place.to_string() }.into()),
+        (name, _) => name,
+    };
+    let place = place.with_name(name);
+    // An archive is written as a whole, and what else is in it would be lost.
+    let is_archive = matches!(place, Place::OciArchive { .. } | Place::DockerArchive { .. });
+    let to = places.open(place, None)?;
+    if is_archive {
+        let others: Vec<String> =
+            to.images.names()?.into_iter().filter(|other| other != to.place.name()).collect();
+        if !others.is_empty() {
+            return Err(InputError::OthersInArchive { place: to.place.to_string(), names: others }.into());
+        }
+    }
+    to.images.check_write(to.place.name()).map_err(Failure::Rebased)?;
+    Ok(to)
 }
 
-/// The new run image for the system of the app, and what it is called as `wapack build` would record it.
-fn run_image(value: &OsStr, app: &LayoutImage) -> Result<(String, LayoutImage), InputError> {
-    let place = parse(value)?;
-    let wanted = &app.image.configuration;
-    let platform = Platform {
-        os: &wanted.os,
-        architecture: &wanted.architecture,
-        variant: wanted.variant.as_deref().filter(|variant| !variant.is_empty()),
+/// The new run image, and how it was chosen.
+struct Chosen {
+    place: Opened,
+    found: FoundImage,
+    /// The names it was chosen among, when nobody named one.
+    among: Vec<String>,
+}
+
+/// The new run image for the system of the app: the one that is named, or else the best
+/// of those that the app's label has (RBS-02, RUN-02).
+fn run_image(
+    places: &Places,
+    named: Option<&OsStr>,
+    app: &FoundImage,
+    to: &Place,
+) -> Result<Chosen, Failure> {
+    let configuration = &app.image.configuration;
+    let target = Target {
+        os: configuration.os.clone(),
+        arch: configuration.architecture.clone(),
+        variant: configuration.variant.clone().filter(|variant| !variant.is_empty()),
+        distro: None,
     };
-    let image =
-        read_image(&place.directory, place.reference.as_deref(), Some(platform)).map_err(|source| {
-            InputError::RunImageUnreadable {
-                value: value.to_string_lossy().escape_debug().to_string(),
-                source,
-            }
-        })?;
-    Ok((place.reference.unwrap_or_default(), image))
+    if let Some(value) = named {
+        let place = places.open_image(value, Some(&target))?;
+        let found = place.find()?;
+        return Ok(Chosen { place, found, among: vec![] });
+    }
+    let names = recorded_run_image(&app.image, PlatformApi::NEWEST)?.ok_or(InputError::NoRunImage)?;
+    let all = |names: RunImageNames| std::iter::once(names.image).chain(names.mirrors).collect::<Vec<_>>();
+    // An engine has its own; everything else gets them from registries.
+    let place = match to {
+        Place::Daemon { .. } => Place::Daemon { name: None },
+        _ => Place::Registry { name: Some(names.image.clone()) },
+    };
+    let place = places.open(place, Some(&target))?;
+    let Some(best) = best_mirror(&*place.images, to.name(), &names).map(str::to_owned) else {
+        return Err(InputError::NoMirror { names: all(names) }.into());
+    };
+    let place = places.open(place.place.with_name(&best), Some(&target))?;
+    let found = place.find()?;
+    Ok(Chosen { place, found, among: all(names) })
+}
+
+/// Somewhere to keep layers that have to be brought here; none when there are none.
+fn store_for(image: &Image, to: &Opened) -> Result<Option<Store>, Failure> {
+    if !image.layers.iter().any(|layer| to.images.wanted(layer)) {
+        return Ok(None);
+    }
+    let (store, _) = Store::open(&directories::cache(None)?)?;
+    Ok(Some(store))
+}
+
+/// Layers and bytes that the new image's place gets, as far as that is known before.
+fn moved(image: &Image, to: &Opened) -> Option<(usize, u64)> {
+    let is_new = |digest: &str, blob: &BlobPlace| match &to.place {
+        Place::Layout { directory, .. } => !directory.join("blobs/sha256").join(digest).exists(),
+        Place::OciArchive { .. } | Place::DockerArchive { .. } => true,
+        Place::Daemon { .. } => !matches!(blob, BlobPlace::Engine),
+        Place::Registry { .. } => !matches!(blob, BlobPlace::Registry(_)),
+    };
+    let new: Vec<u64> = image
+        .layers
+        .iter()
+        .filter(|layer| is_new(layer.digest.hex(), &layer.blob))
+        .map(|layer| layer.size)
+        .collect();
+    Some((new.len(), new.iter().sum()))
 }
 
 /// What was done.
 struct Done {
-    app: LayoutImage,
-    run_image: LayoutImage,
+    app: FoundImage,
+    chosen: Chosen,
     rebased: Rebased,
-    digest: Digest,
-    directory: PathBuf,
-    reference: String,
+    saved: SavedImage,
+    place: Place,
+    moved: Option<(usize, u64)>,
 }
 
 /// What there is now, and what is different.
 fn summary(done: &Done, output: &mut Output) {
-    let Done { app, run_image, rebased, digest, directory, reference } = done;
-    let place = place::show(directory, reference);
+    let Done { app, chosen, rebased, saved, place, moved } = done;
+    let run_image = &chosen.found;
     let layers = (rebased.old_layers, run_image.image.layers.len());
-    let changed = app.digest != *digest;
+    let kept = rebased.image.layers.len() - layers.1;
+    let digest = saved.digest.as_ref().map(ToString::to_string).or(saved.id.clone()).unwrap_or_default();
+    let changed = !app.reference.ends_with(&digest);
+    let (moved_layers, moved_bytes) = moved.unwrap_or_default();
     if output.is_json() {
         output.object(&json!({
             "event": "rebased",
-            "image": reference,
-            "digest": digest.to_string(),
-            "old_digest": app.digest.to_string(),
+            "image": place.name(),
+            "digest": digest,
+            "old_digest": app.reference,
             "changed": changed,
-            "run_image": { "reference": run_image.digest.to_string(), "layers": layers.1 },
+            "run_image": {
+                "reference": run_image.reference,
+                "name": chosen.place.place.name(),
+                "among": chosen.among,
+                "layers": layers.1,
+            },
             "old_run_image": { "reference": rebased.old_reference, "layers": layers.0 },
+            "checked": rebased.checked,
+            "kept_layers": kept,
+            "moved_layers": moved_layers,
+            "moved_bytes": moved_bytes,
             "bytes": rebased.image.bytes(),
-            "layout": directory.display().to_string(),
-            "place": place,
+            "layout": place.path().map(|path| path.display().to_string()),
+            "place": place.to_string(),
         }));
         return;
     }
     if output.is_quiet() {
-        output.line(&digest.to_string());
+        output.line(&digest);
         return;
     }
-    let strong = output.terminal.out.strong(&harmless(reference));
+    let strong = output.terminal.out.strong(&harmless(place.name()));
     let headline = if changed {
         format!("Successfully rebased image {strong}")
     } else {
@@ -122,12 +219,33 @@ fn summary(done: &Done, output: &mut Output) {
         old => harmless(old),
     };
     let count = |layers: usize| format!("{layers} {}", if layers == 1 { "layer" } else { "layers" });
+    let among = match &chosen.among[..] {
+        [] => String::new(),
+        names => format!("\n  chosen    {}", harmless(&why_chosen(chosen.place.place.name(), names, place))),
+    };
     output.say(&format!(
-        "{headline}\n  old base  {old}, {}\n  new base  {}, {}\n  digest    {digest}\n  size      {}\n  where     {}",
+        "{headline}\n  old base  {old}, {}\n  new base  {}, {}{among}\n  because   {}\n  kept      {} of the app\
+         \n  moved     {}, {}\n  digest    {digest}\n  size      {}\n  where     {}",
         count(layers.0),
-        run_image.digest,
+        harmless(&run_image.reference),
         count(layers.1),
+        rebased.checked.join(", "),
+        count(kept),
+        count(moved_layers),
+        show_bytes(moved_bytes),
         show_bytes(rebased.image.bytes()),
-        harmless(&place),
+        harmless(&place.to_string()),
     ));
+}
+
+/// Why the best name is the best (RUN-02).
+fn why_chosen(best: &str, names: &[String], to: &Place) -> String {
+    use wapack_runtime::oci::reference::Reference;
+    let registry = |name: &str| name.parse::<Reference>().ok().map(|name| name.registry().to_owned());
+    let why = if registry(best).is_some() && registry(best) == registry(to.name()) {
+        "it is on the same registry"
+    } else {
+        "it is the first that can be read"
+    };
+    format!("{best} of {}: {why}", names.join(", "))
 }

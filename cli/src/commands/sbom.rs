@@ -11,10 +11,10 @@ use wapack_runtime::limits::show_bytes;
 use wapack_runtime::text::harmless_lines;
 
 use crate::args::{SbomArguments, SbomCommand};
-use crate::failure::{Failure, InputError};
-use crate::opened::OpenedImage;
+use crate::failure::Failure;
+use crate::images::Places;
+use crate::looked_at::LookedAt;
 use crate::output::Output;
-use crate::place::LayoutPlace;
 
 pub(crate) fn run(arguments: &SbomArguments, cancel: &Cancel, output: &mut Output) -> Result<u8, Failure> {
     match &arguments.command {
@@ -31,9 +31,7 @@ pub(crate) fn run(arguments: &SbomArguments, cancel: &Cancel, output: &mut Outpu
 
 /// The documents of an image; of its layers only the one that has them is read.
 fn documents(image: &OsStr, cancel: &Cancel) -> Result<Vec<SbomDocument>, Failure> {
-    let shown = || image.to_string_lossy().escape_debug().to_string();
-    let place = LayoutPlace::parse(image).ok_or_else(|| InputError::NotInLayout { value: shown() })?;
-    let opened = OpenedImage::open(&place)?;
+    let opened = LookedAt::find(Places::default().open_image(image, None)?)?;
     let layer = opened.view().sbom.layer.and_then(|layer| layer.parse().ok());
     let layer = layer.ok_or(InspectionError::NoSboms)?;
     let documents = read_sboms(&layer, &|layer| opened.layer(layer), cancel)?;

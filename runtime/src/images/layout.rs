@@ -4,13 +4,11 @@ use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fs_err as fs;
 use rustix::fs::Access;
 
-use super::{Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved};
+use super::{Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved, layer_of};
 use crate::cancel::Cancel;
 use crate::oci::blob::BlobStore;
-use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{Document, Image};
 use crate::oci::layout::{ImageLayout, LayoutError, LayoutImage, Placing, Platform, read_image};
@@ -151,17 +149,7 @@ impl Images for LayoutImages {
     }
 
     fn layer(&self, image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError> {
-        let no_layer = || ImagesError::NoLayer { image: image.reference.clone(), diff_id: diff_id.clone() };
-        let layer = image.image.layers.iter().find(|layer| layer.diff_id == *diff_id).ok_or_else(no_layer)?;
-        match layer
-            .file()
-            .map_or_else(|| Err(io::ErrorKind::NotFound.into()), fs::File::open)
-            .and_then(decompress)
-        {
-            Ok(tar) => Ok(tar),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_layer()),
-            Err(error) => Err(ImagesError::Image { name: image.reference.clone(), source: error.into() }),
-        }
+        layer_of(image, diff_id)
     }
 
     /// Makes nothing: asks whether the first directory that is there could be written to.
@@ -209,7 +197,7 @@ impl Images for LayoutImages {
 }
 
 /// Whether what is there is wrong, as opposed to not being reachable.
-fn is_damage(error: &LayoutError) -> bool {
+pub(super) fn is_damage(error: &LayoutError) -> bool {
     match error {
         LayoutError::Io { cause, .. } => cause.kind() == io::ErrorKind::NotFound,
         LayoutError::DiskFull { .. } | LayoutError::Busy { .. } | LayoutError::Cancelled { .. } => false,

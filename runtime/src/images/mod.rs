@@ -1,23 +1,33 @@
 //! Where a platform keeps its images: one seam for layouts, daemons and registries.
 
+mod archive;
 mod daemon;
+mod docker_archive;
+mod error;
 mod layout;
+mod oci_archive;
+mod oci_directory;
 mod run_image;
 mod target;
 
+pub use self::archive::ArchiveError;
 pub use self::daemon::{Daemon, DaemonAddress, DaemonError};
+pub use self::docker_archive::DockerArchive;
+pub use self::error::{Cause, ImagesError, Unsaved};
 pub use self::layout::LayoutImages;
+pub use self::oci_archive::OciArchive;
+pub use self::oci_directory::OciDirectory;
 pub use self::run_image::{best_mirror, recorded_names};
 pub use self::target::target_of;
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use crate::cancel::Cancel;
 use crate::cnb::report_toml::{ImageReport, Report};
 use crate::oci::blob::BlobStore;
+use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest};
-use crate::oci::image::Image;
-use crate::oci::reference::InvalidReference;
+use crate::oci::image::{Image, Layer};
 
 /// Finds and keeps images by name.
 pub trait Images {
@@ -52,6 +62,30 @@ pub trait Images {
         blobs: &dyn BlobStore,
         cancel: &Cancel,
     ) -> Result<SavedImage, ImagesError>;
+
+    /// The names of the images that are there, where they can be counted; else none.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn names(&self) -> Result<Vec<String>, ImagesError> {
+        Ok(vec![])
+    }
+
+    /// Brings the blobs of `layers` of images that were found here onto this machine,
+    /// verified, and says where they are. Those that are here stay as they are.
+    ///
+    /// # Errors
+    /// When one cannot be had.
+    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+        let (_, _, _) = (layers, blobs, cancel);
+        Ok(())
+    }
+
+    /// Whether saving an image with this layer here needs its bytes on this machine, and
+    /// they are not.
+    fn wanted(&self, layer: &Layer) -> bool {
+        !layer.is_here()
+    }
 
     /// Whether this is a daemon, which has image ids instead of digests.
     fn is_daemon(&self) -> bool {
@@ -93,54 +127,50 @@ impl SavedImage {
     }
 }
 
-/// Why images cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ImagesError {
-    /// A name that names no image.
-    #[error(transparent)]
-    Name(#[from] InvalidReference),
-    /// What is there cannot be reached.
-    #[error("cannot use image `{name}`")]
-    Image { name: String, source: Cause },
-    /// What is there is no whole image; as a previous image it counts as none (ANA-05).
-    #[error("image `{name}` is damaged")]
-    Damaged { name: String, source: Cause },
-    /// It could not be kept under this name.
-    #[error("cannot write image `{name}`")]
-    NotWritable { name: String, source: Cause },
-    /// A layer is not there.
-    #[error("image `{image}` has no layer `{diff_id}`")]
-    NoLayer { image: String, diff_id: DiffId },
-    /// It is not kept under every name (RPT-06).
-    #[error("the image was not saved as {}", names_of(unsaved))]
-    Unsaved {
-        /// What was saved nevertheless.
-        saved: SavedImage,
-        /// At least one.
-        unsaved: Vec<Unsaved>,
-    },
+/// What is kept under each of several names.
+#[derive(Default)]
+struct Saving {
+    saved: Vec<String>,
+    unsaved: Vec<Unsaved>,
 }
 
-/// What a kind of [`Images`] has to say about an error.
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
-
-/// A name that an image was not saved under.
-#[derive(Debug)]
-pub struct Unsaved {
-    pub name: String,
-    pub cause: Cause,
-}
-
-/// The names with their causes: there may be several, and `source` is one.
-fn names_of(unsaved: &[Unsaved]) -> String {
-    let with_causes = |unsaved: &Unsaved| {
-        let mut text = format!("`{}`: {}", unsaved.name, unsaved.cause);
-        let mut cause = unsaved.cause.source();
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
+impl Saving {
+    fn note(&mut self, name: &str, result: Result<(), Cause>) {
+        match result {
+            Ok(()) => self.saved.push(name.to_owned()),
+            Err(cause) => self.unsaved.push(Unsaved { name: name.to_owned(), cause }),
         }
-        text
-    };
-    unsaved.iter().map(with_causes).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The same for all names, which were tried together.
+    fn note_all(&mut self, names: &[String], result: Result<(), Cause>) {
+        match result {
+            Ok(()) => self.saved.extend_from_slice(names),
+            Err(cause) => {
+                let name = names.join(", ");
+                self.unsaved.push(Unsaved { name, cause });
+            }
+        }
+    }
+
+    /// The result, for the names that were saved.
+    fn finish(self, saved: impl FnOnce(Vec<String>) -> SavedImage) -> Result<SavedImage, ImagesError> {
+        let saved = saved(self.saved);
+        if self.unsaved.is_empty() {
+            Ok(saved)
+        } else {
+            Err(ImagesError::Unsaved { saved, unsaved: self.unsaved })
+        }
+    }
+}
+
+/// The tar of a layer that is in a file of this machine.
+fn layer_of(image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError> {
+    let no_layer = || ImagesError::NoLayer { image: image.reference.clone(), diff_id: diff_id.clone() };
+    let layer = image.image.layers.iter().find(|layer| layer.diff_id == *diff_id).ok_or_else(no_layer)?;
+    match layer.open().and_then(decompress) {
+        Ok(tar) => Ok(tar),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_layer()),
+        Err(error) => Err(ImagesError::Image { name: image.reference.clone(), source: error.into() }),
+    }
 }

@@ -105,10 +105,14 @@ impl Page {
         let _ = write!(self.0, "<tr{class}>");
         for cell in cells {
             match cell {
-                Cell::Number(text) => drop(write!(self.0, "<td class=\"number\">{}</td>", escape(text))),
-                Cell::Text(text) => drop(write!(self.0, "<td>{}</td>", escape(text))),
+                Cell::Number(text) => {
+                    let _ = write!(self.0, "<td class=\"number\">{}</td>", escape(text));
+                }
+                Cell::Text(text) => {
+                    let _ = write!(self.0, "<td>{}</td>", escape(text));
+                }
                 Cell::Path(text) => {
-                    drop(write!(self.0, "<td><span class=\"path\">{}</span></td>", escape(text)));
+                    let _ = write!(self.0, "<td><span class=\"path\">{}</span></td>", escape(text));
                 }
                 Cell::Owner(text, colour) => {
                     let _ = write!(self.0, "<td><span class=\"dot c{colour}\"></span>{}</td>", escape(text));

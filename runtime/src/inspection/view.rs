@@ -29,6 +29,8 @@ pub struct ImageView {
     pub image_name: Option<String>,
     /// Of its manifest, where it has one.
     pub digest: Option<String>,
+    /// In a container engine, which knows images by the digest of their configuration.
+    pub image_id: Option<String>,
     /// `os/architecture`, with the variant if it has one.
     pub target: String,
     pub created: Option<String>,
@@ -173,6 +175,7 @@ impl ImageView {
             schema_version: SCHEMA_VERSION,
             image_name: None,
             digest: digest.map(ToString::to_string),
+            image_id: None,
             target: target.into_iter().flatten().collect::<Vec<_>>().join("/"),
             created: configuration.created.clone(),
             user: run.user.clone(),

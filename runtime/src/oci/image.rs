@@ -1,6 +1,7 @@
 //! An image as a value: its configuration, its layers, and the manifest they make.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, ImageManifest, ImageManifestBuilder, MediaType};
@@ -244,6 +245,8 @@ pub struct Layer {
 pub enum BlobPlace {
     /// In a file of this machine.
     File(PathBuf),
+    /// In a file of this machine that holds more than it, such as an archive.
+    Part { file: PathBuf, start: u64 },
     /// In a repository of a registry.
     Registry(Repository),
     /// In a container engine, which keeps layers uncompressed.
@@ -256,20 +259,70 @@ impl Layer {
     pub fn file(&self) -> Option<&Path> {
         match &self.blob {
             BlobPlace::File(path) => Some(path),
+            BlobPlace::Part { .. } | BlobPlace::Registry(_) | BlobPlace::Engine => None,
+        }
+    }
+
+    /// The file that holds the blob, whatever else it holds.
+    #[must_use]
+    pub fn holder(&self) -> Option<&Path> {
+        match &self.blob {
+            BlobPlace::File(path) | BlobPlace::Part { file: path, .. } => Some(path),
             BlobPlace::Registry(_) | BlobPlace::Engine => None,
         }
     }
 
-    /// Whether the blob is a file of this machine, and there.
+    /// Whether the blob is in a file of this machine, and that is there.
     #[must_use]
     pub fn is_here(&self) -> bool {
-        self.file().is_some_and(Path::is_file)
+        self.holder().is_some_and(Path::is_file)
+    }
+
+    /// The bytes of the blob, not verified.
+    ///
+    /// # Errors
+    /// When its file cannot be opened; [`io::ErrorKind::NotFound`] when it is not on
+    /// this machine.
+    pub fn open(&self) -> io::Result<BlobFile> {
+        let holder = self.holder().ok_or(io::ErrorKind::NotFound)?;
+        let file = fs_err::File::open(holder)?.into_parts().0;
+        let (next, left) = match &self.blob {
+            BlobPlace::Part { start, .. } => (*start, self.size),
+            _ => (0, u64::MAX),
+        };
+        Ok(BlobFile { file, next, left })
     }
 }
 
 impl From<PathBuf> for BlobPlace {
     fn from(path: PathBuf) -> Self {
         Self::File(path)
+    }
+}
+
+/// The bytes of a blob in a file. Its position is its own, whoever else reads the file.
+#[derive(Debug)]
+pub struct BlobFile {
+    file: std::fs::File,
+    next: u64,
+    left: u64,
+}
+
+impl BlobFile {
+    /// `size` bytes of a file, from `start` on.
+    #[must_use]
+    pub fn part(file: std::fs::File, start: u64, size: u64) -> Self {
+        Self { file, next: start, left: size }
+    }
+}
+
+impl Read for BlobFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = std::os::unix::fs::FileExt::read_at(&self.file, &mut buffer[..wanted], self.next)?;
+        self.next += count as u64;
+        self.left -= count as u64;
+        Ok(count)
     }
 }
 
@@ -292,8 +345,13 @@ pub struct Document {
 }
 
 impl Document {
-    fn of(media_type: MediaType, value: &impl Serialize) -> Self {
-        let bytes = serde_json::to_vec(value).expect("image documents have string keys only");
+    pub(super) fn of(media_type: MediaType, value: &impl Serialize) -> Self {
+        Self::new(media_type, serde_json::to_vec(value).expect("image documents have string keys only"))
+    }
+
+    /// A document of these bytes.
+    #[must_use]
+    pub fn new(media_type: MediaType, bytes: Vec<u8>) -> Self {
         Self { media_type, digest: Digest::of(&bytes), bytes }
     }
 

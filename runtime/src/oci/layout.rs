@@ -6,10 +6,12 @@
 //! `index.json` last, by one rename.
 
 mod reader;
+mod referrers;
 mod writer;
 
-pub use self::reader::{LayoutImage, Platform, read_image};
-pub use self::writer::{ImageLayout, KeepGoing, Placing};
+pub use self::reader::{LayoutImage, Platform, image_names, read_image};
+pub use self::referrers::{MAX_ATTACHMENT_BYTES, read_attachment, referrers};
+pub use self::writer::{ImageLayout, KeepGoing, LayoutFiles, NamedManifest, Placing, layout_files};
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

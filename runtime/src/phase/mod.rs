@@ -10,6 +10,7 @@ pub mod detect;
 pub mod export;
 pub mod generate;
 pub mod keep;
+pub mod publish;
 pub mod rebase;
 pub mod restore;
 pub mod sboms;

@@ -31,6 +31,9 @@ pub(super) fn text(view: &ImageView) -> String {
     if let Some(digest) = &view.digest {
         field("digest", digest);
     }
+    if let Some(id) = &view.image_id {
+        field("id", id);
+    }
     field("target", &view.target);
     field("created", view.created.as_deref().unwrap_or("it does not say"));
     field("base", &base(view));

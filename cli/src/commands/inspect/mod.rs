@@ -12,14 +12,16 @@ use wapack_runtime::cancel::Cancel;
 use wapack_runtime::executor::worker::{CodeCache, Root, WorkerSettings};
 use wapack_runtime::inspection::{ImageView, InspectionError, read_sboms};
 use wapack_runtime::lifecycle;
+use wapack_runtime::oci::reference::Reference;
 use wapack_runtime::policy::Policy;
 
 use crate::app;
 use crate::args::InspectArguments;
 use crate::failure::{Failure, InputError};
-use crate::opened::OpenedImage;
+use crate::images::Places;
+use crate::looked_at::LookedAt;
 use crate::output::Output;
-use crate::place::LayoutPlace;
+use crate::place::Place;
 
 pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Output) -> Result<u8, Failure> {
     let as_json = arguments.json || output.is_json();
@@ -31,7 +33,7 @@ pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Ou
     };
     match kind_of(target)? {
         Kind::Image(place) => {
-            let opened = OpenedImage::open(&place)?;
+            let opened = LookedAt::find(Places::default().open(place, None)?)?;
             let view = look_at_image(&opened, cancel)?;
             match &arguments.html {
                 Some(file) => page::write(&opened, &view, file, cancel, output)?,
@@ -52,7 +54,7 @@ pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Ou
 
 /// What is known of an image. Its bills of materials are listed where that costs no
 /// transfer; a damaged layer is no reason to say nothing of the others.
-fn look_at_image(opened: &OpenedImage, cancel: &Cancel) -> Result<ImageView, Failure> {
+fn look_at_image(opened: &LookedAt, cancel: &Cancel) -> Result<ImageView, Failure> {
     let mut view = opened.view();
     let here = view.sbom.layer.clone().filter(|layer| opened.is_here(layer));
     let Some(layer) = here.and_then(|layer| layer.parse().ok()) else { return Ok(view) };
@@ -66,18 +68,18 @@ fn look_at_image(opened: &OpenedImage, cancel: &Cancel) -> Result<ImageView, Fai
 
 /// What can be looked into.
 enum Kind {
-    Image(LayoutPlace),
+    Image(Place),
     Buildpack(PathBuf),
     Component(PathBuf),
 }
 
 fn kind_of(target: &OsStr) -> Result<Kind, InputError> {
-    if let Some(place) = LayoutPlace::parse(target) {
+    if let Some(place) = Place::parse(target) {
         return Ok(Kind::Image(place));
     }
     let path = Path::new(target);
     if path.join("oci-layout").is_file() {
-        return Ok(Kind::Image(LayoutPlace { directory: path.to_owned(), reference: None }));
+        return Ok(Kind::Image(Place::Layout { directory: path.to_owned(), reference: None }));
     }
     if path.join("buildpack.toml").exists() {
         return Ok(Kind::Buildpack(path.to_owned()));
@@ -85,9 +87,15 @@ fn kind_of(target: &OsStr) -> Result<Kind, InputError> {
     if path.is_file() && path.extension().is_some_and(|extension| extension == "wasm") {
         return Ok(Kind::Component(path.to_owned()));
     }
+    let shown = || target.to_string_lossy().escape_debug().to_string();
     match path.symlink_metadata() {
+        // What is no path may be a name; a path that is not there is one that was mistyped.
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => match Place::of_image(target) {
+            Some(place) if place.name().parse::<Reference>().is_ok() => Ok(Kind::Image(place)),
+            _ => Err(InputError::Unreadable { path: path.to_owned(), source }),
+        },
         Err(source) => Err(InputError::Unreadable { path: path.to_owned(), source }),
-        Ok(_) => Err(InputError::Inspect { value: target.to_string_lossy().escape_debug().to_string() }),
+        Ok(_) => Err(InputError::Inspect { value: shown() }),
     }
 }
 

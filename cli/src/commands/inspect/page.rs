@@ -7,18 +7,18 @@ use wapack_runtime::inspection::files::read_files;
 use wapack_runtime::inspection::{ImageView, html};
 
 use crate::failure::{Failure, InputError};
-use crate::opened::OpenedImage;
+use crate::looked_at::LookedAt;
 use crate::output::Output;
 
 /// Reads every layer and writes the page; `-` prints it.
 pub(super) fn write(
-    opened: &OpenedImage,
+    opened: &LookedAt,
     view: &ImageView,
     file: &Path,
     cancel: &Cancel,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let report = read_files(&opened.image, &|layer| opened.layer(layer), cancel)?;
+    let report = read_files(&opened.found.image, &|layer| opened.layer(layer), cancel)?;
     let page = html(view, &report);
     if file == Path::new("-") {
         output.line(&page);

@@ -8,11 +8,9 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::io::{self, Read};
 use std::sync::Arc;
 
-use fs_err as fs;
 use serde::Deserialize;
 use serde_json::json;
 use tar::{EntryType, Header};
@@ -21,7 +19,8 @@ use super::engine::DaemonError;
 use crate::cancel::Cancel;
 use crate::oci::compression::decompress;
 use crate::oci::digest::DiffId;
-use crate::oci::image::Document;
+use crate::oci::image::{BlobFile, Document, Layer};
+use crate::oci::tar_index::{TarIndex, TarPart};
 
 /// The largest document of an archive that is read.
 const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
@@ -31,8 +30,10 @@ const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 pub(super) enum LayerBytes {
     /// The engine has the layer, on top of those before it.
     Known,
-    /// A file with the layer's blob.
-    Blob(PathBuf),
+    /// A layer whose blob is in a file.
+    Blob(Layer),
+    /// A file without a name.
+    File(Arc<std::fs::File>),
     /// A layer of an image that the engine gave.
     Saved(Arc<SavedArchive>),
 }
@@ -58,10 +59,10 @@ pub(super) fn stream(
         if !paths.contains(&path) {
             match bytes {
                 LayerBytes::Known => parts.document(&path, &[])?,
-                LayerBytes::Blob(file) => {
-                    let file = fs::File::open(file)?;
+                LayerBytes::Blob(layer) => parts.entry(&path, layer.size, Box::new(layer.open()?))?,
+                LayerBytes::File(file) => {
                     let size = file.metadata()?.len();
-                    parts.entry(&path, size, Box::new(file))?;
+                    parts.entry(&path, size, Box::new(BlobFile::part(file.try_clone()?, 0, size)))?;
                 }
                 LayerBytes::Saved(archive) => {
                     let place = archive.place(diff_id).ok_or_else(|| DaemonError::Image {
@@ -141,18 +142,11 @@ impl Read for Exactly {
     }
 }
 
-/// Where an entry's bytes are in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    start: u64,
-    pub(super) size: u64,
-}
-
 /// What `docker save` gave, in a file without a name.
 #[derive(Debug)]
 pub(super) struct SavedArchive {
     file: std::fs::File,
-    layers: BTreeMap<DiffId, Place>,
+    layers: BTreeMap<DiffId, TarPart>,
 }
 
 #[derive(Deserialize)]
@@ -165,7 +159,8 @@ impl SavedArchive {
     /// Reads where the layers of an image are that has `diff_ids`, in this order.
     pub(super) fn new(file: std::fs::File, diff_ids: &[DiffId]) -> Result<Self, DaemonError> {
         let problem = |problem: &str| DaemonError::Image { problem: problem.to_owned() };
-        let (places, manifest) = index(&file)?;
+        let index = TarIndex::read(&file)?;
+        let manifest = index.document(&file, "manifest.json", MAX_DOCUMENT_BYTES)?;
         let manifest: Vec<Manifest> =
             serde_json::from_slice(&manifest.ok_or_else(|| problem("its archive has no manifest"))?)?;
         let [Manifest { layers }] = &manifest[..] else { return Err(problem("its archive has several")) };
@@ -173,83 +168,24 @@ impl SavedArchive {
             return Err(problem("its archive has other layers"));
         }
         let found = layers.iter().zip(diff_ids).map(|(path, diff_id)| {
-            let place = places.get(path).ok_or_else(|| problem("a layer is missing in its archive"))?;
-            Ok((diff_id.clone(), *place))
+            let place = index.get(path).ok_or_else(|| problem("a layer is missing in its archive"))?;
+            Ok((diff_id.clone(), place))
         });
         let layers = found.collect::<Result<_, DaemonError>>()?;
         Ok(Self { file, layers })
     }
 
-    pub(super) fn place(&self, diff_id: &DiffId) -> Option<Place> {
+    pub(super) fn place(&self, diff_id: &DiffId) -> Option<TarPart> {
         self.layers.get(diff_id).copied()
     }
 
     /// The bytes of an entry, as they are in the archive.
-    fn open(&self, place: Place) -> io::Result<Window> {
-        Ok(Window { file: self.file.try_clone()?, next: place.start, left: place.size })
+    pub(super) fn open(&self, place: TarPart) -> io::Result<BlobFile> {
+        Ok(BlobFile::part(self.file.try_clone()?, place.start, place.size))
     }
 
     /// The tar of a layer.
-    pub(super) fn layer(&self, place: Place) -> io::Result<Box<dyn Read>> {
+    pub(super) fn layer(&self, place: TarPart) -> io::Result<Box<dyn Read>> {
         decompress(self.open(place)?)
-    }
-}
-
-/// Entries by name, and the text of the manifest.
-type Index = (BTreeMap<String, Place>, Option<Vec<u8>>);
-
-/// Places of all entries by name, links followed, and the manifest.
-fn index(file: &std::fs::File) -> io::Result<Index> {
-    let mut places = BTreeMap::new();
-    let mut links = Vec::new();
-    let mut manifest = None;
-    let mut reader = file.try_clone()?;
-    reader.seek(SeekFrom::Start(0))?;
-    let mut archive = tar::Archive::new(reader);
-    for entry in archive.entries_with_seek()? {
-        let mut entry = entry?;
-        let name = entry.path()?.to_string_lossy().into_owned();
-        match entry.header().entry_type() {
-            EntryType::Regular => {
-                let place = Place { start: entry.raw_file_position(), size: entry.size() };
-                if name == "manifest.json" {
-                    let mut bytes = Vec::new();
-                    entry.by_ref().take(MAX_DOCUMENT_BYTES).read_to_end(&mut bytes)?;
-                    manifest = Some(bytes);
-                }
-                places.insert(name, place);
-            }
-            EntryType::Symlink | EntryType::Link => {
-                if let Some(target) = entry.link_name()? {
-                    links.push((name, target.to_string_lossy().into_owned()));
-                }
-            }
-            _ => {}
-        }
-    }
-    // A layer that is there twice is a link to the first: `../<id>/layer.tar`.
-    for (name, target) in links {
-        let target = target.trim_start_matches("../");
-        if let Some(place) = places.get(target).copied() {
-            places.insert(name, place);
-        }
-    }
-    Ok((places, manifest))
-}
-
-/// A part of a file. Its position is its own, whoever else reads the file.
-struct Window {
-    file: std::fs::File,
-    next: u64,
-    left: u64,
-}
-
-impl Read for Window {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        let count = std::os::unix::fs::FileExt::read_at(&self.file, &mut buffer[..wanted], self.next)?;
-        self.next += count as u64;
-        self.left -= count as u64;
-        Ok(count)
     }
 }

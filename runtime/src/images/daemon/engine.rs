@@ -23,6 +23,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::fault::{Diagnose, Fault};
+
 /// The largest document that is read: an image's labels are its largest part.
 const MAX_DOCUMENT_BYTES: usize = 64 << 20;
 /// Read from a file at a time.
@@ -55,6 +57,30 @@ pub enum DaemonError {
     TooLarge,
     #[error("the image is not what the container engine has: {problem}")]
     Image { problem: String },
+}
+
+impl Diagnose for DaemonError {
+    fn id(&self) -> &'static str {
+        match self {
+            Self::Connect { .. } => "engine.unreachable",
+            Self::Http(_) | Self::Io(_) => "engine.connection",
+            Self::Refused { .. } => "engine.refused",
+            Self::Invalid(_) | Self::TooLarge | Self::Image { .. } => "engine.answer",
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        Fault::Environment
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Connect { .. } => {
+                Some("start the container engine, or say with `DOCKER_HOST` where it listens".to_owned())
+            }
+            _ => None,
+        }
+    }
 }
 
 fn shown(address: &DaemonAddress) -> String {

@@ -25,6 +25,7 @@ pub use self::engine::{DaemonAddress, DaemonError};
 use super::{FoundImage, Images, ImagesError, SavedImage, Unsaved};
 use crate::cancel::Cancel;
 use crate::oci::blob::BlobStore;
+use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{BlobPlace, Image, Layer, MediaFamily};
 use crate::oci::reference::Reference;
@@ -118,8 +119,8 @@ impl Daemon {
         for (index, layer) in image.layers.iter().enumerate() {
             let bytes = if index < known {
                 LayerBytes::Known
-            } else if let Some(blob) = layer.file().filter(|blob| blob.is_file()) {
-                LayerBytes::Blob(blob.to_owned())
+            } else if layer.is_here() {
+                self.bytes_of(layer)?
             } else {
                 LayerBytes::Saved(self.archive(&self.image_with(&layer.diff_id)?)?)
             };
@@ -133,6 +134,16 @@ impl Daemon {
         let loaded =
             loaded.ok_or_else(|| DaemonError::Image { problem: format!("it is not there as `{name}`") })?;
         Ok(loaded.id)
+    }
+
+    /// A layer's bytes as every engine takes them: older ones know no zstd.
+    fn bytes_of(&self, layer: &Layer) -> Result<LayerBytes, DaemonError> {
+        if MediaFamily::Oci.of_layer(&layer.media_type) != MediaType::ImageLayerZstd {
+            return Ok(LayerBytes::Blob(layer.clone()));
+        }
+        let mut file = unnamed(&self.scratch)?;
+        io::copy(&mut decompress(layer.open()?)?, &mut file)?;
+        Ok(LayerBytes::File(Arc::new(file)))
     }
 
     fn image_with(&self, diff_id: &DiffId) -> Result<String, DaemonError> {

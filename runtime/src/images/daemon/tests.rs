@@ -340,7 +340,7 @@ fn a_blob_that_shrank_is_an_error_and_not_an_image() {
     let (engine, daemon) = FakeEngine::start(&[("/images/load?quiet=1", 200, LOADED.to_vec())]);
     let own = own_layer(engine.directory.path(), "own");
     let image = image_of(vec![own.clone()]);
-    let layers = [(own.diff_id.clone(), LayerBytes::Blob(own.file().unwrap().to_owned()))];
+    let layers = [(own.diff_id.clone(), LayerBytes::Blob(own.clone()))];
     let (configuration, _) = image.documents();
     let mut stream = archive::stream(&configuration, &layers, &[], &Cancel::default()).unwrap();
     std::fs::OpenOptions::new().write(true).open(own.file().unwrap()).unwrap().set_len(3).unwrap();

@@ -2,6 +2,8 @@ use std::process::Command;
 
 use oci_spec::image::MediaType;
 
+use fs_err as fs;
+
 use super::*;
 use crate::oci::digest::HashingWriter;
 use crate::oci::gzip::GzipWriter;

@@ -12,6 +12,7 @@ use tar::EntryType;
 use super::{Contents, FileIndex, Node, Step, follow};
 use crate::cancel::{Cancel, Cancelled};
 use crate::oci::digest::{Digest, Hasher};
+use crate::oci::image::{BlobFile, BlobPlace, Layer};
 use crate::oci::layout::LayoutError;
 
 /// Files, directories and links that an index may hold; a full Debian with a desktop has 300,000.
@@ -43,11 +44,24 @@ const WHITEOUT_NOTES: &str = ".wh..wh.";
 /// A compressed layer to be read.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerBlob<'a> {
+    /// The file that it is in.
     pub path: &'a Path,
-    /// Of the file.
+    /// Where in the file it begins.
+    pub start: u64,
     pub digest: &'a Digest,
-    /// Of the file.
     pub size: u64,
+}
+
+impl<'a> LayerBlob<'a> {
+    /// A layer of an image; `None` when it is not on this machine.
+    #[must_use]
+    pub fn of(layer: &'a Layer) -> Option<Self> {
+        let start = match &layer.blob {
+            BlobPlace::Part { start, .. } => *start,
+            _ => 0,
+        };
+        Some(Self { path: layer.holder()?, start, digest: &layer.digest, size: layer.size })
+    }
 }
 
 /// Why layers were not read.
@@ -77,6 +91,9 @@ impl FileIndex {
         for layer in layers {
             let unreadable = |cause| LayoutError::UnreadableBlob { path: layer.path.to_owned(), cause };
             let file = std::fs::File::open(layer.path).map_err(unreadable)?;
+            // A file of its own is read to its end, which shows whether it is too long.
+            let size = if layer.start == 0 { u64::MAX } else { layer.size };
+            let file = BlobFile::part(file, layer.start, size);
             let mut blob = Hashed { inner: file, hasher: Hasher::default(), bytes: 0 };
             let result = index.apply(&mut blob, &budget, cancel);
             cancel.check()?;

@@ -67,7 +67,8 @@ impl Blobs {
     }
 
     fn scan(&self) -> Result<FileIndex, ScanError> {
-        let layers = self.blobs.iter().map(|(path, digest, size)| LayerBlob { path, digest, size: *size });
+        let layers =
+            self.blobs.iter().map(|(path, digest, size)| LayerBlob { path, start: 0, digest, size: *size });
         FileIndex::scan(layers, &Cancel::default())
     }
 }

@@ -1,12 +1,18 @@
 //! Finding an image in a layout, and verifying its documents.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 
-use super::{INDEX_FILE, LAYOUT_FILE, LayoutError, REFERENCE_ANNOTATION, blob_path, read_document};
+use super::{
+    BLOBS, INDEX_FILE, LAYOUT_FILE, LayoutError, MAX_DOCUMENT_BYTES, REFERENCE_ANNOTATION, blob_path,
+    read_document,
+};
 use crate::oci::digest::{Digest, InvalidDigest};
-use crate::oci::image::{DOCKER_INDEX, Image, ImageConfiguration, Layer, MediaFamily};
+use crate::oci::image::{BlobPlace, DOCKER_INDEX, Image, ImageConfiguration, Layer, MediaFamily};
+use crate::oci::tar_index::TarIndex;
 
 /// An index may list indexes; real ones do so once.
 const MAX_INDEX_DEPTH: usize = 4;
@@ -14,7 +20,7 @@ const MAX_INDEX_DEPTH: usize = 4;
 /// An image of a layout, verified down to its configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayoutImage {
-    /// Where it was found.
+    /// Where it was found: a directory, or an archive of one.
     pub directory: PathBuf,
     /// What the layout calls it, if it has a name there.
     pub reference: Option<String>,
@@ -33,7 +39,8 @@ pub struct Platform<'a> {
     pub variant: Option<&'a str>,
 }
 
-/// Reads an image of a layout: the one called `reference`, or the only one.
+/// Reads an image of a layout, a directory or an archive of one: the one called
+/// `reference`, or the only one.
 ///
 /// # Errors
 /// When there is none, or several without a name to choose by, or something in
@@ -43,24 +50,42 @@ pub fn read_image(
     reference: Option<&str>,
     platform: Option<Platform<'_>>,
 ) -> Result<LayoutImage, LayoutError> {
-    let reader = Reader { directory };
-    if !directory.join(LAYOUT_FILE).is_file() {
-        return Err(LayoutError::Missing { directory: directory.to_owned() });
-    }
-    let index = read_document(directory, &directory.join(INDEX_FILE), INDEX_FILE)?;
-    let index: ImageIndex = reader.parse(INDEX_FILE, &index)?;
-    let name_of = |descriptor: &Descriptor| {
-        descriptor
-            .annotations()
-            .as_ref()
-            .and_then(|annotations| annotations.get(REFERENCE_ANNOTATION))
-            .cloned()
-    };
+    find(&Reader::open(directory)?, reference, platform)
+}
+
+/// What the images of a layout are called, those for several systems once.
+///
+/// # Errors
+/// When there is no layout, or its index cannot be read.
+pub fn image_names(directory: &Path) -> Result<Vec<String>, LayoutError> {
+    let mut names: Vec<String> =
+        Reader::open(directory)?.index()?.manifests().iter().filter_map(name_of).collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+fn name_of(descriptor: &Descriptor) -> Option<String> {
+    descriptor.annotations().as_ref().and_then(|annotations| annotations.get(REFERENCE_ANNOTATION)).cloned()
+}
+
+/// The descriptor for `platform`, or the only one, behind any number of indexes.
+fn find(
+    reader: &Reader<'_>,
+    reference: Option<&str>,
+    platform: Option<Platform<'_>>,
+) -> Result<LayoutImage, LayoutError> {
+    let directory = reader.directory;
+    let index = reader.index()?;
     let names: Vec<String> = index.manifests().iter().filter_map(name_of).collect();
     let mut candidates: Vec<Descriptor> = index
         .manifests()
         .iter()
-        .filter(|descriptor| reference.is_none_or(|wanted| name_of(descriptor).as_deref() == Some(wanted)))
+        .filter(|descriptor| match reference {
+            // What is attached to an image is none.
+            None => descriptor.artifact_type().is_none(),
+            Some(wanted) => name_of(descriptor).as_deref() == Some(wanted),
+        })
         .cloned()
         .collect();
 
@@ -107,6 +132,18 @@ pub fn read_image(
     Err(reader.invalid(INDEX_FILE, "indexes are nested too deeply".to_owned()))
 }
 
+/// The bytes of a file, or one more than `size` of them.
+fn read_at_most(path: &Path, size: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs_err::File::open(path)?.take(size.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Where a blob is in a layout.
+fn in_archive(digest: &Digest) -> String {
+    format!("{BLOBS}/{}", digest.hex())
+}
+
 fn is_for(descriptor: &Descriptor, wanted: Platform<'_>) -> bool {
     descriptor.platform().as_ref().is_some_and(|platform| {
         let variant_agrees = match (platform.variant().as_deref(), wanted.variant) {
@@ -119,11 +156,60 @@ fn is_for(descriptor: &Descriptor, wanted: Platform<'_>) -> bool {
     })
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     directory: &'a Path,
+    /// Where the layout is an archive.
+    archive: Option<(File, TarIndex)>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// Opens a directory, or a file that is an archive of one.
+    pub(super) fn open(directory: &'a Path) -> Result<Self, LayoutError> {
+        if directory.is_file() {
+            let failed = |cause| LayoutError::Io { directory: directory.to_owned(), cause };
+            let file = fs_err::File::open(directory).map_err(failed)?.into_parts().0;
+            let index = TarIndex::read(&file).map_err(failed)?;
+            if index.get(LAYOUT_FILE).is_none() {
+                return Err(LayoutError::Missing { directory: directory.to_owned() });
+            }
+            return Ok(Self { directory, archive: Some((file, index)) });
+        }
+        if !directory.join(LAYOUT_FILE).is_file() {
+            return Err(LayoutError::Missing { directory: directory.to_owned() });
+        }
+        Ok(Self { directory, archive: None })
+    }
+
+    pub(super) fn index(&self) -> Result<ImageIndex, LayoutError> {
+        self.parse(INDEX_FILE, &self.read(INDEX_FILE, INDEX_FILE)?)
+    }
+
+    /// The bytes of a document at `path` in the layout, called `name` in errors.
+    fn read(&self, path: &str, name: &str) -> Result<Vec<u8>, LayoutError> {
+        let Some((file, index)) = &self.archive else {
+            return read_document(self.directory, &self.directory.join(path), name);
+        };
+        let failed = |cause| LayoutError::Io { directory: self.directory.to_owned(), cause };
+        let found = index.document(file, path, MAX_DOCUMENT_BYTES).map_err(failed)?;
+        found.ok_or_else(|| self.invalid(name, "the archive does not have it".to_owned()))
+    }
+
+    /// Where a layer's blob is.
+    fn place(&self, digest: &Digest, size: u64) -> Result<BlobPlace, LayoutError> {
+        let Some((_, index)) = &self.archive else { return Ok(blob_path(self.directory, digest).into()) };
+        match index.get(&in_archive(digest)) {
+            Some(part) if part.size == size => {
+                Ok(BlobPlace::Part { file: self.directory.to_owned(), start: part.start })
+            }
+            Some(part) => Err(LayoutError::WrongSize {
+                path: self.directory.join(in_archive(digest)),
+                expected: size,
+                actual: part.size,
+            }),
+            None => Err(self.invalid(digest.as_str(), "the archive does not have it".to_owned())),
+        }
+    }
+
     fn image(&self, descriptor: &Descriptor, family: MediaFamily) -> Result<LayoutImage, LayoutError> {
         let (digest, bytes) = self.document(descriptor)?;
         let manifest: ImageManifest = self.parse(digest.as_str(), &bytes)?;
@@ -143,7 +229,7 @@ impl Reader<'_> {
                 let digest = self.digest(descriptor)?;
                 Ok(Layer {
                     media_type: descriptor.media_type().clone(),
-                    blob: blob_path(self.directory, &digest).into(),
+                    blob: self.place(&digest, descriptor.size())?,
                     digest,
                     size: descriptor.size(),
                     diff_id: diff_id.clone(),
@@ -155,10 +241,10 @@ impl Reader<'_> {
     }
 
     /// Reads a document and verifies it.
-    fn document(&self, descriptor: &Descriptor) -> Result<(Digest, Vec<u8>), LayoutError> {
+    pub(super) fn document(&self, descriptor: &Descriptor) -> Result<(Digest, Vec<u8>), LayoutError> {
         let expected = self.digest(descriptor)?;
         let path = blob_path(self.directory, &expected);
-        let bytes = read_document(self.directory, &path, expected.as_str())?;
+        let bytes = self.read(&in_archive(&expected), expected.as_str())?;
         let actual = Digest::of(&bytes);
         if bytes.len() as u64 != descriptor.size() {
             let (expected, actual) = (descriptor.size(), bytes.len() as u64);
@@ -178,11 +264,39 @@ impl Reader<'_> {
             .map_err(|error: InvalidDigest| self.invalid(INDEX_FILE, error.to_string()))
     }
 
-    fn parse<T: serde::de::DeserializeOwned>(&self, name: &str, bytes: &[u8]) -> Result<T, LayoutError> {
+    /// Reads a blob of any size and verifies it.
+    pub(super) fn blob(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, LayoutError> {
+        let path = blob_path(self.directory, digest);
+        let bytes = match &self.archive {
+            None => read_at_most(&path, size).map_err(|cause| self.io(cause))?,
+            Some((file, index)) => index
+                .document(file, &in_archive(digest), size)
+                .map_err(|cause| self.io(cause))?
+                .ok_or_else(|| self.invalid(digest.as_str(), "the archive does not have it".to_owned()))?,
+        };
+        let actual = Digest::of(&bytes);
+        if bytes.len() as u64 != size {
+            return Err(LayoutError::WrongSize { path, expected: size, actual: bytes.len() as u64 });
+        }
+        if actual != *digest {
+            return Err(LayoutError::WrongDigest { path, expected: digest.clone(), actual });
+        }
+        Ok(bytes)
+    }
+
+    fn io(&self, cause: io::Error) -> LayoutError {
+        LayoutError::Io { directory: self.directory.to_owned(), cause }
+    }
+
+    pub(super) fn parse<T: serde::de::DeserializeOwned>(
+        &self,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<T, LayoutError> {
         serde_json::from_slice(bytes).map_err(|error| self.invalid(name, error.to_string()))
     }
 
-    fn invalid(&self, name: &str, reason: String) -> LayoutError {
+    pub(super) fn invalid(&self, name: &str, reason: String) -> LayoutError {
         LayoutError::Invalid { directory: self.directory.to_owned(), name: name.to_owned(), reason }
     }
 }

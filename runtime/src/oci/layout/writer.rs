@@ -18,7 +18,7 @@ use super::{
 };
 use crate::oci::blob::Notes;
 use crate::oci::digest::{Digest, Hasher};
-use crate::oci::image::{Document, Image, Layer};
+use crate::oci::image::{Document, Image, ImageConfiguration, Layer};
 
 /// What a write that was killed leaves behind starts like this.
 const TEMPORARY_PREFIX: &str = ".wapack-";
@@ -215,11 +215,11 @@ impl ImageLayout {
 
     fn copy_blob(&self, layer: &Layer, path: &Path, keep_going: KeepGoing<'_>) -> Result<(), LayoutError> {
         let mut temporary = self.temporary(&layer.digest.hex()[..12])?;
-        let Some(blob) = layer.file() else {
+        let Some(blob) = layer.holder() else {
             return Err(LayoutError::NotHere { digest: layer.digest.clone() });
         };
         let unreadable = |cause| LayoutError::UnreadableBlob { path: blob.to_owned(), cause };
-        let mut source = fs::File::open(blob).map_err(unreadable)?;
+        let mut source = layer.open().map_err(unreadable)?;
         let mut hasher = Hasher::default();
         let mut copied = 0;
         let mut buffer = vec![0; COPY_BUFFER_BYTES];
@@ -242,7 +242,7 @@ impl ImageLayout {
             return Err(LayoutError::WrongSize {
                 path: blob.to_owned(),
                 expected: layer.size,
-                actual: source.metadata().map_or(copied, |metadata| metadata.len()),
+                actual: layer.file().and_then(|file| file.metadata().ok()).map_or(copied, |file| file.len()),
             });
         }
         let actual = hasher.finish();
@@ -256,7 +256,7 @@ impl ImageLayout {
         temporary.persist(path).map_err(|cause| self.io(cause))
     }
 
-    fn add_document(&self, document: &Document) -> Result<bool, LayoutError> {
+    pub(super) fn add_document(&self, document: &Document) -> Result<bool, LayoutError> {
         let path = self.blob_path(&document.digest);
         // Small enough to look whether it is whole.
         if fs::read(&path).is_ok_and(|found| found == document.bytes) {
@@ -276,34 +276,13 @@ impl ImageLayout {
         placing: &Placing<'_>,
     ) -> Result<(), LayoutError> {
         let reference = placing.reference;
-        let old = read_document(&self.directory, &self.directory.join(INDEX_FILE), INDEX_FILE)?;
-        // As plain JSON, so that what others wrote stays as it is.
-        let mut index: Value = match serde_json::from_slice(&old) {
-            Ok(index) => index,
-            // There is nothing in it that would stay.
-            Err(_) if placing.alone => empty_index(),
-            Err(error) => return Err(self.invalid(INDEX_FILE, error.to_string())),
-        };
-        let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
-            return Err(self.invalid(INDEX_FILE, "it has no list `manifests`".to_owned()));
-        };
-        let configuration = &image.configuration;
-        let mut platform = json!({ "architecture": configuration.architecture, "os": configuration.os });
-        if let Some(variant) = configuration.variant.as_deref().filter(|variant| !variant.is_empty()) {
-            platform["variant"] = variant.into();
-        }
-        let entry = json!({
-            "mediaType": manifest.media_type.to_string(),
-            "digest": manifest.digest.as_str(),
-            "size": manifest.bytes.len(),
-            "annotations": { REFERENCE_ANNOTATION: reference },
-            "platform": platform,
+        let entry = index_entry(&NamedManifest {
+            document: manifest,
+            name: reference,
+            platform: Some(&image.configuration),
         });
         let has_reference = |value: &Value| value["annotations"][REFERENCE_ANNOTATION] == reference;
-        if placing.alone {
-            manifests.clear();
-        }
-        match manifests.iter().position(has_reference) {
+        self.change_index(placing.alone, |manifests| match manifests.iter().position(has_reference) {
             Some(first) => {
                 let mut position = 0;
                 manifests.retain(|value| {
@@ -314,9 +293,41 @@ impl ImageLayout {
                 manifests[first] = entry;
             }
             None => manifests.push(entry),
+        })
+    }
+
+    /// Changes the list in the index, if there is something to change; `anew` starts with none.
+    pub(super) fn change_index(
+        &self,
+        anew: bool,
+        change: impl FnOnce(&mut Vec<Value>),
+    ) -> Result<(), LayoutError> {
+        let old = read_document(&self.directory, &self.directory.join(INDEX_FILE), INDEX_FILE)?;
+        // As plain JSON, so that what others wrote stays as it is.
+        let mut index: Value = match serde_json::from_slice(&old) {
+            Ok(index) => index,
+            // There is nothing in it that would stay.
+            Err(_) if anew => empty_index(),
+            Err(error) => return Err(self.invalid(INDEX_FILE, error.to_string())),
+        };
+        let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
+            return Err(self.invalid(INDEX_FILE, "it has no list `manifests`".to_owned()));
+        };
+        if anew {
+            manifests.clear();
         }
+        change(manifests);
         let new = index_bytes(&index);
         if new == old { Ok(()) } else { self.replace(INDEX_FILE, &new) }
+    }
+
+    /// Makes sure that blobs are on the disk before something names them.
+    pub(super) fn synchronise_blobs(&self) -> Result<(), LayoutError> {
+        self.synchronise(&self.directory.join(BLOBS))
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Writes a file at the top of the layout in one step.
@@ -349,6 +360,52 @@ impl ImageLayout {
     fn invalid(&self, name: &str, reason: String) -> LayoutError {
         LayoutError::Invalid { directory: self.directory.clone(), name: name.to_owned(), reason }
     }
+}
+
+/// A manifest or an index with its name in a layout.
+#[derive(Debug, Clone, Copy)]
+pub struct NamedManifest<'a> {
+    pub document: &'a Document,
+    pub name: &'a str,
+    /// What it is for; an index is for several.
+    pub platform: Option<&'a ImageConfiguration>,
+}
+
+/// The files of a layout that are not blobs, and where the blobs are.
+#[derive(Debug)]
+pub struct LayoutFiles {
+    /// Names with contents.
+    pub documents: [(&'static str, Vec<u8>); 2],
+    /// The directory of the blobs, whose names are their digests in hex.
+    pub blobs: &'static str,
+}
+
+/// What a layout with these names has beside its blobs.
+#[must_use]
+pub fn layout_files(named: &[NamedManifest<'_>]) -> LayoutFiles {
+    let mut index = empty_index();
+    index["manifests"] = named.iter().map(index_entry).collect();
+    let documents = [(LAYOUT_FILE, LAYOUT_DOCUMENT.to_vec()), (INDEX_FILE, index_bytes(&index))];
+    LayoutFiles { documents, blobs: BLOBS }
+}
+
+/// What the index of a layout says of a manifest.
+fn index_entry(named: &NamedManifest<'_>) -> Value {
+    let NamedManifest { document, name, platform } = named;
+    let mut entry = json!({
+        "mediaType": document.media_type.to_string(),
+        "digest": document.digest.as_str(),
+        "size": document.bytes.len(),
+        "annotations": { REFERENCE_ANNOTATION: name },
+    });
+    if let Some(configuration) = platform {
+        let mut platform = json!({ "architecture": configuration.architecture, "os": configuration.os });
+        if let Some(variant) = configuration.variant.as_deref().filter(|variant| !variant.is_empty()) {
+            platform["variant"] = variant.into();
+        }
+        entry["platform"] = platform;
+    }
+    entry
 }
 
 /// Whether a blob is at its place already, being the file that it would be copied from.

@@ -13,24 +13,30 @@ const DISTRO_VERSION: &str = "io.buildpacks.base.distro.version";
 /// Where an image says which Platform API it was made with.
 const API_VARIABLE: &str = "CNB_PLATFORM_API";
 
-/// Asks `refuse` about each thing that force may overrule.
+/// Asks `refuse` about each thing that force may overrule; gives what is as it should be.
 pub(super) fn check(
     app: &Image,
     run_image: &Image,
     refuse: &mut dyn FnMut(Refusal) -> Result<(), RebaseError>,
-) -> Result<(), RebaseError> {
+) -> Result<Vec<&'static str>, RebaseError> {
     let (app, run_image) = (&app.configuration, &run_image.configuration);
     if is_older(app)? {
         check_stack(app, run_image)?;
-        return check_mixins(app, run_image);
+        check_mixins(app, run_image)?;
+        return Ok(vec!["stack and mixins are the same"]);
     }
+    let mut checked = Vec::new();
     if label(app, REBASABLE) == "false" {
         refuse(Refusal::NotRebasable)?;
+    } else {
+        checked.push("it may be rebased");
     }
-    if !fits(app, run_image) {
+    if fits(app, run_image) {
+        checked.push("system and distribution are the same");
+    } else {
         refuse(Refusal::Target { app: target(app), run_image: target(run_image) })?;
     }
-    Ok(())
+    Ok(checked)
 }
 
 /// Whether an image is from before there were targets (RBS-05).

@@ -55,6 +55,8 @@ pub struct Rebased {
     pub old_reference: String,
     /// How many layers below the app's were replaced.
     pub old_layers: usize,
+    /// What was made sure of.
+    pub checked: Vec<&'static str>,
     /// What force was needed for.
     pub overruled: Vec<Refusal>,
 }
@@ -70,7 +72,7 @@ pub struct Rebased {
 /// lifecycle loses both.
 pub fn rebase(request: &RebaseRequest<'_>) -> Result<Rebased, RebaseError> {
     let RebaseRequest { app, run_image, api, force } = *request;
-    let mut overruled = Vec::new();
+    let (mut overruled, mut checked) = (Vec::new(), vec!["the layers of its old run image are known"]);
     let mut refuse = |refusal: Refusal| {
         if force {
             overruled.push(refusal);
@@ -82,11 +84,15 @@ pub fn rebase(request: &RebaseRequest<'_>) -> Result<Rebased, RebaseError> {
     let mut metadata = metadata(app)?;
     let top_layer = text(&metadata["runImage"], "topLayer");
     let old_layers = base_layers(app, &top_layer)?;
-    checks::check(app, run_image.image, &mut refuse)?;
+    checked.extend(checks::check(app, run_image.image, &mut refuse)?);
 
     let new_top = run_image.image.layers.last().ok_or(RebaseError::EmptyRunImage)?;
     let old_reference = text(&metadata["runImage"], "reference");
-    if api.at_least(TARGETS_SINCE) && !is_recorded(&metadata, run_image.name) {
+    if !api.at_least(TARGETS_SINCE) {
+        // Names were in no label then.
+    } else if is_recorded(&metadata, run_image.name) {
+        checked.push("the run image is called as the one it was made for");
+    } else {
         let recorded = names(&metadata["runImage"]).or_else(|| names(&metadata["stack"]["runImage"]));
         refuse(Refusal::Unrecorded {
             name: run_image.name.to_owned(),
@@ -113,7 +119,7 @@ pub fn rebase(request: &RebaseRequest<'_>) -> Result<Rebased, RebaseError> {
     if let Some(label) = labels.get_mut(LIFECYCLE_METADATA) {
         *label = text::updated(label, &metadata);
     }
-    Ok(Rebased { image, old_reference, old_layers, overruled })
+    Ok(Rebased { image, old_reference, old_layers, checked, overruled })
 }
 
 /// The names of the run image that the label of `app` has, if it has any.

@@ -180,8 +180,7 @@ impl<'a> ImageFiles<'a> {
             return Ok(index);
         }
         let blob = |layer: &'a Layer| {
-            let path = layer.file().ok_or_else(|| Stop::Blind("it is not on this machine".to_owned()))?;
-            Ok(LayerBlob { path, digest: &layer.digest, size: layer.size })
+            LayerBlob::of(layer).ok_or_else(|| Stop::Blind("it is not on this machine".to_owned()))
         };
         let blobs = self.base.iter().map(blob).collect::<Result<Vec<_>, Stop>>()?;
         let index = self.indexed(blobs.into_iter())?;
@@ -311,7 +310,7 @@ fn node_of(entry: &Entry) -> Node {
 }
 
 fn layer_blob(blob: &StoredBlob) -> LayerBlob<'_> {
-    LayerBlob { path: &blob.path, digest: &blob.digest, size: blob.size }
+    LayerBlob { path: &blob.path, start: 0, digest: &blob.digest, size: blob.size }
 }
 
 fn relative(path: &str) -> String {

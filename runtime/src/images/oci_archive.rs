@@ -1,0 +1,125 @@
+//! An image layout in one tar file: `oci-archive:FILE:NAME`.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+
+use super::archive::{ArchiveError, ArchiveFile, check_place};
+use super::{FoundImage, Images, ImagesError, SavedImage, Saving, layer_of, oci_directory};
+use crate::cancel::Cancel;
+use crate::cnb::target::Target;
+use crate::oci::blob::BlobStore;
+use crate::oci::digest::{DiffId, Digest};
+use crate::oci::image::{Document, Image, Layer};
+use crate::oci::layout::{LayoutError, LayoutFiles, NamedManifest, image_names, layout_files};
+
+/// The images of an archive. An empty name is that of the only image. Nothing is
+/// unpacked; whoever saves an image replaces the whole archive.
+///
+/// # Spec
+/// image-spec `image-layout.md`, as a tar.
+#[derive(Debug, Clone)]
+pub struct OciArchive {
+    file: PathBuf,
+    target: Option<Target>,
+}
+
+impl OciArchive {
+    /// The images of `file`. Where a name has an image for each of several systems, it
+    /// is the one for `target`.
+    #[must_use]
+    pub fn new(file: PathBuf, target: Option<Target>) -> Self {
+        Self { file, target }
+    }
+
+    /// Writes an archive with these images under each of `names`.
+    fn write(
+        &self,
+        images: &[&Image],
+        top: &Document,
+        names: &[String],
+        cancel: &Cancel,
+    ) -> Result<(), ArchiveError> {
+        enum Blob<'a> {
+            Document(Vec<u8>),
+            Layer(&'a Layer),
+        }
+        let mut blobs: BTreeMap<Digest, Blob<'_>> = BTreeMap::new();
+        for image in images {
+            let (configuration, manifest) = image.documents();
+            blobs.insert(configuration.digest, Blob::Document(configuration.bytes));
+            blobs.insert(manifest.digest, Blob::Document(manifest.bytes));
+            for layer in &image.layers {
+                blobs.insert(layer.digest.clone(), Blob::Layer(layer));
+            }
+        }
+        blobs.insert(top.digest.clone(), Blob::Document(top.bytes.clone()));
+        let platform = (images.len() == 1).then(|| &images[0].configuration);
+        let named: Vec<NamedManifest<'_>> =
+            names.iter().map(|name| NamedManifest { document: top, name, platform }).collect();
+        let LayoutFiles { documents, blobs: directory } = layout_files(&named);
+
+        let mut archive = ArchiveFile::create(&self.file, cancel)?;
+        for (name, bytes) in documents {
+            archive.document(name, &bytes)?;
+        }
+        archive.directory("blobs/")?;
+        archive.directory(&format!("{directory}/"))?;
+        for (digest, blob) in blobs {
+            let name = format!("{directory}/{}", digest.hex());
+            match blob {
+                Blob::Document(bytes) => archive.document(&name, &bytes)?,
+                Blob::Layer(layer) => archive.blob(&name, layer)?,
+            }
+        }
+        archive.finish()
+    }
+}
+
+impl Images for OciArchive {
+    fn find(&self, name: &str) -> Result<Option<FoundImage>, ImagesError> {
+        if !self.file.exists() {
+            return Ok(None);
+        }
+        oci_directory::find(&self.file, name, self.target.as_ref())
+    }
+
+    fn layer(&self, image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError> {
+        layer_of(image, diff_id)
+    }
+
+    fn names(&self) -> Result<Vec<String>, ImagesError> {
+        match image_names(&self.file) {
+            Err(LayoutError::Missing { .. }) => Ok(vec![]),
+            names => names.map_err(|error| ImagesError::Image {
+                name: self.file.display().to_string(),
+                source: error.into(),
+            }),
+        }
+    }
+
+    fn check_write(&self, name: &str) -> Result<(), ImagesError> {
+        check_place(&self.file)
+            .map_err(|error| ImagesError::NotWritable { name: name.to_owned(), source: error.into() })
+    }
+
+    /// All names or none: the archive is written in one step.
+    fn save(
+        &self,
+        image: &Image,
+        names: &[String],
+        _: &dyn BlobStore,
+        cancel: &Cancel,
+    ) -> Result<SavedImage, ImagesError> {
+        let (_, manifest) = image.documents();
+        let result = self.write(&[image], &manifest, names, cancel);
+        let mut saving = Saving::default();
+        saving.note_all(names, result.map_err(Into::into));
+        saving.finish(|names| SavedImage {
+            names,
+            digest: Some(manifest.digest),
+            id: None,
+            manifest_bytes: Some(manifest.bytes.len() as u64),
+        })
+    }
+}

@@ -1,0 +1,65 @@
+//! The last step: a finished image goes to its place, under all its names.
+//!
+//! Knows no kind of place. Layers that are elsewhere are brought here only for a place
+//! that needs their bytes.
+
+use crate::cancel::Cancel;
+use crate::images::{Images, ImagesError, SavedImage};
+use crate::oci::blob::BlobStore;
+use crate::oci::image::{Image, Layer};
+
+/// What is to be saved, and where.
+#[derive(Clone, Copy)]
+pub struct PublishRequest<'a> {
+    pub image: &'a Image,
+    /// The place.
+    pub to: &'a dyn Images,
+    /// As the place writes them; at least one.
+    pub names: &'a [String],
+    /// Where the image's layers come from that are not on this machine.
+    pub from: &'a [&'a dyn Images],
+}
+
+/// Saves an image.
+///
+/// # Errors
+/// [`ImagesError`]; the names that are not saved lead where they led before.
+pub fn publish(
+    request: &PublishRequest<'_>,
+    blobs: &dyn BlobStore,
+    cancel: &Cancel,
+) -> Result<SavedImage, ImagesError> {
+    let PublishRequest { image, to, names, from } = *request;
+    let brought = bring(image, |layer| to.wanted(layer), from, blobs, cancel)?;
+    match to.save(brought.as_ref().unwrap_or(image), names, blobs, cancel) {
+        // What the place seemed to have is damaged there.
+        Err(error) if error.is_not_here() => {
+            let all = bring(image, |layer| !layer.is_here(), from, blobs, cancel)?;
+            all.map_or(Err(error), |image| to.save(&image, names, blobs, cancel))
+        }
+        result => result,
+    }
+}
+
+/// The image with those layers on this machine that are `wanted`; `None` when nothing is.
+fn bring(
+    image: &Image,
+    wanted: impl Fn(&Layer) -> bool,
+    from: &[&dyn Images],
+    blobs: &dyn BlobStore,
+    cancel: &Cancel,
+) -> Result<Option<Image>, ImagesError> {
+    let places: Vec<usize> = (0..image.layers.len()).filter(|place| wanted(&image.layers[*place])).collect();
+    if places.is_empty() {
+        return Ok(None);
+    }
+    let mut layers: Vec<Layer> = places.iter().map(|place| image.layers[*place].clone()).collect();
+    for source in from {
+        source.fetch(&mut layers, blobs, cancel)?;
+    }
+    let mut image = image.clone();
+    for (place, layer) in places.into_iter().zip(layers) {
+        image.layers[place] = layer;
+    }
+    Ok(Some(image))
+}
