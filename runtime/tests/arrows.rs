@@ -35,7 +35,7 @@ const ROWS: [(usize, &[&str]); 6] = [
     (1, &["cache_dir", "catalog", "executor", "plan", "store"]),
     (2, &["images", "sources", "workspace"]),
     (3, &["inspection", "phase"]),
-    (4, &["error"]),
+    (4, &["attestation", "error"]),
     (5, &["lifecycle", "programs", "testkit"]),
 ];
 

@@ -215,21 +215,23 @@ fn header(page: &mut Page, view: &ImageView, report: &FileReport, title: &str) {
     };
     let fact = |name: &str, value: &str, more: &str| {
         let more = if more.is_empty() { String::new() } else { format!("<small>{}</small>", escape(more)) };
-        format!("<div><dt>{name}</dt><dd>{}{more}</dd></div>\n", escape(value))
+        let class = if value.chars().count() > 18 { " class=\"wide\"" } else { "" };
+        format!("<div{class}><dt>{name}</dt><dd>{}{more}</dd></div>\n", escape(value))
     };
+    let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let bytes = format!("{} of files unpacked", show_bytes(unpacked));
     let layers = view.layers.len();
     let wasted = report.wasted_bytes();
     let facts = [
         fact("Size", &show_bytes(view.bytes), &bytes),
-        fact("Layers", &layers.to_string(), &format!("{count} files")),
+        fact("Layers", &layers.to_string(), &plural(count, "file")),
         fact(
             "Hidden by later layers",
             &show_bytes(wasted),
             if wasted == 0 { "nothing is wasted" } else { "pulled, never seen" },
         ),
         fact("Equal files", &show_bytes(gain), "more than one of each"),
-        fact("Base", base, &format!("{} layers", view.base_image.layers)),
+        fact("Base", base, &plural(view.base_image.layers, "layer")),
         fact(
             "Rebasable",
             if view.rebasable { "yes" } else { "no" },

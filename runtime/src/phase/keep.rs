@@ -44,6 +44,7 @@ pub fn keep(outcome: Outcome, exported: &[ExportedLayer], cache: ImageCache<'_>)
             metadata: layer.metadata,
             environment: layer.environment,
             sboms: kept.sboms,
+            artifacts: kept.artifacts,
             exported: exported.map(|layer| ExportedAs {
                 diff_id: layer.diff_id.clone(),
                 encoder: ENCODER.to_owned(),

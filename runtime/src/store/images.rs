@@ -21,6 +21,7 @@ use super::{Store, StoreError, work};
 use crate::cnb::id::{BuildpackId, LayerName};
 use crate::cnb::layer::{EnvironmentChange, LayerFeatures, LayerTypes};
 use crate::cnb::sbom::{Sbom, SbomFormat};
+use crate::network::Artifact;
 use crate::oci::blob::{BlobStore as _, StoredBlob};
 use crate::oci::digest::{DiffId, Digest, Hasher};
 use crate::walk::{self, Status, Step, WalkError};
@@ -49,6 +50,8 @@ pub struct CachedLayer {
     pub metadata: String,
     pub environment: Vec<EnvironmentChange>,
     pub sboms: Vec<Sbom>,
+    /// What its buildpack fetched to make it; `None` when nobody noted that.
+    pub artifacts: Option<BTreeSet<Artifact>>,
     /// As it was exported, with its blob; `None` when it never was or when the
     /// blob is no longer there and sound.
     pub exported: Option<(ExportedAs, StoredBlob)>,
@@ -132,6 +135,8 @@ pub struct LayerRecord {
     pub metadata: String,
     pub environment: Vec<EnvironmentChange>,
     pub sboms: Vec<Sbom>,
+    /// See [`CachedLayer::artifacts`].
+    pub artifacts: Option<BTreeSet<Artifact>>,
     /// What became of it in the image, if it got there.
     pub exported: Option<ExportedAs>,
     pub tree: TreeSource,
@@ -188,6 +193,8 @@ struct StoredLayer {
     metadata: String,
     environment: Vec<EnvironmentChange>,
     sboms: Vec<(SbomFormat, SealedBlob)>,
+    #[serde(default)]
+    artifacts: Option<BTreeSet<Artifact>>,
     exported: Option<ExportedAs>,
     tree: Option<StoredTree>,
 }
@@ -314,6 +321,7 @@ impl ImageCache<'_> {
             metadata: layer.metadata.clone(),
             environment: layer.environment.clone(),
             sboms,
+            artifacts: layer.artifacts.clone(),
             exported,
             tree: tree.cloned(),
         })
@@ -445,6 +453,7 @@ impl ImageCache<'_> {
             metadata: layer.metadata,
             environment: layer.environment,
             sboms,
+            artifacts: layer.artifacts,
             exported: layer.exported,
             tree,
         };
@@ -586,6 +595,7 @@ mod tests {
             metadata: "a = 1\n".into(),
             environment: vec![],
             sboms: vec![],
+            artifacts: None,
             exported: None,
             tree,
         }
@@ -633,9 +643,17 @@ mod tests {
         let blob = store.commit(new, &diff_id, "gzip", &digest.parse().unwrap(), 6).unwrap();
         let exported = ExportedAs { diff_id, encoder: "gzip".into(), features: LayerFeatures::default() };
         let sbom = Sbom { format: SbomFormat::CycloneDx, content: "{}".into() };
+        let artifacts: BTreeSet<Artifact> = [Artifact {
+            source: "npm".to_owned(),
+            path: "a.tgz".to_owned(),
+            hash: "sha512:00".to_owned(),
+            is_pinned: true,
+        }]
+        .into();
         let record = LayerRecord {
             exported: Some(exported.clone()),
             sboms: vec![sbom.clone()],
+            artifacts: Some(artifacts.clone()),
             ..layer("node", TreeSource::Move(path.clone()))
         };
         store.image(TENANT, IMAGE).commit(records(vec![record])).unwrap();
@@ -647,6 +665,7 @@ mod tests {
         assert_eq!(layers.len(), 1);
         assert_eq!(layers[0].exported, Some((exported, blob)));
         assert_eq!(layers[0].sboms, [sbom]);
+        assert_eq!(layers[0].artifacts, Some(artifacts));
         assert_eq!(layers[0].metadata, "a = 1\n");
         assert_eq!(contents(&cache), "one");
         assert_eq!(cache.store_toml(&id()).as_deref(), Some("kept = true\n"));

@@ -2,7 +2,7 @@
 // Everything shown is set as text, never as markup: names in an image may be anything.
 (() => {
   const SVG = 'http://www.w3.org/2000/svg';
-  const MAX_ROWS = 300, MAX_DEPTH = 4, MIN_SIDE = 3, HEAD = 18;
+  const MAX_ROWS = 300, MAX_DEPTH = 9, MIN_SIDE = 3, HEAD = 18;
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId('data').textContent);
   const map = byId('treemap'), crumbs = byId('crumbs'), status = byId('status'), tip = byId('tip');
@@ -11,7 +11,8 @@
     const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
     let unit = 0;
     while (count >= 1024 && unit < units.length - 1) { count /= 1024; unit += 1; }
-    return `${unit === 0 ? count : count.toFixed(1)} ${units[unit]}`;
+    const tenths = Math.floor(count * 10) / 10;
+    return `${count === Math.floor(count) ? count : tenths.toFixed(1)} ${units[unit]}`;
   };
   const percent = (part, whole) => (whole > 0 ? `${(100 * part / whole).toFixed(1)} %` : '0 %');
   const element = (name, attributes, ...children) => {
@@ -39,6 +40,18 @@
     return node;
   };
   const byLayer = { name: 'image', bytes: 0, children: [] };
+  // A directory with nothing in it but another one is shown as one: `usr/share/doc`.
+  const shorten = (node) => {
+    for (const child of node.children) {
+      if (!child.children) continue;
+      while (child.children.length === 1 && child.children[0].children) {
+        child.name = `${child.name}/${child.children[0].name}`;
+        child.children = child.children[0].children;
+        for (const inner of child.children) inner.parent = child;
+      }
+      shorten(child);
+    }
+  };
   data.layers.forEach((layer, index) => {
     const node = { name: layer.name, bytes: 0, layer: index, parent: byLayer };
     node.children = layer.tree.map((raw) => grow(raw, index, node));
@@ -48,6 +61,7 @@
   });
   const order = (node) => node.children.sort((a, b) => b.bytes - a.bytes);
   order(byLayer);
+  byLayer.children.forEach(shorten);
   files.sort((a, b) => b.bytes - a.bytes);
 
   // What a container sees: all layers in one tree, without what later layers took away.
@@ -63,11 +77,15 @@
           for (let up = into; up; up = up.parent) up.bytes += node.bytes;
           continue;
         }
-        let directory = into.index.get(node.name);
-        if (!directory) {
-          directory = { name: node.name, bytes: 0, layer: node.layer, children: [], index: new Map(), parent: into };
-          into.index.set(node.name, directory);
-          into.children.push(directory);
+        let directory = into;
+        for (const name of node.name.split('/')) {
+          let next = directory.index.get(name);
+          if (!next) {
+            next = { name, bytes: 0, layer: node.layer, children: [], index: new Map(), parent: directory };
+            directory.index.set(name, next);
+            directory.children.push(next);
+          }
+          directory = next;
         }
         add(directory, node.children);
       }
@@ -75,6 +93,7 @@
     byLayer.children.forEach((layer) => add(merged, layer.children));
     const sort = (node) => { order(node); node.children.forEach((child) => child.children && sort(child)); };
     sort(merged);
+    shorten(merged);
     return merged;
   };
 
@@ -132,6 +151,7 @@
     const most = Math.floor((width - 8) / 6.6);
     return text.length <= most ? text : most > 3 ? `${text.slice(0, most - 1)}…` : '';
   };
+  const whole = (text, width) => (text.length <= Math.floor((width - 8) / 6.6) ? text : '');
   const colour = (node) => `c${data.layers[node.layer].colour}`;
 
   const draw = (group, node, x, y, width, height, depth) => {
@@ -140,8 +160,8 @@
     if (node.children) {
       if (width > 46 && height > 30) {
         group.append(element('svg:rect', { x, y, width, height: HEAD, class: 'head' }));
-        const label = cut(`${node.name}  ${bytes(node.bytes)}`, width);
-        group.append(element('svg:text', { x: x + 5, y: y + 13 }, label || cut(node.name, width)));
+        const label = whole(`${node.name}  ${bytes(node.bytes)}`, width) || cut(node.name, width);
+        group.append(element('svg:text', { x: x + 5, y: y + 13 }, label));
         if (depth < MAX_DEPTH) {
           const inside = [x + 2, y + HEAD, width - 4, height - HEAD - 2];
           squarify(visible(node, inside[2] * inside[3]), ...inside, (child, ...place) => {
@@ -154,7 +174,7 @@
     if (isFiltered() && !matches(node)) rect.classList.add('dim');
     if (node.wasted) group.append(element('svg:rect', { x, y, width, height, class: 'waste' }));
     if (width > 40 && height > 15) group.append(element('svg:text', { x: x + 5, y: y + 13 }, cut(node.name, width)));
-    if (width > 50 && height > 32) group.append(element('svg:text', { x: x + 5, y: y + 27, class: 'size' }, bytes(node.bytes)));
+    if (width > 50 && height > 32) group.append(element('svg:text', { x: x + 5, y: y + 27, class: 'size' }, whole(bytes(node.bytes), width)));
   };
 
   const describe = (node) => {

@@ -43,6 +43,7 @@ use crate::cnb::labels::{LifecycleMetadata, ProjectMetadata};
 use crate::cnb::layer::LayerFeatures;
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
+use crate::network::Artifacts;
 use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::digest::Digest;
 use crate::oci::image::{Image, ImageConfiguration, Layer, MediaFamily, RootFs, RunConfiguration};
@@ -147,6 +148,8 @@ pub struct Exported {
     pub image: Image,
     /// The launch layers of buildpacks, for the next build.
     pub layers: Vec<ExportedLayer>,
+    /// What came from sources for it.
+    pub artifacts: Artifacts,
     /// Whether the image has a launcher.
     pub has_launcher: bool,
 }
@@ -294,6 +297,7 @@ fn export_once(
         bytes: image.bytes(),
         image,
         layers: exported,
+        artifacts: built.artifacts.clone(),
         has_launcher: start == Start::Launcher,
     })
 }
