@@ -9,6 +9,8 @@ use wapack_runtime::cancel::Cancel;
 use wapack_runtime::error::Error;
 use wapack_runtime::event::{Event, LayerSource};
 use wapack_runtime::executor::worker::WorkerCommand;
+use wapack_runtime::images::FoundImage;
+use wapack_runtime::oci::layout::LayoutImage;
 use wapack_runtime::phase::export::{Base, Exported, LauncherMode, RunImage};
 use wapack_runtime::policy::{Policy, PolicyPaths};
 
@@ -80,6 +82,11 @@ impl Outcome {
             Err(error) => panic!("no image: {error:?}\n{:#?}", self.events),
         }
     }
+}
+
+/// An image of a layout as the library finds it.
+pub(crate) fn found(image: &LayoutImage) -> FoundImage {
+    FoundImage { reference: image.digest.to_string(), image: image.image.clone() }
 }
 
 /// Where cargo puts what it builds.

@@ -199,6 +199,23 @@ pub(crate) fn target(text: &str) -> Result<Target, InputError> {
     }
 }
 
+/// Targets as they are written, with commas between them, each once.
+pub(crate) fn targets(text: &str) -> Result<Vec<Target>, InputError> {
+    let mut targets: Vec<Target> = Vec::new();
+    for part in text.split(',') {
+        let target = target(part.trim())?;
+        if targets.iter().any(|known| (&known.os, &known.arch) == (&target.os, &target.arch)) {
+            return Err(InputError::TargetTwice { value: show_target(&target) });
+        }
+        targets.push(target);
+    }
+    Ok(targets)
+}
+
+pub(crate) fn show_target(target: &Target) -> String {
+    format!("{}/{}", target.os, target.arch)
+}
+
 /// The target of this machine.
 pub(crate) fn host_target() -> Target {
     let arch = match env::consts::ARCH {
@@ -220,6 +237,15 @@ mod tests {
             ["", "linux", "linux/", "linux/riscv64", "windows/amd64", "linux/amd64/", "linux/arm64/v8/x"]
         {
             assert!(target(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn targets_are_named_once() {
+        let shown = |text: &str| targets(text).map(|all| all.iter().map(show_target).collect::<Vec<_>>());
+        assert_eq!(shown("linux/arm64, linux/amd64").unwrap(), ["linux/arm64", "linux/amd64"]);
+        for text in ["linux/amd64,", "linux/amd64,linux/amd64", "linux/arm64,linux/arm64/v8"] {
+            assert!(shown(text).is_err(), "{text}");
         }
     }
 

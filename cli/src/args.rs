@@ -162,11 +162,17 @@ pub(crate) struct BuildArguments {
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
 
-    /// Where the image goes: `oci:DIR`, a new or existing OCI layout [default: oci:NAME.oci, `/` as `-`]
-    #[arg(short, long, value_name = "oci:DIR")]
+    /// Where the image goes: an OCI layout `oci:DIR`, an archive `oci-archive:FILE` or `docker-archive:FILE`,
+    /// `docker` for a container engine, or `registry` [default: oci:NAME.oci, `/` as `-`]
+    #[arg(short, long, value_name = "PLACE")]
     pub(crate) output: Option<OsString>,
 
-    /// What the image is built upon: `scratch`, or an image of a layout as `oci:DIR[:REF]`
+    /// Publish the image to the registry of NAME and of each further name; the same as `--output registry`
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) publish: bool,
+
+    /// What the image is built upon: `scratch`, `NAME` in a registry, `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`,
+    /// `docker-archive:FILE[:NAME]`, or `docker:NAME`
     #[arg(long, value_name = "IMAGE", default_value = "scratch")]
     pub(crate) run_image: OsString,
 
@@ -196,9 +202,9 @@ pub(crate) struct EarlierArguments {
     #[arg(long)]
     pub(crate) clear_cache: bool,
 
-    /// An image to take unchanged layers from when nothing is kept for this one, as `oci:DIR[:REF]`
+    /// An image to take unchanged layers from when nothing is kept for this one, written like a run image
     /// [default: the one that is there under this name]
-    #[arg(long, value_name = "oci:DIR[:REF]")]
+    #[arg(long, value_name = "IMAGE")]
     pub(crate) previous_image: Option<OsString>,
 
     /// Say of each layer of a buildpack whether it was used again or made anew, and why
@@ -217,9 +223,18 @@ pub(crate) struct ImageArguments {
     #[arg(long, value_enum, default_value_t, value_name = "WHEN", hide_possible_values = false)]
     pub(crate) launcher: LauncherChoice,
 
-    /// User the image runs as and files belong to; GID is UID if left out [default: the base's, or 1000:1000]
+    /// User the image runs as; GID is UID if left out [default: the base's, or 1000:1000]
     #[arg(long, value_name = "UID[:GID]")]
     pub(crate) user: Option<String>,
+
+    /// Who owns the app and the layers; GID is UID if left out [default: the user]
+    #[arg(long, value_name = "UID[:GID]")]
+    pub(crate) owner: Option<String>,
+
+    /// Let the group of the app and the layers do what their owner may, for platforms that run images under
+    /// any user of group 0; the group is 0 unless `--owner` says another
+    #[arg(long)]
+    pub(crate) group_writable: bool,
 
     /// The process to start [default: what the buildpacks say, often `web`]
     #[arg(long, visible_alias = "default-process", value_name = "TYPE")]
@@ -322,7 +337,8 @@ pub(crate) struct AppArguments {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) bindings: Option<PathBuf>,
 
-    /// The system the image is for, such as `linux/arm64` [default: that of the run image, or this machine's]
+    /// The system the image is for, such as `linux/arm64`; several with commas between them make one image of all
+    /// [default: that of the run image, or this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) target: Option<String>,
 

@@ -72,7 +72,7 @@ fn run(error: &Error) -> u8 {
             BuildError::Guest(_) => BUILDPACK_FAILED,
             BuildError::Grant(_) => INVALID,
         },
-        Error::Export(_) | Error::Sboms { .. } => EXPORT,
+        Error::Export(_) | Error::Publish(_) | Error::Sboms { .. } => EXPORT,
         Error::Cancelled(_) => INTERRUPTED,
     }
 }

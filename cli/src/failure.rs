@@ -112,8 +112,12 @@ pub(crate) enum InputError {
     ImageName { name: String, rule: &'static str },
     #[error("cannot write an image to `{value}`")]
     Output { value: String },
-    #[error("the output `oci:{}:{reference}` names an image", directory.display())]
-    OutputReference { directory: PathBuf, reference: String },
+    #[error("the output `{place}:{reference}` names an image")]
+    OutputReference { place: String, reference: String },
+    #[error("the image would be written over its own run image `{place}`")]
+    OutputIsInput { place: String },
+    #[error("a name in `{place}` has one image, for one system")]
+    OneTarget { place: String },
     #[error("`{}` is not a directory", path.display())]
     OutputNotADirectory { path: PathBuf },
     #[error("`{value}` is not an image to build upon")]
@@ -121,7 +125,7 @@ pub(crate) enum InputError {
     #[error("`{value}` is not an image to take layers from")]
     PreviousImage { value: String },
     #[error("cannot use the run image `{value}`")]
-    RunImageUnreadable { value: String, source: LayoutError },
+    RunImageUnreadable { value: String, source: Box<Failure> },
     #[error("nothing says what the image is called in `{place}`")]
     Unnamed { place: String },
     #[error("`{place}` holds other images, which would be lost")]
@@ -146,6 +150,8 @@ pub(crate) enum InputError {
     RunImageTarget { found: String, wanted: String },
     #[error("`{value}` is not a target")]
     Target { value: String },
+    #[error("the target `{value}` is there twice")]
+    TargetTwice { value: String },
     #[error("there is no launcher for `{target}`")]
     NoLauncher { target: String },
     #[error("`{value}` is not a user")]
@@ -220,9 +226,10 @@ impl Diagnose for InputError {
         match self {
             Self::NoHome => "input.no_home",
             Self::ImageName { .. } => "input.image_name",
-            Self::Output { .. } | Self::OutputReference { .. } | Self::OutputNotADirectory { .. } => {
-                "input.output"
-            }
+            Self::Output { .. }
+            | Self::OutputReference { .. }
+            | Self::OutputIsInput { .. }
+            | Self::OutputNotADirectory { .. } => "input.output",
             Self::RunImage { .. } | Self::RunImageUnreadable { .. } => "input.run_image",
             Self::Unnamed { .. } => "input.layout",
             Self::OthersInArchive { .. } => "input.output",
@@ -232,7 +239,11 @@ impl Diagnose for InputError {
             Self::NoImage { .. } => "input.no_image",
             Self::NoRegistries { .. } => "input.registry",
             Self::EngineAddress { .. } | Self::EngineTls => "input.engine",
-            Self::RunImageTarget { .. } | Self::Target { .. } | Self::NoLauncher { .. } => "input.target",
+            Self::RunImageTarget { .. }
+            | Self::Target { .. }
+            | Self::TargetTwice { .. }
+            | Self::OneTarget { .. }
+            | Self::NoLauncher { .. } => "input.target",
             Self::User { .. } => "input.user",
             Self::Variable { .. }
             | Self::UnsetVariable { .. }
@@ -269,18 +280,21 @@ impl Diagnose for InputError {
         let hint = match self {
             Self::NoHome => "name a directory with `--cache-dir`",
             Self::ImageName { .. } => "a name is written `my/app` or `my/app:1.0`",
-            Self::Output { .. } => "write it to an OCI layout, a directory: `--output oci:DIR`",
-            Self::OutputReference { directory, .. } => {
-                return Some(format!(
-                    "the image is called by its NAME; write `--output oci:{}`",
-                    directory.display()
-                ));
+            Self::Output { .. } => {
+                "write it to an OCI layout, a directory: `--output oci:DIR`; or to `oci-archive:FILE`, \
+                 `docker-archive:FILE`, `docker`, or `registry`"
             }
+            Self::OutputReference { place, .. } => {
+                return Some(format!("the image is called by its NAME; write `--output {place}`"));
+            }
+            Self::OutputIsInput { .. } => "give it another name, or name another place with `--output`",
+            Self::OneTarget { .. } => {
+                "write them to `oci:DIR`, `oci-archive:FILE` or a registry, or name one target"
+            }
+            Self::TargetTwice { .. } => "name it once",
             Self::OutputNotADirectory { .. } => "name a new directory, or one that holds an OCI layout",
-            Self::RunImage { .. } => {
-                "it is `scratch`, or an image of an OCI layout: `--run-image oci:DIR[:REF]`"
-            }
-            Self::PreviousImage { .. } => "it is an image of an OCI layout: `--previous-image oci:DIR[:REF]`",
+            Self::RunImage { .. } => "it is `scratch`, or an image such as `--run-image oci:DIR[:REF]`",
+            Self::PreviousImage { .. } => PLACES,
             Self::RunImageUnreadable { source, .. } => return source.hint(),
             Self::NotAnImage { .. } | Self::NameMissing { .. } => PLACES,
             Self::NoImage { names, .. } if !names.is_empty() => {

@@ -106,7 +106,6 @@ impl Opened {
     }
 }
 
-#[expect(dead_code, reason = "the summary of a build asks next")]
 /// Whether a container engine seems to listen.
 pub(crate) fn has_engine() -> bool {
     match engine_address(|name| env::var_os(name)) {

@@ -86,6 +86,19 @@ impl Place {
         place
     }
 
+    /// The same place without a name.
+    pub(crate) fn without_name(&self) -> Self {
+        let mut place = self.clone();
+        match &mut place {
+            Self::Layout { reference: name, .. }
+            | Self::OciArchive { reference: name, .. }
+            | Self::DockerArchive { name, .. }
+            | Self::Daemon { name }
+            | Self::Registry { name } => *name = None,
+        }
+        place
+    }
+
     /// The directory or file of this machine that it is.
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::cancel::Cancelled;
 use crate::executor::process::variables::VariablesError;
 use crate::fault::{Diagnose, Fault};
+use crate::images::ImagesError;
 use crate::phase::build::BuildError;
 use crate::phase::detect::DetectError;
 use crate::phase::export::ExportError;
@@ -43,6 +44,9 @@ pub enum Error {
     /// The image.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// The place the image goes to.
+    #[error(transparent)]
+    Publish(#[from] ImagesError),
     /// Bills of materials that were wanted as files. The image is there.
     #[error("cannot write bills of materials to `{}`", path.display())]
     Sboms { path: PathBuf, source: io::Error },
@@ -59,6 +63,7 @@ impl Error {
             Self::Detect(error) => Some(error),
             Self::Build(error) => Some(error),
             Self::Export(error) => Some(error),
+            Self::Publish(error) => Some(error),
             Self::Prepare(_)
             | Self::Operator(_)
             | Self::Bindings(_)

@@ -39,6 +39,7 @@ pub mod phase;
 pub mod plan;
 pub mod policy;
 pub mod programs;
+pub mod registry;
 pub mod source;
 pub mod sources;
 pub mod store;

@@ -2,14 +2,13 @@
 //!
 //! ```text
 //!  order ──────┐
-//!  source dir ─┼─▶ detect ─Detected─▶ restore ─Restored─▶ build ─Outcome─▶ export ─Exported─▶ keep
-//!  buildpacks ─┘      │                  │                  │               │               │
-//!                  executor            store             executor          oci            store
+//!  source dir ─┼─▶ detect ─Detected─▶ restore ─Restored─▶ build ─Outcome─▶ export ─Exported─▶ publish ─▶ keep
+//!  buildpacks ─┘      │                  │                  │               │                 │         │
+//!                  executor            store             executor          oci             images     store
 //! ```
 //!
-//! Synchronous. Everything it needs is on this machine when it starts, except
-//! what a buildpack fetches by name and hash through [`Sources`]; nothing else
-//! talks to a network.
+//! Synchronous. In the middle only what a buildpack fetches by name and hash through
+//! [`Sources`] talks to a network; at both ends the places do where images are.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,11 +26,17 @@ use crate::event::{Event, EventSink, Phase};
 use crate::executor::worker::{
     CodeCache, Root, SpawnedWorker, WorkerCommand, WorkerExecutor, WorkerSettings,
 };
+use crate::images::{Images, SavedImage};
+use crate::oci::blob::Notes as _;
 use crate::oci::layer::Owner;
 use crate::phase::build::{BuildPhaseRequest, build as build_group};
 use crate::phase::detect::{DetectRequest, Detected, detect as detect_group};
-use crate::phase::export::{ExportRequest, Exported, Launcher, LauncherMode, RunImage, add_name, export};
+use crate::phase::export::{
+    ExportRequest, Exported, FileOwner, Launcher, LauncherMode, MAX_REPAIRS, RunImage, export, file_form,
+    forget_damaged, is_ours,
+};
 use crate::phase::keep::keep;
+use crate::phase::publish::{PublishRequest, publish};
 use crate::phase::restore::{PreviousImage, RestoreRequest, note_layer_keys, restore};
 use crate::phase::sboms;
 use crate::policy::{Isolation, Policy};
@@ -74,7 +79,7 @@ pub struct AppRequest<'a> {
 }
 
 /// What building an image takes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct BuildRequest<'a> {
     pub app: AppRequest<'a>,
     /// Who builds; cached layers of one tenant are never seen by another.
@@ -83,15 +88,19 @@ pub struct BuildRequest<'a> {
     pub image: &'a str,
     pub sources: &'a Sources,
     pub run_image: &'a RunImage,
+    /// Where the run image was found, for the bytes of its layers.
+    pub run_images: Option<&'a dyn Images>,
     pub launcher: &'a Launcher,
     pub launcher_mode: LauncherMode,
+    /// Whom the image runs as; `None` takes the run image's.
     pub user: Option<Owner>,
+    pub files: FileOwner,
     pub process_type: Option<&'a ProcessType>,
     pub project: &'a ProjectMetadata,
-    /// Directory of the OCI layout the image goes to.
-    pub output: &'a Path,
-    /// Further names of the image there.
-    pub tags: &'a [String],
+    /// The place the image goes to.
+    pub output: &'a dyn Images,
+    /// What it is called there; at least one.
+    pub names: &'a [String],
     /// Seconds since 1970 for `created`; `None` is 1980-01-01T00:00:01Z.
     pub created: Option<u64>,
     /// Where bills of materials are to be written as files.
@@ -99,7 +108,14 @@ pub struct BuildRequest<'a> {
     /// Forget first what was kept for the image.
     pub clear_cache: bool,
     /// Where an earlier image may be, for when the store knows nothing of it.
-    pub previous: PreviousImage<'a>,
+    pub previous: Option<PreviousImage<'a>>,
+}
+
+/// An image that was built, and what its place says of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BuiltImage {
+    pub exported: Exported,
+    pub saved: SavedImage,
 }
 
 /// Finds out who would take part, and runs no `build`. A worker takes a moment to
@@ -130,8 +146,8 @@ pub fn detect<'a>(
 /// Builds an image.
 ///
 /// # Errors
-/// [`Error`]; the output layout is as it was before, and nothing has to be cleaned up.
-pub fn build(request: &BuildRequest<'_>, events: &mut dyn EventSink) -> Result<Exported, Error> {
+/// [`Error`]; what the names led to they lead to still, and nothing has to be cleaned up.
+pub fn build(request: &BuildRequest<'_>, events: &mut dyn EventSink) -> Result<BuiltImage, Error> {
     let app = &request.app;
     let spawned = SpawnedWorker::new(app.worker).ok();
     let (mut site, cache) = timed(Phase::Analyze, events, |events| -> Result<_, Error> {
@@ -155,7 +171,7 @@ fn phases(
     site: &mut Site,
     cache: ImageCache<'_>,
     events: &mut dyn EventSink,
-) -> Result<Exported, Error> {
+) -> Result<BuiltImage, Error> {
     let app = &request.app;
     let code = Code(app.store);
     let mut executor = WorkerExecutor::new(site.settings(app, Some(&cache)), &code).with_spawned(spawned);
@@ -164,6 +180,10 @@ fn phases(
     let detected = timed(Phase::Detect, events, |events| {
         detect_group(&Site::detect_request(app), &mut site.workspace, &mut executor, events)
     })?;
+    let form = file_form(request.run_image, request.user, request.files).to_string();
+    // Not part of the cache's records, which are older.
+    let form_note = format!("form of {} {}", request.tenant, request.image);
+    let last_form = app.store.note(&form_note);
     let restored = timed(Phase::Restore, events, |events| -> Result<_, Error> {
         let restore_request = RestoreRequest {
             group: &detected.group,
@@ -171,6 +191,8 @@ fn phases(
             target: app.target,
             exec_env: app.exec_env,
             store: app.store,
+            form: &form,
+            last_form: last_form.as_deref(),
             cancel: app.cancel,
         };
         Ok(restore(&restore_request, &cache, events))
@@ -195,45 +217,73 @@ fn phases(
             events,
         )
     })?;
-    note_layer_keys(&mut outcome);
+    note_layer_keys(&mut outcome, &form);
     // No guest is left when what they wrote is looked at.
     drop(executor);
-    let exported = timed(Phase::Export, events, |events| -> Result<_, Error> {
+    let built = timed(Phase::Export, events, |events| -> Result<_, Error> {
         let export_request = ExportRequest {
             built: &outcome.built,
             run_image: request.run_image,
+            run_images: request.run_images,
             launcher: request.launcher,
             launcher_mode: request.launcher_mode,
             user: request.user,
+            files: request.files,
             process_type: request.process_type,
             exec_env: app.exec_env,
             project: request.project,
             created: request.created,
             limits: TreeLimits::default(),
-            output: request.output,
-            reference: request.image,
         };
         site.source.recheck(app.cancel)?;
-        let exported = export(&export_request, app.store, app.cancel, events)?;
-        for tag in request.tags {
-            add_name(&exported, request.output, tag, app.store, app.cancel)?;
-        }
+        let built = export_and_publish(request, &export_request, events)?;
         if let Some(directory) = request.sboms {
             let path = directory.to_owned();
             sboms::write(&outcome.built, directory).map_err(|source| Error::Sboms { path, source })?;
         }
-        if let Err(error) = keep(outcome, &exported.layers, cache) {
+        if let Err(error) = keep(outcome, &built.exported.layers, cache) {
             let message = format!("the next build of this image will not find its layers: {error}");
             events.event(Event::Warning { message });
         }
-        Ok(exported)
+        if app.store.note(&form_note).as_ref() != Some(&form) {
+            app.store.keep_note(&form_note, &form);
+        }
+        Ok(built)
     })?;
     events.event(Event::ImageWritten {
         reference: request.image.to_owned(),
-        digest: exported.digest.to_string(),
-        bytes: exported.bytes,
+        digest: built.exported.digest.to_string(),
+        bytes: built.exported.bytes,
     });
-    Ok(exported)
+    Ok(built)
+}
+
+/// Makes the image and saves it; a blob that turns out to be damaged on the way is made anew.
+fn export_and_publish(
+    request: &BuildRequest<'_>,
+    export_request: &ExportRequest<'_>,
+    events: &mut dyn EventSink,
+) -> Result<BuiltImage, Error> {
+    let (store, cancel) = (request.app.store, request.app.cancel);
+    let from: Vec<&dyn Images> = request.run_images.into_iter().collect();
+    let mut exported = export(export_request, store, cancel, events)?;
+    let mut repairs = 0;
+    loop {
+        let image =
+            PublishRequest { image: &exported.image, to: request.output, names: request.names, from: &from };
+        let error = match publish(&image, store, cancel) {
+            Ok(saved) => return Ok(BuiltImage { exported, saved }),
+            Err(error) => error,
+        };
+        match error.damaged_file(&exported.image) {
+            Some(path) if repairs < MAX_REPAIRS && is_ours(export_request, &path) => {
+                forget_damaged(export_request, &path, error.into(), store, events)?;
+            }
+            _ => return Err(error.into()),
+        }
+        repairs += 1;
+        exported = export(export_request, store, cancel, events)?;
+    }
 }
 
 fn timed<T, E>(

@@ -32,7 +32,7 @@ const ROWS: [(usize, &[&str]); 6] = [
             "walk",
         ],
     ),
-    (1, &["cache_dir", "catalog", "executor", "plan", "store"]),
+    (1, &["cache_dir", "catalog", "executor", "plan", "registry", "store"]),
     (2, &["images", "sources", "workspace"]),
     (3, &["inspection", "phase"]),
     (4, &["attestation", "error"]),

@@ -13,7 +13,7 @@ use wapack_runtime::phase::export::{Base, LauncherMode, RunImage};
 
 use super::layout::debian;
 use super::tools::{Layout, diff_id, have, run_with, tar_file, tar_list};
-use crate::support::{Outcome, Site};
+use crate::support::{Outcome, Site, found};
 
 /// The description of a directory, for `diff_id.py`.
 fn directory(name: &str, owner: u32) -> Value {
@@ -330,7 +330,7 @@ fn a_base_stays_below_and_its_configuration_stays() {
     let reference = image.digest.to_string();
     let top = image.image.layers.last().expect("a layer").diff_id.to_string();
     site.run_image =
-        RunImage { base: Base::Layout(Box::new(image)), name: "debian:test".into(), mirrors: vec![] };
+        RunImage { base: Base::Image(Box::new(found(&image))), name: "debian:test".into(), mirrors: vec![] };
     site.build().digest();
     let layout = Layout::verified(&site.path("image"));
     let layers = layout.layers();

@@ -14,7 +14,7 @@ use wapack_runtime::phase::export::{Base, RunImage};
 use super::layout::debian;
 use super::run::embedded;
 use super::tools::{have, run};
-use crate::support::Site;
+use crate::support::{Site, found};
 
 /// An app with a `Procfile`.
 fn site(procfile: &str) -> Site {
@@ -27,7 +27,7 @@ fn site(procfile: &str) -> Site {
 
 fn run_image(layout: &Path) -> RunImage {
     let image = read_image(layout, Some("debian"), None).expect("the base");
-    RunImage { base: Base::Layout(Box::new(image)), name: "debian:test".into(), mirrors: vec![] }
+    RunImage { base: Base::Image(Box::new(found(&image))), name: "debian:test".into(), mirrors: vec![] }
 }
 
 fn program(site: &Site, path: &str, bytes: &[u8]) {

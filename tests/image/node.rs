@@ -21,7 +21,7 @@ use wapack_runtime::phase::export::{Base, LauncherMode, RunImage};
 use super::layout::debian;
 use super::run::{Runtime, add_variables, can_run, embedded, get, unpack};
 use super::tools::{have, run, wait_until};
-use crate::support::Site;
+use crate::support::{Site, found};
 
 /// The layer that holds `node_modules`, in an unpacked image.
 const MODULES: &str = "layers/wapack_npm-install/modules/node_modules";
@@ -48,7 +48,7 @@ fn site(app: &str) -> Option<Site> {
         site.buildpacks.push(embedded(&format!("builder/buildpacks/wapack_{buildpack}/0.1.0")));
     }
     site.run_image =
-        RunImage { base: Base::Layout(Box::new(image)), name: "debian:test".into(), mirrors: vec![] };
+        RunImage { base: Base::Image(Box::new(found(&image))), name: "debian:test".into(), mirrors: vec![] };
     site.npm = Some(npm_registry());
     fs::remove_dir_all(site.path("app")).expect("it is there");
     run(Command::new("cp").arg("-r").arg(apps().join(app)).arg(site.path("app")));

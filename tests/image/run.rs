@@ -15,7 +15,7 @@ use wapack_runtime::phase::export::{Base, LauncherMode, RunImage};
 
 use super::layout::debian;
 use super::tools::{have, is_root, run, skip, wait_until};
-use crate::support::{IMAGE, Site, target_directory};
+use crate::support::{IMAGE, Site, found, target_directory};
 
 /// A file that `cargo xtask embed` makes.
 pub(super) fn embedded(name: &str) -> PathBuf {
@@ -225,7 +225,7 @@ fn the_launcher_starts_processes_on_debian() {
     let Some(base) = debian() else { return };
     let image = read_image(&base, Some("debian"), None).expect("the base");
     let on_debian = |mut site: Site| {
-        let base = Base::Layout(Box::new(image.clone()));
+        let base = Base::Image(Box::new(found(&image)));
         site.run_image = RunImage { base, name: "debian:test".into(), mirrors: vec![] };
         site
     };

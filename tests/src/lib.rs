@@ -15,9 +15,10 @@ use wapack_runtime::cnb::target::Target;
 use wapack_runtime::error::Error;
 use wapack_runtime::event::{Event, EventSink};
 use wapack_runtime::executor::worker::WorkerCommand;
+use wapack_runtime::images::OciDirectory;
 use wapack_runtime::lifecycle::{self, AppRequest, BuildRequest};
 use wapack_runtime::network::{NetworkSettings, SourcePlace, SourceSettings, SourceTrust};
-use wapack_runtime::phase::export::{Exported, Launcher, LauncherMode, RunImage};
+use wapack_runtime::phase::export::{Exported, FileOwner, Launcher, LauncherMode, RunImage};
 use wapack_runtime::phase::restore::PreviousImage;
 use wapack_runtime::policy::Policy;
 use wapack_runtime::source::Selection;
@@ -122,23 +123,25 @@ pub fn build(
         image: &job.image,
         sources: &Sources::new(network(job), &surroundings.policy.limits, store.downloads()),
         run_image: surroundings.run_image,
+        run_images: None,
         launcher: &Launcher { bytes, version: "0.0.0".into() },
         launcher_mode: surroundings.launcher_mode,
         user: None,
+        files: FileOwner::default(),
         process_type: process_type.as_ref(),
         project: &ProjectMetadata::default(),
-        output: &job.output,
-        tags: &[],
+        output: &OciDirectory::new(job.output.clone(), None),
+        names: std::slice::from_ref(&job.image),
         created: None,
         sboms: None,
         clear_cache: job.clear_cache,
-        previous: PreviousImage {
-            directory: job.previous.as_deref().unwrap_or(&job.output),
-            reference: Some(&job.image),
+        previous: Some(PreviousImage {
+            images: &OciDirectory::new(job.previous.clone().unwrap_or_else(|| job.output.clone()), None),
+            name: &job.image,
             is_asked_for: job.previous.is_some(),
-        },
+        }),
     };
-    lifecycle::build(&request, events)
+    Ok(lifecycle::build(&request, events)?.exported)
 }
 
 fn network(job: &Job) -> NetworkSettings {

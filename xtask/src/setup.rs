@@ -112,6 +112,8 @@ pub(crate) fn for_containers() -> Result<()> {
         ("node", "nodejs"),
         ("npm", "npm"),
         ("dockerd", "docker.io"),
+        ("docker-registry", "docker-registry"),
+        ("htpasswd", "apache2-utils"),
     ])
 }
 

@@ -1,158 +1,189 @@
 //! `wapack build`
 
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+mod destination;
+mod run_image;
+mod summary;
+
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::json;
 use wapack_runtime::cancel::Cancel;
-use wapack_runtime::cnb::target::{Distro, Target};
-use wapack_runtime::lifecycle::{self, BuildRequest};
-use wapack_runtime::limits::show_bytes;
+use wapack_runtime::cnb::target::Target;
+use wapack_runtime::images::{Held, Images};
+use wapack_runtime::lifecycle::{self, BuildRequest, BuiltImage};
 use wapack_runtime::network::{FindSource, NetworkSettings};
 use wapack_runtime::oci::layer::Owner;
-use wapack_runtime::oci::layout::{LayoutError, LayoutImage, Platform, read_image};
-use wapack_runtime::phase::export::{Base, Exported, Launcher, LauncherMode, RunImage};
+use wapack_runtime::phase::export::{FileOwner, Launcher, LauncherMode};
+use wapack_runtime::phase::publish::{IndexRequest, publish_index};
 use wapack_runtime::phase::restore::PreviousImage;
 use wapack_runtime::sources::Sources;
 
+use self::destination::Destination;
+use self::run_image::{Chosen, run_image};
 use crate::app::{self, App};
 use crate::args::{BuildArguments, CreationTime, LauncherChoice};
 use crate::discovery;
 use crate::embedded;
 use crate::failure::{Failure, InputError};
-use crate::image_name::ImageName;
+use crate::images::{Opened, Places};
 use crate::output::Output;
 use crate::place::Place;
 
 /// Builds of one user's own cache are all one tenant's.
 const TENANT: &str = "local";
-const SCRATCH: &str = "scratch";
 const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
-const DISTRO_NAME: &str = "io.buildpacks.base.distro.name";
-const DISTRO_VERSION: &str = "io.buildpacks.base.distro.version";
 
 pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Output) -> Result<u8, Failure> {
-    let name: ImageName = arguments.name.parse()?;
-    let layout = layout_for(arguments.output.as_deref(), &name)?;
-    let user = arguments.image.user.as_deref().map(parse_user).transpose()?;
-    let wanted = arguments.app.target.as_deref().map(app::target).transpose()?;
-    let (run_image, target) = run_image(&arguments.run_image, wanted)?;
-    let launcher = embedded::launcher(&target.arch)
-        .filter(|_| target.os == "linux")
-        .ok_or_else(|| InputError::NoLauncher { target: show_target(&target) })?;
-    let launcher = Launcher { bytes: launcher.to_vec(), version: env!("CARGO_PKG_VERSION").to_owned() };
-    let tags = tags(&arguments.tags, &name)?;
-    let previous = arguments.earlier.previous_image.as_deref().map(previous_image).transpose()?;
+    let places = Places::default();
+    let targets = arguments.app.target.as_deref().map(app::targets).transpose()?.unwrap_or_default();
+    let destination = Destination::choose(arguments, &places, targets.len())?;
+    let owners = owners(arguments)?;
+    let parts = parts(arguments, &places, &targets)?;
+    for part in &parts {
+        destination.refuse_inputs(part.run_image.opened.as_ref())?;
+    }
+    let previous = previous_image(arguments, &places, &targets)?;
     let created = created(arguments.image.creation_time, output);
     output.explains = arguments.earlier.explain;
-    let mut outputs = vec![layout.clone()];
+    let mut outputs: Vec<_> = destination.opened.place.path().map(Into::into).into_iter().collect();
     outputs.extend(arguments.image.sbom_output_dir.clone());
     let mut app = App::prepare(&arguments.app, &outputs, arguments.earlier.verify, output)?;
     if arguments.update {
         app.choose_anew();
     }
+    destination.check_write()?;
     let network = app.network(cancel)?;
     discovery::say_remarks(&network.finder, output);
     let finder = Arc::clone(&network.finder) as Arc<dyn FindSource>;
     let settings = NetworkSettings { finder: Some(finder), ..network.settings };
     let sources = Sources::new(settings, &app.policy.limits, app.store.downloads());
-    let image = name.to_string();
-    let request = BuildRequest {
-        app: app.request(&target, cancel),
-        tenant: TENANT,
-        image: &image,
-        sources: &sources,
-        run_image: &run_image,
-        launcher: &launcher,
-        launcher_mode: match arguments.image.launcher {
-            LauncherChoice::Auto => LauncherMode::Auto,
-            LauncherChoice::Always => LauncherMode::Always,
-            LauncherChoice::Never => LauncherMode::Never,
-        },
-        user,
-        process_type: arguments.image.process_type.as_ref(),
-        project: &app.project,
-        output: &layout,
-        tags: &tags,
-        created,
-        sboms: arguments.image.sbom_output_dir.as_deref(),
-        clear_cache: arguments.earlier.clear_cache,
-        previous: PreviousImage {
-            directory: previous.as_ref().map_or(&layout, |place| &place.directory),
-            reference: previous
-                .as_ref()
-                .map_or(Some(&image), |place| place.reference.as_ref())
-                .map(String::as_str),
-            is_asked_for: previous.is_some(),
-        },
+
+    let held = Held;
+    let is_index = parts.len() > 1;
+    let mut built = Vec::with_capacity(parts.len());
+    for part in &parts {
+        let image = destination.image();
+        // Layers for one system are none for another.
+        let cached_as = if is_index { format!("{image} {}", part.name()) } else { image.to_owned() };
+        let to: &dyn Images = if is_index { &held } else { &*destination.opened.images };
+        let previous = previous.as_ref().map_or(
+            PreviousImage { images: &*part.previous.images, name: image, is_asked_for: false },
+            |asked| PreviousImage { images: &*asked.images, name: asked.place.name(), is_asked_for: true },
+        );
+        if is_index {
+            output.say(&format!("\nFor {}", part.name()));
+        }
+        let request = BuildRequest {
+            app: app.request(&part.run_image.target, cancel),
+            tenant: TENANT,
+            image: &cached_as,
+            sources: &sources,
+            run_image: &part.run_image.run_image,
+            run_images: part.run_image.opened.as_ref().map(|opened| &*opened.images),
+            launcher: &part.launcher,
+            launcher_mode: match arguments.image.launcher {
+                LauncherChoice::Auto => LauncherMode::Auto,
+                LauncherChoice::Always => LauncherMode::Always,
+                LauncherChoice::Never => LauncherMode::Never,
+            },
+            user: owners.user,
+            files: owners.files,
+            process_type: arguments.image.process_type.as_ref(),
+            project: &app.project,
+            output: to,
+            names: &destination.names,
+            created,
+            sboms: arguments.image.sbom_output_dir.as_deref(),
+            clear_cache: arguments.earlier.clear_cache,
+            previous: Some(previous),
+        };
+        let result = lifecycle::build(&request, output);
+        discovery::say_remarks(&network.finder, output);
+        built.push(result?);
+    }
+    let saved = match &built[..] {
+        [BuiltImage { saved, .. }] => saved.clone(),
+        _ => {
+            let images: Vec<_> = built.iter().map(|built| built.exported.image.clone()).collect();
+            let from: Vec<&dyn Images> =
+                parts.iter().filter_map(|part| Some(&*part.run_image.opened.as_ref()?.images)).collect();
+            let request = IndexRequest {
+                images: &images,
+                to: &*destination.opened.images,
+                names: &destination.names,
+                from: &from,
+            };
+            publish_index(&request, &app.store, cancel).map_err(wapack_runtime::error::Error::from)?
+        }
     };
-    let exported = lifecycle::build(&request, output);
-    discovery::say_remarks(&network.finder, output);
-    let exported = exported?;
-    summary(&exported, &image, &tags, &layout, output);
+    summary::show(&built, &saved, &destination, output);
     Ok(0)
 }
 
-/// A layout, and perhaps the name of one of its images.
-struct LayoutPlace {
-    directory: PathBuf,
-    reference: Option<String>,
+/// What is built for one system.
+struct Part {
+    run_image: Chosen,
+    launcher: Launcher,
+    /// Where the image of the last build may be.
+    previous: Opened,
 }
 
-fn layout_place(value: &OsStr) -> Option<LayoutPlace> {
-    match Place::parse(value)? {
-        Place::Layout { directory, reference } => Some(LayoutPlace { directory, reference }),
-        _ => None,
+impl Part {
+    fn name(&self) -> String {
+        app::show_target(&self.run_image.target)
     }
 }
 
-fn show_place(directory: &Path, reference: &str) -> String {
-    Place::Layout { directory: directory.to_owned(), reference: Some(reference.to_owned()) }.to_string()
-}
-
-/// Where the image goes; refused now when it could not be written there later.
-fn layout_for(named: Option<&OsStr>, name: &ImageName) -> Result<PathBuf, Failure> {
-    let directory = match named {
-        None => PathBuf::from(format!("{}.oci", name.file_name())),
-        Some(value) => {
-            let refused = || InputError::Output { value: value.to_string_lossy().escape_debug().to_string() };
-            let place = layout_place(value).ok_or_else(refused)?;
-            if let Some(reference) = place.reference {
-                return Err(InputError::OutputReference { directory: place.directory, reference }.into());
-            }
-            place.directory
-        }
+/// Everything that differs between the systems; one without a target for the usual one.
+fn parts(arguments: &BuildArguments, places: &Places, targets: &[Target]) -> Result<Vec<Part>, Failure> {
+    let wanted: Vec<Option<&Target>> =
+        if targets.is_empty() { vec![None] } else { targets.iter().map(Some).collect() };
+    let part = |wanted: Option<&Target>| {
+        let run_image = run_image(&arguments.run_image, wanted, places)?;
+        let target = &run_image.target;
+        let launcher = embedded::launcher(&target.arch)
+            .filter(|_| target.os == "linux")
+            .ok_or_else(|| InputError::NoLauncher { target: app::show_target(target) })?;
+        let launcher = Launcher { bytes: launcher.to_vec(), version: env!("CARGO_PKG_VERSION").to_owned() };
+        let place = Destination::place(arguments)?;
+        let previous = places.open(place, Some(target))?;
+        Ok(Part { run_image, launcher, previous })
     };
-    if directory.symlink_metadata().is_ok() && !directory.is_dir() {
-        return Err(InputError::OutputNotADirectory { path: directory }.into());
-    }
-    // Hidden files may be what a killed write left; the library knows its own.
-    let holds_something = fs_err::read_dir(&directory).is_ok_and(|mut entries| {
-        entries.any(|entry| entry.is_ok_and(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".")))
-    });
-    if holds_something && !directory.join("oci-layout").is_file() {
-        return Err(LayoutError::NotALayout { directory }.into());
-    }
-    Ok(directory)
+    wanted.into_iter().map(part).collect()
 }
 
-/// Further names, each once.
-fn tags(named: &[String], image: &ImageName) -> Result<Vec<String>, InputError> {
-    let mut tags: Vec<String> = Vec::with_capacity(named.len());
-    for tag in named {
-        let tag = tag.parse::<ImageName>()?.to_string();
-        if tag != image.to_string() && !tags.contains(&tag) {
-            tags.push(tag);
-        }
-    }
-    Ok(tags)
+fn previous_image(
+    arguments: &BuildArguments,
+    places: &Places,
+    targets: &[Target],
+) -> Result<Option<Opened>, Failure> {
+    let Some(value) = arguments.earlier.previous_image.as_deref() else { return Ok(None) };
+    let shown = || value.to_string_lossy().escape_debug().to_string();
+    let place = Place::of_image(value).ok_or_else(|| InputError::PreviousImage { value: shown() })?;
+    let target = targets.first().cloned().unwrap_or_else(app::host_target);
+    places.open(place, Some(&target)).map(Some)
 }
 
-fn previous_image(value: &OsStr) -> Result<LayoutPlace, InputError> {
-    layout_place(value).ok_or_else(|| InputError::PreviousImage {
-        value: value.to_string_lossy().escape_debug().to_string(),
+/// Who the image runs as, and who owns its files.
+struct Owners {
+    user: Option<Owner>,
+    files: FileOwner,
+}
+
+fn owners(arguments: &BuildArguments) -> Result<Owners, InputError> {
+    let image = &arguments.image;
+    let is_group_writable = image.group_writable;
+    let owner = image.owner.as_deref().map(parse_user).transpose()?;
+    let names_group = image.owner.as_deref().is_some_and(|text| text.contains(':'));
+    // Who is let in by the group is let in by group 0.
+    let gid = owner.map(|owner| owner.gid).filter(|_| names_group || !is_group_writable);
+    Ok(Owners {
+        user: image.user.as_deref().map(parse_user).transpose()?,
+        files: FileOwner {
+            uid: owner.map(|owner| owner.uid),
+            gid: gid.or(is_group_writable.then_some(0)),
+            is_group_writable,
+        },
     })
 }
 
@@ -187,87 +218,6 @@ fn parse_user(text: &str) -> Result<Owner, InputError> {
         (Some(uid), Some(gid)) => Ok(Owner { uid, gid }),
         _ => Err(InputError::User { value: text.escape_debug().to_string() }),
     }
-}
-
-/// The image to build upon, and the target it makes.
-fn run_image(value: &OsStr, wanted: Option<Target>) -> Result<(RunImage, Target), InputError> {
-    if value == SCRATCH {
-        let target = wanted.unwrap_or_else(app::host_target);
-        let run_image =
-            RunImage { base: Base::Scratch(target.clone()), name: String::new(), mirrors: Vec::new() };
-        return Ok((run_image, target));
-    }
-    let shown = value.to_string_lossy().escape_debug().to_string();
-    let place = layout_place(value).ok_or_else(|| InputError::RunImage { value: shown.clone() })?;
-    let preferred = wanted.clone().unwrap_or_else(app::host_target);
-    let platform =
-        Platform { os: &preferred.os, architecture: &preferred.arch, variant: preferred.variant.as_deref() };
-    let image = read_image(&place.directory, place.reference.as_deref(), Some(platform))
-        .map_err(|source| InputError::RunImageUnreadable { value: shown, source })?;
-    let target = target_of(&image);
-    if let Some(wanted) = wanted
-        && (&wanted.os, &wanted.arch) != (&target.os, &target.arch)
-    {
-        return Err(InputError::RunImageTarget { found: show_target(&target), wanted: show_target(&wanted) });
-    }
-    // Where it lies on this machine is no part of an image.
-    let name = place.reference.unwrap_or_default();
-    Ok((RunImage { base: Base::Layout(Box::new(image)), name, mirrors: Vec::new() }, target))
-}
-
-/// What an image says it is for.
-fn target_of(image: &LayoutImage) -> Target {
-    let configuration = &image.image.configuration;
-    let label = |name| configuration.config.labels.get(name).cloned();
-    Target {
-        os: configuration.os.clone(),
-        arch: configuration.architecture.clone(),
-        variant: configuration.variant.clone().filter(|variant| !variant.is_empty()),
-        distro: label(DISTRO_NAME)
-            .map(|name| Distro { name, version: label(DISTRO_VERSION).unwrap_or_default() }),
-    }
-}
-
-fn show_target(target: &Target) -> String {
-    format!("{}/{}", target.os, target.arch)
-}
-
-/// What there is now, and what to do with it.
-fn summary(exported: &Exported, image: &str, tags: &[String], layout: &Path, output: &mut Output) {
-    let digest = exported.digest.to_string();
-    let place = show_place(layout, image);
-    if output.is_json() {
-        output.object(&json!({
-            "event": "finished",
-            "image": image,
-            "tags": tags,
-            "digest": digest,
-            "bytes": exported.bytes,
-            "layers": exported.image.layers.len(),
-            "launcher": exported.has_launcher,
-            "layout": layout.display().to_string(),
-            "place": place,
-        }));
-        return;
-    }
-    if output.is_quiet() {
-        output.line(&digest);
-        return;
-    }
-    let layers = exported.image.layers.len();
-    let strong = output.terminal.out.strong(image);
-    let names = tags.iter().fold(String::new(), |names, tag| {
-        names
-            + "
-  also as   "
-            + &show_place(layout, tag)
-    });
-    output.say(&format!(
-        "\nSuccessfully built image {strong}\n  digest    {digest}\n  size      {} in {layers} {}\n  \
-         where     {place}{names}\n  look      skopeo inspect {place}\n  run       podman run --rm -p 8080:8080 {place}",
-        show_bytes(exported.bytes),
-        if layers == 1 { "layer" } else { "layers" },
-    ));
 }
 
 #[cfg(test)]

@@ -6,3 +6,5 @@
 pub(crate) mod address;
 pub(crate) mod client;
 pub(crate) mod pace;
+#[cfg(test)]
+pub(crate) mod test_server;

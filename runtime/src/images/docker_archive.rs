@@ -17,7 +17,7 @@ use oci_spec::image::MediaType;
 use serde::{Deserialize, Serialize};
 
 use super::archive::{ArchiveError, ArchiveFile, check_place};
-use super::{FoundImage, Images, ImagesError, SavedImage, Saving, layer_of};
+use super::{FoundImage, Images, ImagesError, SavedImage, Saving, fetch_parts, layer_of};
 use crate::cancel::Cancel;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest, Hasher};
@@ -230,6 +230,10 @@ impl Images for DockerArchive {
 
     fn layer(&self, image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError> {
         layer_of(image, diff_id)
+    }
+
+    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+        fetch_parts(layers, blobs, cancel)
     }
 
     fn names(&self) -> Result<Vec<String>, ImagesError> {

@@ -1,12 +1,14 @@
 //! Why images cannot be used, whatever kind of place they are in.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{ArchiveError, DaemonError, SavedImage};
 use crate::fault::{Diagnose, Fault};
 use crate::oci::digest::DiffId;
+use crate::oci::image::Image;
 use crate::oci::layout::LayoutError;
 use crate::oci::reference::InvalidReference;
+use crate::registry::RegistryError;
 
 /// Why images cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +28,9 @@ pub enum ImagesError {
     /// A layer is not there.
     #[error("image `{image}` has no layer `{diff_id}`")]
     NoLayer { image: String, diff_id: DiffId },
+    /// Images for several systems are to go where a name has one.
+    #[error("a name there has one image, for one system")]
+    OneSystem,
     /// It is not kept under every name (RPT-06).
     #[error("the image was not saved as {}", names_of(unsaved))]
     Unsaved {
@@ -68,15 +73,22 @@ impl ImagesError {
                 (Some(source), &[])
             }
             Self::Unsaved { unsaved, .. } => (None, unsaved),
-            Self::Name(_) | Self::NoLayer { .. } => (None, &[]),
+            Self::Name(_) | Self::NoLayer { .. } | Self::OneSystem => (None, &[]),
         };
         one.into_iter().chain(several.iter().map(|unsaved| &unsaved.cause))
     }
 
-    /// The file that is not the blob it should be, if that is what is wrong.
+    /// The file of a layer of `image` that is not the blob it should be, if that is what
+    /// is wrong.
     #[must_use]
-    pub fn damaged_blob(&self) -> Option<&Path> {
-        self.causes().find_map(|cause| layout_error(cause)?.damaged_blob())
+    pub fn damaged_file(&self, image: &Image) -> Option<PathBuf> {
+        self.causes().find_map(|cause| match cause.downcast_ref() {
+            Some(RegistryError::DamagedHere { digest }) => {
+                let layer = image.layers.iter().find(|layer| layer.digest == *digest)?;
+                layer.file().map(Path::to_owned)
+            }
+            _ => layout_error(cause)?.damaged_blob().map(Path::to_owned),
+        })
     }
 
     /// Whether a layer was to be written that is not on this machine.
@@ -99,7 +111,8 @@ fn diagnosis(cause: &Cause) -> Option<&dyn Diagnose> {
     let layout = cause.downcast_ref::<LayoutError>().map(|error| error as &dyn Diagnose);
     let archive = || cause.downcast_ref::<ArchiveError>().map(|error| error as &dyn Diagnose);
     let daemon = || cause.downcast_ref::<DaemonError>().map(|error| error as &dyn Diagnose);
-    layout.or_else(archive).or_else(daemon)
+    let registry = || cause.downcast_ref::<RegistryError>().map(|error| error as &dyn Diagnose);
+    layout.or_else(archive).or_else(daemon).or_else(registry)
 }
 
 impl Diagnose for ImagesError {
@@ -113,6 +126,7 @@ impl Diagnose for ImagesError {
             Self::Damaged { .. } => "image.damaged",
             Self::NotWritable { .. } => "image.not_writable",
             Self::NoLayer { .. } => "image.no_layer",
+            Self::OneSystem => "image.one_system",
             Self::Unsaved { .. } => "image.unsaved",
         }
     }
@@ -122,7 +136,7 @@ impl Diagnose for ImagesError {
             return error.fault();
         }
         match self {
-            Self::Name(_) | Self::NotWritable { .. } => Fault::Caller,
+            Self::Name(_) | Self::NotWritable { .. } | Self::OneSystem => Fault::Caller,
             Self::Image { .. } | Self::Damaged { .. } | Self::NoLayer { .. } | Self::Unsaved { .. } => {
                 Fault::Environment
             }
@@ -130,6 +144,10 @@ impl Diagnose for ImagesError {
     }
 
     fn hint(&self) -> Option<String> {
+        if matches!(self, Self::OneSystem) {
+            let text = "write them to `oci:DIR`, `oci-archive:FILE` or a registry, or name one `--target`";
+            return Some(text.to_owned());
+        }
         self.causes().find_map(diagnosis).and_then(Diagnose::hint)
     }
 }

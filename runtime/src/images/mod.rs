@@ -4,9 +4,11 @@ mod archive;
 mod daemon;
 mod docker_archive;
 mod error;
+mod held;
 mod layout;
 mod oci_archive;
 mod oci_directory;
+mod registry;
 mod run_image;
 mod target;
 
@@ -14,9 +16,11 @@ pub use self::archive::ArchiveError;
 pub use self::daemon::{Daemon, DaemonAddress, DaemonError};
 pub use self::docker_archive::DockerArchive;
 pub use self::error::{Cause, ImagesError, Unsaved};
+pub use self::held::Held;
 pub use self::layout::LayoutImages;
 pub use self::oci_archive::OciArchive;
 pub use self::oci_directory::OciDirectory;
+pub use self::registry::RegistryImages;
 pub use self::run_image::{best_mirror, recorded_names};
 pub use self::target::target_of;
 
@@ -24,10 +28,10 @@ use std::io::{self, Read};
 
 use crate::cancel::Cancel;
 use crate::cnb::report_toml::{ImageReport, Report};
-use crate::oci::blob::BlobStore;
+use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::compression::decompress;
-use crate::oci::digest::{DiffId, Digest};
-use crate::oci::image::{Image, Layer};
+use crate::oci::digest::{DiffId, Digest, HashingWriter};
+use crate::oci::image::{BlobPlace, Document, Image, Layer};
 
 /// Finds and keeps images by name.
 pub trait Images {
@@ -43,6 +47,16 @@ pub trait Images {
     /// # Errors
     /// When it is not there. The bytes are not verified.
     fn layer(&self, image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError>;
+
+    /// Brings the blobs of layers onto this machine that are elsewhere, into `blobs`, and
+    /// notes where they are then. Where everything is here, there is nothing to do.
+    ///
+    /// # Errors
+    /// When one does not come, or not as it should be.
+    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+        let _ = (layers, blobs, cancel);
+        Ok(())
+    }
 
     /// Whether `name` could be written, as far as that can be known before (ANA-02).
     ///
@@ -71,20 +85,31 @@ pub trait Images {
         Ok(vec![])
     }
 
-    /// Brings the blobs of `layers` of images that were found here onto this machine,
-    /// verified, and says where they are. Those that are here stay as they are.
-    ///
-    /// # Errors
-    /// When one cannot be had.
-    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
-        let (_, _, _) = (layers, blobs, cancel);
-        Ok(())
-    }
-
     /// Whether saving an image with this layer here needs its bytes on this machine, and
     /// they are not.
     fn wanted(&self, layer: &Layer) -> bool {
         !layer.is_here()
+    }
+
+    /// Keeps images for several systems under all of `names`: each by its digest, then one
+    /// index that stands for them.
+    ///
+    /// # Errors
+    /// As [`Images::save`]; [`ImagesError::OneSystem`] where a name has one image only.
+    fn save_index(
+        &self,
+        images: &[Image],
+        names: &[String],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+    ) -> Result<SavedImage, ImagesError> {
+        let (_, _, _, _) = (images, names, blobs, cancel);
+        Err(ImagesError::OneSystem)
+    }
+
+    /// Whether one name can stand for images for several systems.
+    fn has_indexes(&self) -> bool {
+        false
     }
 
     /// Whether this is a daemon, which has image ids instead of digests.
@@ -113,6 +138,16 @@ pub struct SavedImage {
 }
 
 impl SavedImage {
+    /// One with a digest: that of its manifest, or of the index for several systems.
+    fn of_document(names: Vec<String>, document: &Document) -> Self {
+        Self {
+            names,
+            digest: Some(document.digest.clone()),
+            id: None,
+            manifest_bytes: Some(document.bytes.len() as u64),
+        }
+    }
+
     /// What `report.toml` says of it.
     #[must_use]
     pub fn report(&self) -> Report {
@@ -162,6 +197,46 @@ impl Saving {
             Err(ImagesError::Unsaved { saved, unsaved: self.unsaved })
         }
     }
+}
+
+/// Copies a blob to those that were brought here, verified; gives its file and size.
+fn bring(
+    digest: &Digest,
+    mut blob: impl Read,
+    blobs: &dyn BlobStore,
+    cancel: &Cancel,
+) -> io::Result<StoredBlob> {
+    let new = blobs.create()?;
+    let mut hashed = HashingWriter::new(new.file());
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        cancel.check().map_err(io::Error::other)?;
+        match blob.read(&mut buffer)? {
+            0 => break,
+            read => io::Write::write_all(&mut hashed, &buffer[..read])?,
+        }
+    }
+    let (actual, size, _) = hashed.finish();
+    if actual != *digest {
+        let message = format!("the layer has the digest `{actual}`, expected `{digest}`");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    blobs.commit_fetched(new, digest, size)
+}
+
+/// Gives layers that are parts of files a file of their own.
+fn fetch_parts(layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+    for layer in layers.iter_mut() {
+        let BlobPlace::Part { file, .. } = &layer.blob else { continue };
+        let kept = match blobs.blob(&layer.digest, layer.size) {
+            Some(kept) => Ok(kept),
+            None => layer.open().and_then(|blob| bring(&layer.digest, blob, blobs, cancel)),
+        };
+        let name = file.display().to_string();
+        let kept = kept.map_err(|error| ImagesError::Image { name, source: error.into() })?;
+        layer.blob = kept.path.into();
+    }
+    Ok(())
 }
 
 /// The tar of a layer that is in a file of this machine.

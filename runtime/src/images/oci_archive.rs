@@ -5,12 +5,12 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use super::archive::{ArchiveError, ArchiveFile, check_place};
-use super::{FoundImage, Images, ImagesError, SavedImage, Saving, layer_of, oci_directory};
+use super::{FoundImage, Images, ImagesError, SavedImage, Saving, fetch_parts, layer_of, oci_directory};
 use crate::cancel::Cancel;
 use crate::cnb::target::Target;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
-use crate::oci::image::{Document, Image, Layer};
+use crate::oci::image::{Document, Image, Layer, index_document};
 use crate::oci::layout::{LayoutError, LayoutFiles, NamedManifest, image_names, layout_files};
 
 /// The images of an archive. An empty name is that of the only image. Nothing is
@@ -35,7 +35,7 @@ impl OciArchive {
     /// Writes an archive with these images under each of `names`.
     fn write(
         &self,
-        images: &[&Image],
+        images: &[Image],
         top: &Document,
         names: &[String],
         cancel: &Cancel,
@@ -88,6 +88,10 @@ impl Images for OciArchive {
         layer_of(image, diff_id)
     }
 
+    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+        fetch_parts(layers, blobs, cancel)
+    }
+
     fn names(&self) -> Result<Vec<String>, ImagesError> {
         match image_names(&self.file) {
             Err(LayoutError::Missing { .. }) => Ok(vec![]),
@@ -112,14 +116,27 @@ impl Images for OciArchive {
         cancel: &Cancel,
     ) -> Result<SavedImage, ImagesError> {
         let (_, manifest) = image.documents();
-        let result = self.write(&[image], &manifest, names, cancel);
+        let result = self.write(std::slice::from_ref(image), &manifest, names, cancel);
         let mut saving = Saving::default();
         saving.note_all(names, result.map_err(Into::into));
-        saving.finish(|names| SavedImage {
-            names,
-            digest: Some(manifest.digest),
-            id: None,
-            manifest_bytes: Some(manifest.bytes.len() as u64),
-        })
+        saving.finish(|names| SavedImage::of_document(names, &manifest))
+    }
+
+    fn save_index(
+        &self,
+        images: &[Image],
+        names: &[String],
+        _: &dyn BlobStore,
+        cancel: &Cancel,
+    ) -> Result<SavedImage, ImagesError> {
+        let index = index_document(images);
+        let result = self.write(images, &index, names, cancel);
+        let mut saving = Saving::default();
+        saving.note_all(names, result.map_err(Into::into));
+        saving.finish(|names| SavedImage::of_document(names, &index))
+    }
+
+    fn has_indexes(&self) -> bool {
+        true
     }
 }

@@ -13,7 +13,7 @@ use crate::cancel::Cancel;
 use crate::cnb::target::Target;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::DiffId;
-use crate::oci::image::{Image, Layer};
+use crate::oci::image::{Image, Layer, index_document};
 use crate::oci::layout::{ImageLayout, LayoutError, LayoutImage, Placing, Platform, image_names, read_image};
 
 /// How long another process may write to the same layout.
@@ -151,11 +151,28 @@ impl Images for OciDirectory {
             });
             saving.note(name, result.map(|_| ()).map_err(Into::into));
         }
-        saving.finish(|names| SavedImage {
-            names,
-            digest: Some(manifest.digest),
-            id: None,
-            manifest_bytes: Some(manifest.bytes.len() as u64),
-        })
+        saving.finish(|names| SavedImage::of_document(names, &manifest))
+    }
+
+    fn save_index(
+        &self,
+        images: &[Image],
+        names: &[String],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+    ) -> Result<SavedImage, ImagesError> {
+        let mut saving = Saving::default();
+        let index = index_document(images);
+        for name in names {
+            let result = self.open(cancel).and_then(|layout| {
+                layout.place_index(images, &self.placing(name), blobs, &mut |_| !cancel.is_cancelled())
+            });
+            saving.note(name, result.map(|_| ()).map_err(Into::into));
+        }
+        saving.finish(|names| SavedImage::of_document(names, &index))
+    }
+
+    fn has_indexes(&self) -> bool {
+        true
     }
 }

@@ -63,6 +63,21 @@ pub trait BlobStore: Notes + Sync {
         size: u64,
     ) -> io::Result<StoredBlob>;
 
+    /// Looks up a blob that was brought here, by its digest. What cannot be read is not there.
+    fn blob(&self, digest: &Digest, size: u64) -> Option<StoredBlob> {
+        let _ = (digest, size);
+        None
+    }
+
+    /// Takes over a file with a blob as somebody else made it; its bytes are verified.
+    ///
+    /// # Errors
+    /// When it cannot be kept, as with every store that keeps only what is made here.
+    fn commit_fetched(&self, blob: NewBlob, digest: &Digest, size: u64) -> io::Result<StoredBlob> {
+        let _ = (blob, digest, size);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Forgets a blob whose file turned out to be damaged.
     fn discard(&self, path: &Path);
 }

@@ -54,6 +54,15 @@ impl MediaFamily {
         }
     }
 
+    /// Of what lists the images for several systems.
+    #[must_use]
+    pub fn index(self) -> MediaType {
+        match self {
+            Self::Oci => MediaType::ImageIndex,
+            Self::Docker => MediaType::Other(DOCKER_INDEX.to_owned()),
+        }
+    }
+
     /// Of an image configuration.
     #[must_use]
     pub fn configuration(self) -> MediaType {
@@ -300,6 +309,40 @@ impl From<PathBuf> for BlobPlace {
     }
 }
 
+/// The index that stands for images of several systems, in this order.
+///
+/// # Spec
+/// image-spec `image-index.md`.
+#[must_use]
+pub fn index_document(images: &[Image]) -> Document {
+    let entry = |image: &Image| {
+        let manifest = image.documents().1;
+        let configuration = &image.configuration;
+        let mut platform =
+            serde_json::json!({ "architecture": configuration.architecture, "os": configuration.os });
+        if let Some(variant) = configuration.variant.as_deref().filter(|variant| !variant.is_empty()) {
+            platform["variant"] = variant.into();
+        }
+        serde_json::json!({
+            "mediaType": manifest.media_type.to_string(),
+            "digest": manifest.digest.as_str(),
+            "size": manifest.bytes.len(),
+            "platform": platform,
+        })
+    };
+    // Docker's kind of index holds nothing but Docker's manifests.
+    let media_type = match images {
+        [first, ..] if images.iter().all(|image| image.family == first.family) => first.family.index(),
+        _ => MediaType::ImageIndex,
+    };
+    let value = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": media_type.to_string(),
+        "manifests": images.iter().map(entry).collect::<Vec<_>>(),
+    });
+    Document::of(media_type, &value)
+}
+
 /// The bytes of a blob in a file. Its position is its own, whoever else reads the file.
 #[derive(Debug)]
 pub struct BlobFile {
@@ -345,7 +388,7 @@ pub struct Document {
 }
 
 impl Document {
-    pub(super) fn of(media_type: MediaType, value: &impl Serialize) -> Self {
+    fn of(media_type: MediaType, value: &impl Serialize) -> Self {
         Self::new(media_type, serde_json::to_vec(value).expect("image documents have string keys only"))
     }
 

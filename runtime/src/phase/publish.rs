@@ -41,6 +41,45 @@ pub fn publish(
     }
 }
 
+/// Images for several systems that are to be saved under one name.
+#[derive(Clone, Copy)]
+pub struct IndexRequest<'a> {
+    /// One for each system.
+    pub images: &'a [Image],
+    /// The place.
+    pub to: &'a dyn Images,
+    /// As the place writes them; at least one.
+    pub names: &'a [String],
+    /// Where the images' layers come from that are not on this machine.
+    pub from: &'a [&'a dyn Images],
+}
+
+/// Saves images, and an index that stands for them.
+///
+/// # Errors
+/// [`ImagesError`]; the names that are not saved lead where they led before.
+pub fn publish_index(
+    request: &IndexRequest<'_>,
+    blobs: &dyn BlobStore,
+    cancel: &Cancel,
+) -> Result<SavedImage, ImagesError> {
+    let IndexRequest { images, to, names, from } = *request;
+    let all_brought = |wanted: &dyn Fn(&Layer) -> bool| {
+        let brought = images.iter().map(|image| {
+            let brought = bring(image, wanted, from, blobs, cancel)?;
+            Ok(brought.unwrap_or_else(|| image.clone()))
+        });
+        brought.collect::<Result<Vec<Image>, ImagesError>>()
+    };
+    match to.save_index(&all_brought(&|layer| to.wanted(layer))?, names, blobs, cancel) {
+        // What the place seemed to have is damaged there.
+        Err(error) if error.is_not_here() => {
+            to.save_index(&all_brought(&|layer| !layer.is_here())?, names, blobs, cancel)
+        }
+        result => result,
+    }
+}
+
 /// The image with those layers on this machine that are `wanted`; `None` when nothing is.
 fn bring(
     image: &Image,

@@ -8,35 +8,38 @@ mod previous;
 
 pub use self::previous::{LAYERS_LABEL, note_layer_keys};
 
-use std::path::Path;
-
 use crate::cancel::Cancel;
 use crate::catalog::Buildpack;
 use crate::cnb::id::ExecEnv;
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
+use crate::images::Images;
 use crate::phase::values::{Restored, RestoredBuildpack};
 use crate::store::{CachedLayer, ImageCache, Store};
 
 /// Where an earlier image may be.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct PreviousImage<'a> {
-    /// Directory of a layout, which may not be there.
-    pub directory: &'a Path,
-    /// Its name in the layout.
-    pub reference: Option<&'a str>,
+    pub images: &'a dyn Images,
+    /// As the place writes it.
+    pub name: &'a str,
     /// Whether somebody named it; then it is said aloud when it is of no use.
     pub is_asked_for: bool,
 }
 
 /// What restoring depends on besides the store's record.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct RestoreRequest<'a> {
     pub group: &'a [&'a Buildpack],
-    pub previous: PreviousImage<'a>,
+    pub previous: Option<PreviousImage<'a>>,
     pub target: &'a Target,
     pub exec_env: &'a ExecEnv,
     pub store: &'a Store,
+    /// How files look in the image that is to be made. Blobs of another form are of no
+    /// use; contents and what was said of them are.
+    pub form: &'a str,
+    /// How they looked in the last one, as far as it is known.
+    pub last_form: Option<&'a str>,
     pub cancel: &'a Cancel,
 }
 
@@ -51,10 +54,14 @@ pub fn restore(request: &RestoreRequest<'_>, cache: &ImageCache<'_>, events: &mu
         return previous::restore(request, events);
     }
     let mut restored = Restored::default();
+    let has_other_form = request.last_form.is_some_and(|last| last != request.form);
     for buildpack in request.group {
         let id = &buildpack.reference.id;
-        let layers: Vec<CachedLayer> =
+        let mut layers: Vec<CachedLayer> =
             cache.layers(id).into_iter().filter(|layer| layer.types.cache || !layer.types.build).collect();
+        if has_other_form {
+            layers.iter_mut().for_each(|layer| layer.exported = None);
+        }
         for layer in &layers {
             events.event(Event::LayerRestored {
                 buildpack: buildpack.reference.clone(),

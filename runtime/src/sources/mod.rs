@@ -17,8 +17,6 @@ mod path;
 mod transfer;
 
 #[cfg(test)]
-mod test_server;
-#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -13,10 +13,10 @@ use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use url::Url;
 
-use super::test_server::{Answer, Request, Server, Step, answer, head, ok, redirect};
 use super::*;
 use crate::event::Event;
 use crate::executor::Arrivals;
+use crate::http::test_server::{Answer, Request, Server, Step, answer, head, ok, redirect};
 use crate::network::{Credentials, Secret};
 use crate::store::Store;
 use crate::store::corruptions::CORRUPTIONS;
@@ -1044,9 +1044,9 @@ fn speed_of_a_real_registry() {
 /// store or from a directory; what it was refused is not.
 #[test]
 fn what_a_buildpack_was_given_is_noted() {
-    let server = Server::start(|request, _| match request.path.as_str() {
-        "/missing" => answer("404 Not Found", b""),
-        _ => ok(HELLO),
+    let server = Server::start(|request, _| match request.line.contains("/missing") {
+        true => answer("404 Not Found", "", b""),
+        false => ok("", HELLO),
     });
     let rig = rig(&server);
     let noted = |rig: &Rig, artifacts: Vec<ArtifactRequest>| {
@@ -1054,12 +1054,13 @@ fn what_a_buildpack_was_given_is_noted() {
         let (sender, receiver) = channel();
         let sender = Mutex::new(sender);
         let count = artifacts.len();
-        let arrivals: Arrivals =
-            Arc::new(move |_, file| drop(sender.lock().unwrap().send(file.map(|mut file: File| {
+        let arrivals: Arrivals = Arc::new(move |_, file| {
+            drop(sender.lock().unwrap().send(file.map(|mut file: File| {
                 let mut bytes = Vec::new();
                 file.read_to_end(&mut bytes).unwrap();
                 bytes
-            }))));
+            })))
+        });
         session.fetch(artifacts, &arrivals);
         for _ in 0..count {
             if let Ok(bytes) = receiver.recv().unwrap() {

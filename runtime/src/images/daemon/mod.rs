@@ -22,9 +22,9 @@ use self::archive::{LayerBytes, SavedArchive};
 use self::documents::{Inspected, Step};
 use self::engine::Engine;
 pub use self::engine::{DaemonAddress, DaemonError};
-use super::{FoundImage, Images, ImagesError, SavedImage, Unsaved};
+use super::{FoundImage, Images, ImagesError, SavedImage, Unsaved, bring};
 use crate::cancel::Cancel;
-use crate::oci::blob::BlobStore;
+use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{BlobPlace, Image, Layer, MediaFamily};
@@ -199,6 +199,34 @@ impl Images for Daemon {
         let archive = self.archive(&image.reference).map_err(failed)?;
         let place = archive.place(diff_id).ok_or_else(no_layer)?;
         archive.layer(place).map_err(|error| failed(error.into()))
+    }
+
+    /// The engine gives a whole image, of which the layers are taken, without compression.
+    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+        for layer in layers.iter_mut().filter(|layer| layer.blob == BlobPlace::Engine) {
+            let fetched = || -> Result<StoredBlob, DaemonError> {
+                let archive = self.archive(&self.image_with(&layer.diff_id)?)?;
+                let missing =
+                    || DaemonError::Image { problem: format!("it has no layer `{}`", layer.diff_id) };
+                let place = archive.place(&layer.diff_id).ok_or_else(missing)?;
+                if let Some(kept) = blobs.blob(&layer.digest, place.size) {
+                    return Ok(kept);
+                }
+                Ok(bring(&layer.digest, archive.layer(place)?, blobs, cancel)?)
+            };
+            let stored = fetched().map_err(|error| ImagesError::Image {
+                name: layer.diff_id.to_string(),
+                source: error.into(),
+            })?;
+            layer.size = stored.size;
+            layer.blob = stored.path.into();
+        }
+        Ok(())
+    }
+
+    /// Layers stay where they are, in this engine.
+    fn wanted(&self, layer: &Layer) -> bool {
+        layer.blob != BlobPlace::Engine && !layer.is_here()
     }
 
     /// An engine takes every name that is one, but for those with a digest.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::oci::blob::Notes;
 use crate::oci::digest::{Digest, Hasher};
-use crate::oci::image::{Document, Image, ImageConfiguration, Layer};
+use crate::oci::image::{Document, Image, ImageConfiguration, Layer, index_document};
 
 /// What a write that was killed leaves behind starts like this.
 const TEMPORARY_PREFIX: &str = ".wapack-";
@@ -155,6 +155,53 @@ impl ImageLayout {
         notes: &dyn Notes,
         keep_going: KeepGoing<'_>,
     ) -> Result<Digest, LayoutError> {
+        let (manifest, changed) = self.add(image, placing, notes, keep_going)?;
+        if changed {
+            self.synchronise(&self.directory.join(BLOBS))?;
+        }
+        let named = NamedManifest {
+            document: &manifest,
+            name: placing.reference,
+            platform: Some(&image.configuration),
+        };
+        self.set_reference(&named, placing.alone)?;
+        Ok(manifest.digest)
+    }
+
+    /// Puts images for several systems into the layout under one name, as an index.
+    ///
+    /// # Errors
+    /// As [`ImageLayout::write`].
+    pub fn place_index(
+        &self,
+        images: &[Image],
+        placing: &Placing<'_>,
+        notes: &dyn Notes,
+        keep_going: KeepGoing<'_>,
+    ) -> Result<Digest, LayoutError> {
+        let mut changed = false;
+        for image in images {
+            changed |= self.add(image, placing, notes, keep_going)?.1;
+        }
+        let index = index_document(images);
+        changed |= self.add_document(&index)?;
+        if changed {
+            self.synchronise(&self.directory.join(BLOBS))?;
+        }
+        let named = NamedManifest { document: &index, name: placing.reference, platform: None };
+        self.set_reference(&named, placing.alone)?;
+        Ok(index.digest)
+    }
+
+    /// Puts the blobs and documents of an image into the layout; gives its manifest, and
+    /// whether anything was not there yet.
+    fn add(
+        &self,
+        image: &Image,
+        placing: &Placing<'_>,
+        notes: &dyn Notes,
+        keep_going: KeepGoing<'_>,
+    ) -> Result<(Document, bool), LayoutError> {
         let mut changed = false;
         let mut seals = Seals::load(&self.handle, notes);
         for layer in &image.layers {
@@ -171,11 +218,7 @@ impl ImageLayout {
             if placing.called { image.documents_called(placing.reference) } else { image.documents() };
         changed |= self.add_document(&configuration)?;
         changed |= self.add_document(&manifest)?;
-        if changed {
-            self.synchronise(&self.directory.join(BLOBS))?;
-        }
-        self.set_reference(image, &manifest, placing)?;
-        Ok(manifest.digest)
+        Ok((manifest, changed))
     }
 
     /// Copies a layer's blob into the layout unless it is there; answers whether it did.
@@ -269,20 +312,11 @@ impl ImageLayout {
     }
 
     /// Makes the image's name point to a manifest; leaves the index alone when it already does.
-    fn set_reference(
-        &self,
-        image: &Image,
-        manifest: &Document,
-        placing: &Placing<'_>,
-    ) -> Result<(), LayoutError> {
-        let reference = placing.reference;
-        let entry = index_entry(&NamedManifest {
-            document: manifest,
-            name: reference,
-            platform: Some(&image.configuration),
-        });
+    fn set_reference(&self, named: &NamedManifest<'_>, alone: bool) -> Result<(), LayoutError> {
+        let reference = named.name;
+        let entry = index_entry(named);
         let has_reference = |value: &Value| value["annotations"][REFERENCE_ANNOTATION] == reference;
-        self.change_index(placing.alone, |manifests| match manifests.iter().position(has_reference) {
+        self.change_index(alone, |manifests| match manifests.iter().position(has_reference) {
             Some(first) => {
                 let mut position = 0;
                 manifests.retain(|value| {

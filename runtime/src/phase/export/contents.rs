@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 
-use super::{ExportError, LAYERS_DIRECTORY, Launcher};
+use super::{ExportError, FileForm, LAYERS_DIRECTORY, Launcher};
 use crate::cnb::id::{BuildpackId, LayerName};
 use crate::cnb::launch::Slice;
 use crate::cnb::sbom::Sbom;
@@ -66,6 +66,15 @@ pub(super) enum Modes {
     OnDisk,
 }
 
+/// Lets the group do what the owner may.
+pub(super) fn open_to_group(entries: &mut [LayerEntry<'_>]) {
+    for entry in entries {
+        if !matches!(entry.content, Content::Symlink(_)) {
+            entry.mode |= (entry.mode >> 3) & 0o070;
+        }
+    }
+}
+
 /// Where a tree is in an image, what is above it there, and how its files look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ground<'a> {
@@ -76,12 +85,14 @@ pub(super) struct Ground<'a> {
     /// Of everything below the root.
     pub owner: Owner,
     pub modes: Modes,
+    /// Whether the group may do what the owner may.
+    pub is_group_writable: bool,
 }
 
 impl Ground<'_> {
     /// A root that nobody has made: all of its parents are like everything below it.
     pub(super) fn normalised(root: String, owner: Owner, modes: Modes) -> Self {
-        Self { above: directories(&root, owner), root, owner, modes }
+        Self { above: directories(&root, owner), root, owner, modes, is_group_writable: false }
     }
 
     fn name_of(&self, path: &[u8]) -> Vec<u8> {
@@ -115,12 +126,16 @@ impl Ground<'_> {
 pub(super) fn tree_layer<'a>(ground: &Ground<'a>, listing: &'a Listing) -> Vec<LayerEntry<'a>> {
     let mut entries = ground.above.clone();
     entries.extend(listing.entries.iter().map(|entry| ground.entry(entry)));
+    if ground.is_group_writable {
+        open_to_group(&mut entries);
+    }
     entries
 }
 
 /// A buildpack's layer.
-pub(super) fn buildpack_ground<'a>(buildpack: &BuildpackId, name: &LayerName, owner: Owner) -> Ground<'a> {
-    Ground::normalised(layer_directory(buildpack, name), owner, Modes::KeepExecute)
+pub(super) fn buildpack_ground<'a>(buildpack: &BuildpackId, name: &LayerName, form: FileForm) -> Ground<'a> {
+    let ground = Ground::normalised(layer_directory(buildpack, name), form.owner, Modes::KeepExecute);
+    Ground { is_group_writable: form.is_group_writable, ..ground }
 }
 
 /// `/layers/<buildpack>/<layer>`

@@ -80,7 +80,7 @@ pub enum ExportError {
         buildpack: BuildpackRef,
         name: LayerName,
         #[source]
-        cause: Box<LayoutError>,
+        cause: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A layer cannot be written to the store.
     #[error("cannot store layer `{layer}`")]

@@ -16,9 +16,9 @@ use crate::phase::values::{Built, BuiltLayer};
 pub(super) fn lifecycle_metadata(run_image: &RunImage) -> LifecycleMetadata {
     let (top_layer, reference) = match &run_image.base {
         Base::Scratch(_) => (String::new(), String::new()),
-        Base::Layout(base) => {
+        Base::Image(base) => {
             let top = base.image.layers.last().map(|layer| layer.diff_id.to_string());
-            (top.unwrap_or_default(), base.digest.to_string())
+            (top.unwrap_or_default(), base.reference.clone())
         }
     };
     let (image, mirrors) = (run_image.name.clone(), run_image.mirrors.clone());

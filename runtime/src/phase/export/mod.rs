@@ -1,7 +1,8 @@
-//! The last phase: from what was built and a run image to an image in a layout.
+//! From what was built and a run image to an image whose new layers are in the store.
 //!
 //! Knows the order and the names of everything in an image (layers, labels,
-//! environment); how a layer becomes bytes and a layout stays valid is `oci`'s.
+//! environment); how a layer becomes bytes is `oci`'s, and where the image goes is
+//! nobody's business here.
 //! Nothing here depends on time, user, locale, order of directories or cores.
 
 mod assembly;
@@ -25,11 +26,11 @@ pub use self::error::ExportError;
 pub use self::needs::{MissingLibrary, Origin, Problem, Unmet};
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use self::assembly::{Foundation, HistoryLines, assemble};
-use self::contents::{App, Ground, LayerEntry, Modes};
+use self::contents::{App, Ground, LayerEntry, Modes, open_to_group};
 use self::needs::Subject;
 use self::plans::{Made, Part, Plans};
 use self::start::Start;
@@ -43,12 +44,12 @@ use crate::cnb::labels::{LifecycleMetadata, ProjectMetadata};
 use crate::cnb::layer::LayerFeatures;
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
+use crate::images::{FoundImage, Images};
 use crate::network::Artifacts;
 use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::digest::Digest;
 use crate::oci::image::{Image, ImageConfiguration, Layer, MediaFamily, RootFs, RunConfiguration};
 use crate::oci::layer::Owner;
-use crate::oci::layout::{ImageLayout, LayoutError, LayoutImage};
 use crate::phase::values::{Built, BuiltBuildpack, BuiltContents, BuiltLayer, ExportedLayer, features_of};
 use crate::tree::{Listing, Tree, TreeError, TreeLimits};
 
@@ -62,11 +63,8 @@ pub const PLATFORM_API: &str = "0.15";
 pub const LAUNCHER_LABEL: &str = "io.wapack.launcher";
 /// Who owns files, and runs, where nothing says otherwise.
 const DEFAULT_OWNER: Owner = Owner { uid: 1000, gid: 1000 };
-/// How long another process may write to the same layout.
-const LAYOUT_PATIENCE: Duration = Duration::from_mins(1);
-
-/// How many damaged blobs one export replaces.
-const MAX_REPAIRS: usize = 8;
+/// How many damaged blobs of an image are made anew: it has at most a few that can be.
+pub const MAX_REPAIRS: usize = 8;
 
 /// What an image is built upon.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,8 +81,8 @@ pub struct RunImage {
 pub enum Base {
     /// None.
     Scratch(Target),
-    /// Those of an image in a layout.
-    Layout(Box<LayoutImage>),
+    /// Those of an image, wherever it was found.
+    Image(Box<FoundImage>),
 }
 
 impl RunImage {
@@ -114,16 +112,60 @@ pub enum LauncherMode {
     Never,
 }
 
+/// Who is to own the app and the layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FileOwner {
+    /// `None` takes that of the image's user, where it is a number.
+    pub uid: Option<u64>,
+    /// The same of its group.
+    pub gid: Option<u64>,
+    /// Whether the group may do what the owner may, for platforms that run images as any
+    /// user of one group.
+    pub is_group_writable: bool,
+}
+
+/// How the files of the app and the layers look in an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileForm {
+    pub owner: Owner,
+    pub is_group_writable: bool,
+}
+
+impl fmt::Display for FileForm {
+    /// `1000:0`, or `1000:0 group-writable`: equal texts are equal forms.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.owner.uid, self.owner.gid)?;
+        formatter.write_str(if self.is_group_writable { " group-writable" } else { "" })
+    }
+}
+
+/// How files look in an image upon `run_image` that runs as `user`, or as the run image says.
+#[must_use]
+pub fn file_form(run_image: &RunImage, user: Option<Owner>, files: FileOwner) -> FileForm {
+    let base_user = match &run_image.base {
+        Base::Scratch(_) => None,
+        Base::Image(base) => base.image.configuration.config.user.as_deref(),
+    };
+    // A name means nothing without the base's files; its files then belong to the usual user.
+    let base_owner = || base_user.and_then(numeric_owner).unwrap_or(DEFAULT_OWNER);
+    let usual = user.unwrap_or_else(base_owner);
+    let owner = Owner { uid: files.uid.unwrap_or(usual.uid), gid: files.gid.unwrap_or(usual.gid) };
+    FileForm { owner, is_group_writable: files.is_group_writable }
+}
+
 /// Everything `export` needs besides the store.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct ExportRequest<'a> {
     pub built: &'a Built,
     pub run_image: &'a RunImage,
+    /// Where the run image was found, for the bytes of its layers.
+    pub run_images: Option<&'a dyn Images>,
     /// For the architecture of the run image.
     pub launcher: &'a Launcher,
     pub launcher_mode: LauncherMode,
-    /// Owner of files and user of the image; `None` takes the run image's.
+    /// Whom the image runs as; `None` takes the run image's.
     pub user: Option<Owner>,
+    pub files: FileOwner,
     /// The process to start instead of the default one.
     pub process_type: Option<&'a ProcessType>,
     pub exec_env: &'a ExecEnv,
@@ -132,10 +174,6 @@ pub struct ExportRequest<'a> {
     pub created: Option<u64>,
     /// What the app and each layer may hold.
     pub limits: TreeLimits,
-    /// Directory of the image layout.
-    pub output: &'a Path,
-    /// The image's name in the layout.
-    pub reference: &'a str,
 }
 
 /// The image that was made.
@@ -154,46 +192,65 @@ pub struct Exported {
     pub has_launcher: bool,
 }
 
-/// Makes the image and writes it into a layout.
+/// Makes the image: its documents as values, its new layers as blobs in the store.
 ///
 /// A blob of the store that turns out to be damaged is forgotten and made anew,
 /// with a warning.
 ///
 /// # Errors
-/// [`ExportError`]; the layout is as it was before. After
-/// [`ExportError::DamagedLayer`] that layer has to be built again.
+/// [`ExportError`]. After [`ExportError::DamagedLayer`] that layer has to be built again.
 pub fn export(
     request: &ExportRequest<'_>,
     store: &dyn BlobStore,
     cancel: &Cancel,
     events: &mut dyn EventSink,
 ) -> Result<Exported, ExportError> {
-    // Each round forgets one blob; an image has at most a few that we can make again.
     for _ in 0..MAX_REPAIRS {
-        let damage = match export_once(request, store, cancel, events) {
-            Err(ExportError::Layout(damage)) => damage,
-            result => return result,
-        };
-        match damage.damaged_blob() {
-            Some(path) if !is_of_base(request.run_image, path) => {
-                store.discard(path);
-                let message = format!("a stored layer is damaged and made anew: {damage}");
-                events.event(Event::Warning { message });
-                if let Some(layer) = stored_layer(request.built, path) {
-                    let (buildpack, name) = (layer.buildpack.clone(), layer.name.clone());
-                    return Err(ExportError::DamagedLayer { buildpack, name, cause: Box::new(damage) });
+        match export_once(request, store, cancel, events) {
+            Err(ExportError::Layout(damage)) => match damage.damaged_blob() {
+                Some(path) if is_ours(request, path) => {
+                    let path = path.to_owned();
+                    forget_damaged(request, &path, damage.into(), store, events)?;
                 }
-            }
-            _ => return Err(damage.into()),
+                _ => return Err(damage.into()),
+            },
+            result => return result,
         }
     }
     export_once(request, store, cancel, events)
 }
 
-fn is_of_base(run_image: &RunImage, path: &Path) -> bool {
-    match &run_image.base {
-        Base::Scratch(_) => false,
-        Base::Layout(base) => base.image.layers.iter().any(|layer| layer.file() == Some(path)),
+/// Forgets a blob of the store that turned out to be damaged, so that the next
+/// [`export`] makes it anew, and says so.
+///
+/// # Errors
+/// [`ExportError::DamagedLayer`] for a layer of the last build: that one has to be
+/// built again.
+pub fn forget_damaged(
+    request: &ExportRequest<'_>,
+    path: &Path,
+    damage: Box<dyn std::error::Error + Send + Sync>,
+    store: &dyn BlobStore,
+    events: &mut dyn EventSink,
+) -> Result<(), ExportError> {
+    store.discard(path);
+    let message = format!("a stored layer is damaged and made anew: {damage}");
+    events.event(Event::Warning { message });
+    match stored_layer(request.built, path) {
+        Some(layer) => {
+            let (buildpack, name) = (layer.buildpack.clone(), layer.name.clone());
+            Err(ExportError::DamagedLayer { buildpack, name, cause: damage })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether a file is none of the run image's: those cannot be made again here.
+#[must_use]
+pub fn is_ours(request: &ExportRequest<'_>, path: &Path) -> bool {
+    match &request.run_image.base {
+        Base::Scratch(_) => true,
+        Base::Image(base) => base.image.layers.iter().all(|layer| layer.holder() != Some(path)),
     }
 }
 
@@ -212,7 +269,9 @@ fn export_once(
 ) -> Result<Exported, ExportError> {
     let built = request.built;
     let mut configuration = base_configuration(request.run_image);
-    let owner = owner(request, &mut configuration.config);
+    let form = file_form(request.run_image, request.user, request.files);
+    let owner = form.owner;
+    set_user(request.user, &mut configuration.config);
     let run = configuration.config.clone();
 
     // Everything that can be refused is, before the first byte is written.
@@ -234,7 +293,10 @@ fn export_once(
     let ground = Ground::normalised(APP_DIRECTORY.to_owned(), owner, Modes::Normal);
     let app = App::new(ground, &app_listing, &built.app_links, &launch_layers)?;
     refuse_reserved_names(&app, &layers, &layer_listings)?;
-    let app_layers = app.layers(&built.slices)?;
+    let mut app_layers = app.layers(&built.slices)?;
+    if form.is_group_writable {
+        app_layers.iter_mut().for_each(|entries| open_to_group(entries));
+    }
     let start = start::choose(request, &featured)?;
     let subject = Subject {
         request,
@@ -253,10 +315,10 @@ fn export_once(
     let metadata_text = config_text(built);
     let mut plans = Plans::default();
     for ((layer, _), listing) in featured.iter().zip(&layer_listings) {
-        plans.add(Part::Buildpack, buildpack_plan(layer, listing.as_ref(), owner, family));
+        plans.add(Part::Buildpack, buildpack_plan(layer, listing.as_ref(), form, family));
     }
     if let Some(entries) = contents::sbom_layer(&built.launch_sboms, owner) {
-        plans.add(Part::Sbom, plans::sbom(small(entries)));
+        plans.add(Part::Sbom, plans::sbom(formed(entries, form)));
     }
     for (number, entries) in (1..).zip(&app_layers) {
         let files = Files {
@@ -268,7 +330,7 @@ fn export_once(
     }
     if start == Start::Launcher {
         plans.add(Part::Launcher, plans::launcher(small(contents::launcher_layer(request.launcher))));
-        plans.add(Part::Config, plans::config(small(contents::config_layer(&metadata_text, owner))));
+        plans.add(Part::Config, plans::config(formed(contents::config_layer(&metadata_text, owner), form)));
         let types = built.processes.iter().map(|(_, process)| process.process_type.as_str());
         if let Some(entries) = contents::process_types_layer(types) {
             plans.add(Part::ProcessTypes, plans::process_types(small(entries)));
@@ -287,13 +349,12 @@ fn export_once(
     labels::set_labels(request, start, &metadata, &mut configuration.config.labels)?;
     let base_layers = match &request.run_image.base {
         Base::Scratch(_) => vec![],
-        Base::Layout(base) => base.image.layers.clone(),
+        Base::Image(base) => base.image.layers.clone(),
     };
     let base = Foundation { family, configuration, layers: base_layers };
     let image = assemble(base, made.into_layers(), request.created, HistoryLines::Kept);
-    let digest = write(&image, request.output, request.reference, store, cancel)?;
     Ok(Exported {
-        digest,
+        digest: image.documents().1.digest,
         bytes: image.bytes(),
         image,
         layers: exported,
@@ -354,14 +415,14 @@ fn refuse_reserved_names(
 fn family(run_image: &RunImage) -> MediaFamily {
     match &run_image.base {
         Base::Scratch(_) => MediaFamily::Oci,
-        Base::Layout(base) => base.image.family,
+        Base::Image(base) => base.image.family,
     }
 }
 
 /// What the image starts from: the base's configuration, or an empty one.
 fn base_configuration(run_image: &RunImage) -> ImageConfiguration {
     match &run_image.base {
-        Base::Layout(base) => base.image.configuration.clone(),
+        Base::Image(base) => base.image.configuration.clone(),
         Base::Scratch(target) => ImageConfiguration {
             created: None,
             author: None,
@@ -377,20 +438,11 @@ fn base_configuration(run_image: &RunImage) -> ImageConfiguration {
     }
 }
 
-/// Who owns the files; an image without a user gets one.
-fn owner(request: &ExportRequest<'_>, run: &mut RunConfiguration) -> Owner {
-    let base_user = run.user.as_deref().filter(|user| !user.is_empty());
-    match (request.user, base_user) {
-        (Some(owner), _) => {
-            run.user = Some(format!("{}:{}", owner.uid, owner.gid));
-            owner
-        }
-        // A name means nothing without the base's files; its files then belong to the usual user.
-        (None, Some(user)) => numeric_owner(user).unwrap_or(DEFAULT_OWNER),
-        (None, None) => {
-            run.user = Some(format!("{}:{}", DEFAULT_OWNER.uid, DEFAULT_OWNER.gid));
-            DEFAULT_OWNER
-        }
+/// An image without a user gets one.
+fn set_user(user: Option<Owner>, run: &mut RunConfiguration) {
+    let has_user = run.user.as_deref().is_some_and(|user| !user.is_empty());
+    if let Some(user) = user.or((!has_user).then_some(DEFAULT_OWNER)) {
+        run.user = Some(format!("{}:{}", user.uid, user.gid));
     }
 }
 
@@ -405,10 +457,18 @@ fn small(entries: Vec<LayerEntry<'_>>) -> Files<'_> {
     Files { entries: Entries::Listed(entries.into()), tree: None, before: Before::Stored }
 }
 
+/// The same, for what belongs to the app.
+fn formed(mut entries: Vec<LayerEntry<'_>>, form: FileForm) -> Files<'_> {
+    if form.is_group_writable {
+        open_to_group(&mut entries);
+    }
+    small(entries)
+}
+
 fn buildpack_plan<'a>(
     layer: &'a BuiltLayer,
     listing: Option<&'a Listing>,
-    owner: Owner,
+    form: FileForm,
     family: MediaFamily,
 ) -> LayerPlan<'a> {
     let source = match &layer.contents {
@@ -417,7 +477,7 @@ fn buildpack_plan<'a>(
         }
         BuiltContents::Fresh(tree) => {
             let listing = listing.expect("every fresh layer was listed");
-            let ground = contents::buildpack_ground(&layer.buildpack.id, &layer.name, owner);
+            let ground = contents::buildpack_ground(&layer.buildpack.id, &layer.name, form);
             Source::Files(Files {
                 entries: Entries::Tree(ground, listing),
                 tree: Some(tree),
@@ -459,40 +519,6 @@ fn config_text(built: &Built) -> String {
         bom: &built.launch_bom,
     };
     metadata.to_toml(PlatformApi::NEWEST)
-}
-
-/// Gives an image in a layout one more name.
-///
-/// # Errors
-/// [`ExportError`]; the names it has stay.
-pub fn add_name(
-    exported: &Exported,
-    output: &Path,
-    reference: &str,
-    store: &dyn BlobStore,
-    cancel: &Cancel,
-) -> Result<(), ExportError> {
-    write(&exported.image, output, reference, store, cancel).map(drop)
-}
-
-fn write(
-    image: &Image,
-    output: &Path,
-    reference: &str,
-    store: &dyn BlobStore,
-    cancel: &Cancel,
-) -> Result<Digest, ExportError> {
-    let started = Instant::now();
-    let layout = loop {
-        match ImageLayout::open(output) {
-            Err(LayoutError::Busy { .. }) if started.elapsed() < LAYOUT_PATIENCE => {
-                cancel.check()?;
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            result => break result?,
-        }
-    };
-    Ok(layout.write(image, reference, store, &mut |_| !cancel.is_cancelled())?)
 }
 
 #[cfg(test)]

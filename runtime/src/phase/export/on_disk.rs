@@ -49,7 +49,8 @@ pub(super) fn look_at<'a>(path: &str, owner: Owner) -> Result<Option<Place<'a>>,
     }
     let is_directory = metadata.is_dir();
     above.push(entry(path, metadata.mode(), owner, content));
-    let ground = Ground { root: path.to_owned(), above, owner, modes: Modes::OnDisk };
+    let modes = Modes::OnDisk;
+    let ground = Ground { root: path.to_owned(), above, owner, modes, is_group_writable: false };
     Ok(Some(Place { ground, is_directory }))
 }
 

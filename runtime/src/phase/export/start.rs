@@ -179,7 +179,7 @@ pub(super) fn inside_app(path: &str) -> String {
 pub(super) fn architecture<'a>(request: &ExportRequest<'a>) -> &'a str {
     match &request.run_image.base {
         Base::Scratch(target) => &target.arch,
-        Base::Layout(base) => &base.image.configuration.architecture,
+        Base::Image(base) => &base.image.configuration.architecture,
     }
 }
 

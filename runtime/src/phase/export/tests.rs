@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -18,7 +19,7 @@ use crate::fault::Diagnose;
 use crate::oci::blob::{BlobStore, NewBlob, Notes, StoredBlob};
 use crate::oci::digest::DiffId;
 use crate::oci::image::History;
-use crate::oci::layout::read_image;
+use crate::oci::layout::{ImageLayout, read_image};
 use crate::phase::values::BuiltBuildpack;
 
 /// A store that keeps blobs in a directory, by diff id and encoder.
@@ -89,6 +90,7 @@ struct Bench {
     run_image: RunImage,
     mode: LauncherMode,
     user: Option<Owner>,
+    files: FileOwner,
     process_type: Option<ProcessType>,
     created: Option<u64>,
     launcher: Launcher,
@@ -145,6 +147,7 @@ impl Bench {
             run_image: RunImage { base: Base::Scratch(target), name: "scratch".into(), mirrors: vec![] },
             mode: LauncherMode::Always,
             user: None,
+            files: FileOwner::default(),
             process_type: None,
             created: None,
             launcher: Launcher { bytes: b"#!launcher".to_vec(), version: "9.8".into() },
@@ -188,24 +191,42 @@ impl Bench {
     }
 
     fn try_export(&mut self) -> Result<Exported, ExportError> {
-        let output = self.layout();
         let (exec_env, project) = (ExecEnv::default(), ProjectMetadata::default());
         let request = ExportRequest {
             built: &self.built,
             run_image: &self.run_image,
+            run_images: None,
             launcher: &self.launcher,
             launcher_mode: self.mode,
             user: self.user,
+            files: self.files,
             process_type: self.process_type.as_ref(),
             exec_env: &exec_env,
             project: &project,
             created: self.created,
             limits: TreeLimits::default(),
-            output: &output,
-            reference: "app",
         };
+        let layout = self.layout();
         let events = &mut self.events;
-        export(&request, &self.store, &self.cancel, &mut |event| events.push(event))
+        let mut sink = |event| events.push(event);
+        // As `lifecycle` does it: saved into a layout, and made anew where it is damaged.
+        loop {
+            let exported = export(&request, &self.store, &self.cancel, &mut sink)?;
+            let written =
+                ImageLayout::open(&layout)?.write(&exported.image, "app", &self.store, &mut |_| true);
+            match written {
+                Ok(digest) => {
+                    assert_eq!(digest, exported.digest);
+                    return Ok(exported);
+                }
+                Err(damage) => match damage.damaged_blob().map(Path::to_owned) {
+                    Some(path) if is_ours(&request, &path) => {
+                        forget_damaged(&request, &path, damage.into(), &self.store, &mut sink)?;
+                    }
+                    _ => return Err(damage.into()),
+                },
+            }
+        }
     }
 
     fn export(&mut self) -> Exported {
@@ -385,7 +406,7 @@ fn img_05_entrypoint() {
 }
 
 /// An image to build upon, in a layout of its own.
-fn base(bench: &mut Bench, change: impl FnOnce(&mut ImageConfiguration)) -> LayoutImage {
+fn base(bench: &mut Bench, change: impl FnOnce(&mut ImageConfiguration)) -> FoundImage {
     let layout = bench.root.path().join("base");
     let exported = bench.export();
     let mut image = exported.image;
@@ -396,7 +417,8 @@ fn base(bench: &mut Bench, change: impl FnOnce(&mut ImageConfiguration)) -> Layo
     change(&mut image.configuration);
     ImageLayout::open(&layout).unwrap().write(&image, "base", &(), &mut |_| true).unwrap();
     fs::remove_dir_all(bench.layout()).unwrap();
-    read_image(&layout, Some("base"), None).unwrap()
+    let found = read_image(&layout, Some("base"), None).unwrap();
+    FoundImage { reference: found.digest.to_string(), image: found.image }
 }
 
 /// IMG-03, IMG-04, IMG-07, IMG-09, LBL-15
@@ -419,7 +441,7 @@ fn exp_01_and_02_a_base_is_kept() {
         configuration.history = vec![History::default(); 2];
     });
     bench.run_image = RunImage {
-        base: Base::Layout(Box::new(base.clone())),
+        base: Base::Image(Box::new(base.clone())),
         name: "example.com/run".into(),
         mirrors: vec!["mirror.example.com/run".into()],
     };
@@ -453,7 +475,7 @@ fn exp_01_and_02_a_base_is_kept() {
     assert_eq!(
         metadata["runImage"],
         json!({
-            "topLayer": base.image.layers[0].diff_id, "reference": base.digest,
+            "topLayer": base.image.layers[0].diff_id, "reference": base.reference,
             "image": "example.com/run", "mirrors": ["mirror.example.com/run"]
         })
     );
@@ -473,7 +495,7 @@ fn img_10_a_docker_base_gives_a_docker_image() {
     let mut bench = Bench::new();
     let mut base = base(&mut bench, |_| {});
     base.image.family = MediaFamily::Docker;
-    bench.run_image.base = Base::Layout(Box::new(base));
+    bench.run_image.base = Base::Image(Box::new(base));
     let image = bench.export().image;
     let (configuration, manifest) = image.documents();
     assert_eq!(manifest.media_type.to_string(), "application/vnd.docker.distribution.manifest.v2+json");
@@ -492,26 +514,41 @@ fn user_and_owner() {
     for (user, expected) in
         [("0", (0, 0)), ("5:6", (5, 6)), ("www-data", (1000, 1000)), ("1:x", (1000, 1000))]
     {
-        let mut run = RunConfiguration { user: Some(user.into()), ..RunConfiguration::default() };
-        let (exec_env, project) = (ExecEnv::default(), ProjectMetadata::default());
-        let request = ExportRequest {
-            built: &bench.built,
-            run_image: &bench.run_image,
-            launcher: &bench.launcher,
-            launcher_mode: LauncherMode::Auto,
-            user: None,
-            process_type: None,
-            exec_env: &exec_env,
-            project: &project,
-            created: None,
-            limits: TreeLimits::default(),
-            output: Path::new(""),
-            reference: "",
-        };
-        let owner = owner(&request, &mut run);
-        assert_eq!((owner.uid, owner.gid), expected, "{user}");
-        assert_eq!(run.user.as_deref(), Some(user));
+        let mut bench = Bench::new();
+        let base = base(&mut bench, |configuration| configuration.config.user = Some(user.into()));
+        let base = Base::Image(Box::new(base));
+        bench.run_image = RunImage { base, name: "base".into(), mirrors: vec![] };
+        let form = file_form(&bench.run_image, None, FileOwner::default());
+        assert_eq!((form.owner.uid, form.owner.gid), expected, "{user}");
+        assert_eq!(bench.export().image.configuration.config.user.as_deref(), Some(user));
     }
+}
+
+/// What platforms want that run an image as any user of group 0: its bits are the owner's.
+#[test]
+fn the_owner_of_files_is_not_the_user_and_its_group_may_write() {
+    let mut bench = Bench::new();
+    bench.program("app/run.sh", "x");
+    symlink("run.sh", bench.root.path().join("app/link")).unwrap();
+    bench.write("modules/data", "x");
+    bench.fresh("modules");
+    bench.user = Some(Owner { uid: 7, gid: 8 });
+    bench.files = FileOwner { uid: Some(9), gid: Some(0), is_group_writable: true };
+    let image = bench.export().image;
+    assert_eq!(image.configuration.config.user.as_deref(), Some("7:8"));
+    let layer = ["drwxrwxr-x 9/0 /layers/acme_node/modules", "-rw-rw-r-- 9/0 /layers/acme_node/modules/data"];
+    assert_eq!(Bench::listing(&image, 0)[2..], layer);
+    assert_eq!(
+        Bench::listing(&image, 1),
+        [
+            "drwxrwxr-x 9/0 /workspace",
+            "lrwxrwxrwx 9/0 /workspace/link -> run.sh",
+            "-rwxrwxr-x 9/0 /workspace/run.sh",
+        ]
+    );
+    // The launcher is nobody's to change.
+    assert_eq!(Bench::listing(&image, 2)[2], "-rwxr-xr-x 0/0 /cnb/lifecycle/launcher");
+    assert_eq!(Bench::listing(&image, 3)[2], "-rw-rw-r-- 9/0 /layers/config/metadata.toml");
 }
 
 fn slices(bench: &mut Bench, slices: &[&[&str]]) {
@@ -912,21 +949,20 @@ fn sockets_are_left_out_with_a_warning() {
 fn cancelling_while_files_are_read_leaves_nothing() {
     let bench = Bench::new();
     fs::File::create(bench.root.path().join("app/big")).unwrap().set_len(64 << 20).unwrap();
-    let output = bench.layout();
     let (exec_env, project) = (ExecEnv::default(), ProjectMetadata::default());
     let request = ExportRequest {
         built: &bench.built,
         run_image: &bench.run_image,
+        run_images: None,
         launcher: &bench.launcher,
         launcher_mode: LauncherMode::Auto,
         user: None,
+        files: FileOwner::default(),
         process_type: None,
         exec_env: &exec_env,
         project: &project,
         created: None,
         limits: TreeLimits::default(),
-        output: &output,
-        reference: "app",
     };
     let cancel = bench.cancel.clone();
     let mut progress = Vec::new();
@@ -939,7 +975,6 @@ fn cancelling_while_files_are_read_leaves_nothing() {
     let error = export(&request, &bench.store, &bench.cancel, &mut sink).unwrap_err();
     assert_eq!(error.id(), "build.cancelled");
     assert_eq!(progress, [(4 << 20, Some(64 << 20))]);
-    assert!(!output.exists());
     assert_eq!(fs::read_dir(&bench.store.directory).unwrap().count(), 0);
 }
 
@@ -975,7 +1010,7 @@ fn bench_with_interpreter() -> Bench {
     fs::remove_file(bench.root.path().join("app/interpreter")).unwrap();
     bench.program("tool/bin/run", "#!/workspace/interpreter\n");
     bench.fresh("tool");
-    bench.run_image = RunImage { base: Base::Layout(Box::new(base)), name: "base".into(), mirrors: vec![] };
+    bench.run_image = RunImage { base: Base::Image(Box::new(base)), name: "base".into(), mirrors: vec![] };
     bench.built.processes = crate::cnb::launch::ProcessTable::default();
     bench.built.processes.add(&node().id, vec![web(&["run"])]);
     bench.store.notes.lock().unwrap().clear();
@@ -998,7 +1033,7 @@ fn what_processes_need_is_read_once() {
     // From here on nothing can be read but what was kept.
     let nowhere = Path::new("/nonexistent");
     store_layer(&mut bench, &first, nowhere);
-    if let Base::Layout(base) = &mut bench.run_image.base {
+    if let Base::Image(base) = &mut bench.run_image.base {
         base.image.layers[0].blob = nowhere.to_owned().into();
     }
     assert_eq!(bench.export().digest, first.digest);
@@ -1080,7 +1115,7 @@ fn a_base_of_another_compression_is_a_warning() {
     let bytes = [0x28, 0xb5, 0x2f, 0xfd, 0, 0, 0, 0];
     let path = bench.root.path().join("zstd");
     fs::write(&path, bytes).unwrap();
-    if let Base::Layout(base) = &mut bench.run_image.base {
+    if let Base::Image(base) = &mut bench.run_image.base {
         let layer = &mut base.image.layers[0];
         (layer.blob, layer.digest, layer.size) = (path.into(), Digest::of(&bytes), bytes.len() as u64);
     }

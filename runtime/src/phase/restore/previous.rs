@@ -21,11 +21,11 @@ use crate::cnb::labels::{self, LayerRecord, LifecycleMetadata};
 use crate::cnb::launch::Label;
 use crate::cnb::layer::{EnvironmentChange, EnvironmentScope, LayerFeatures, LayerTypes};
 use crate::event::{Event, EventSink};
+use crate::images::FoundImage;
 use crate::oci::blob::{BlobStore as _, StoredBlob};
 use crate::oci::digest::{DiffId, Hasher, HashingWriter};
 use crate::oci::gzip::ENCODER;
-use crate::oci::image::Layer;
-use crate::oci::layout::{LayoutImage, read_image};
+use crate::oci::image::{BlobFile, BlobPlace, Layer};
 use crate::oci::tar_reader::{TarKind, TarReader};
 use crate::phase::values::{Outcome, Restored, RestoredBuildpack};
 use crate::store::{CachedLayer, ExportedAs};
@@ -47,6 +47,17 @@ struct LayerKey {
     key: String,
     /// What compressed it.
     encoder: String,
+    /// How its files look, unless it is as they usually do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    form: Option<String>,
+}
+
+/// How files look unless somebody says otherwise.
+const USUAL_FORM: &str = "1000:1000";
+
+/// What a label says of a form.
+fn recorded(form: &str) -> Option<String> {
+    (form != USUAL_FORM).then(|| form.to_owned())
 }
 
 /// By buildpack and layer.
@@ -54,11 +65,12 @@ type LayerKeys = BTreeMap<String, BTreeMap<String, LayerKey>>;
 
 /// Puts a label into the image with the keys of the layers that a later build
 /// may keep without their contents; none when there are no such layers.
-pub fn note_layer_keys(outcome: &mut Outcome) {
+pub fn note_layer_keys(outcome: &mut Outcome, form: &str) {
     let mut keys = LayerKeys::new();
     for (layer, kept) in outcome.built.layers.iter().zip(&outcome.kept) {
         if is_keepable(layer.types) {
-            let key = LayerKey { key: kept.cache_key.clone(), encoder: ENCODER.to_owned() };
+            let key =
+                LayerKey { key: kept.cache_key.clone(), encoder: ENCODER.to_owned(), form: recorded(form) };
             let layers = keys.entry(layer.buildpack.id.to_string()).or_default();
             layers.insert(layer.name.to_string(), key);
         }
@@ -116,18 +128,17 @@ pub(super) fn restore(request: &RestoreRequest<'_>, events: &mut dyn EventSink) 
 fn previous_image(
     request: &RestoreRequest<'_>,
     events: &mut dyn EventSink,
-) -> Option<(LayoutImage, LifecycleMetadata)> {
-    let place = &request.previous;
+) -> Option<(FoundImage, LifecycleMetadata)> {
+    let place = request.previous.as_ref()?;
     let mut without = |message: String| {
         let event = if place.is_asked_for { Event::Warning { message } } else { Event::Detail { message } };
         events.event(event);
         None
     };
-    if !place.is_asked_for && !place.directory.join("oci-layout").exists() {
-        return None;
-    }
-    let image = match read_image(place.directory, place.reference, None) {
-        Ok(image) => image,
+    let image = match place.images.find(place.name) {
+        Ok(Some(image)) => image,
+        Ok(None) if !place.is_asked_for => return None,
+        Ok(None) => return without(format!("there is no previous image `{}`", place.name)),
         Err(error) => return without(format!("there is no previous image: {error}")),
     };
     let configuration = &image.image.configuration;
@@ -156,7 +167,7 @@ fn previous_image(
 /// its blob where the image proves what it is.
 fn layer(
     request: &RestoreRequest<'_>,
-    image: &LayoutImage,
+    image: &FoundImage,
     buildpack: &BuildpackId,
     name: &LayerName,
     record: &LayerRecord,
@@ -181,8 +192,8 @@ fn layer(
     let stored = image.image.layers.iter().find(|layer| layer.diff_id.to_string() == record.sha);
     let (Some(key), Some(stored)) = (key, stored) else { return Some(cached) };
     cached.cache_key.clone_from(&key.key);
-    // Bytes of another encoder would make this image differ from one made anew.
-    if key.encoder != ENCODER {
+    // Bytes of another encoder, or files of another owner, would make this image differ from one made anew.
+    if key.encoder != ENCODER || key.form != recorded(request.form) {
         return Some(cached);
     }
     match take_over(request, stored, buildpack, name) {
@@ -217,13 +228,13 @@ fn take_over(
     buildpack: &BuildpackId,
     name: &LayerName,
 ) -> io::Result<TakenOver> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let blob = layer.file().ok_or(io::ErrorKind::NotFound)?;
-    let source = File::from(rustix::fs::open(blob, flags, Mode::empty())?);
-    let metadata = source.metadata()?;
-    if !metadata.is_file() || metadata.len() != layer.size {
-        return Err(wrong("its blob is not what the manifest says"));
+    let mut brought = [layer.clone()];
+    if !layer.is_here()
+        && let Some(place) = &request.previous
+    {
+        place.images.fetch(&mut brought, request.store, request.cancel).map_err(io::Error::other)?;
     }
+    let source = open_blob(&brought[0])?;
     let copy = request.store.create()?;
     let mut hashed = HashingWriter::new(copy.file());
     copy_all(&mut source.take(layer.size), &mut hashed, request)?;
@@ -247,6 +258,23 @@ fn take_over(
     }
     let blob = request.store.commit(copy, &layer.diff_id, ENCODER, &digest, size)?;
     Ok(TakenOver { blob, environment, features })
+}
+
+/// Opens a blob that somebody else may have put there: no link, and no pipe that waits.
+fn open_blob(layer: &Layer) -> io::Result<BlobFile> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let holder = layer.holder().ok_or(io::ErrorKind::NotFound)?;
+    let file = File::from(rustix::fs::open(holder, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    let start = match layer.blob {
+        BlobPlace::Part { start, .. } => start,
+        _ if metadata.len() == layer.size => 0,
+        _ => return Err(wrong("its blob is not what the manifest says")),
+    };
+    if !metadata.is_file() {
+        return Err(wrong("its blob is not what the manifest says"));
+    }
+    Ok(BlobFile::part(file, start, layer.size))
 }
 
 fn wrong(message: &str) -> io::Error {

@@ -9,6 +9,7 @@ use super::super::{APP_DIRECTORY, Base, ExportError};
 use super::Subject;
 use super::problem::{Origin, Unmet};
 use crate::cancel::Cancel;
+use crate::images::{Images, ImagesError};
 use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::digest::Digest;
 use crate::oci::elf::Elf;
@@ -42,6 +43,8 @@ pub(super) struct ImageFiles<'a> {
     parts: Vec<Part<'a>>,
     base: &'a [Layer],
     base_index: OnceCell<FileIndex>,
+    /// Where the base's layers come from that are not on this machine.
+    run_images: Option<&'a dyn Images>,
     store: &'a dyn BlobStore,
     cancel: &'a Cancel,
 }
@@ -96,15 +99,16 @@ impl<'a> ImageFiles<'a> {
         parts.push(Part::fresh(APP_DIRECTORY, Origin::App, request.built.app.reader()?, app));
         let base = match &request.run_image.base {
             Base::Scratch(_) => &[][..],
-            Base::Layout(base) => base.image.layers.as_slice(),
+            Base::Image(base) => base.image.layers.as_slice(),
         };
-        Ok(Self { parts, base, base_index: OnceCell::new(), store, cancel })
+        let run_images = request.run_images;
+        Ok(Self { parts, base, base_index: OnceCell::new(), run_images, store, cancel })
     }
 
     /// An image that is only a base.
     #[cfg(test)]
     pub(super) fn of_base(index: FileIndex, store: &'a dyn BlobStore, cancel: &'a Cancel) -> Self {
-        Self { parts: vec![], base: &[], base_index: OnceCell::from(index), store, cancel }
+        Self { parts: vec![], base: &[], base_index: OnceCell::from(index), run_images: None, store, cancel }
     }
 
     /// Where a path leads, as a clean path without a leading slash; `None` when there is nothing.
@@ -179,19 +183,38 @@ impl<'a> ImageFiles<'a> {
         if let Some(index) = self.base_index.get() {
             return Ok(index);
         }
-        let blob = |layer: &'a Layer| {
-            LayerBlob::of(layer).ok_or_else(|| Stop::Blind("it is not on this machine".to_owned()))
+        let digests: Vec<&Digest> = self.base.iter().map(|layer| &layer.digest).collect();
+        let index = match self.known(&digests) {
+            Some(index) => index,
+            None => self.scanned_base()?,
         };
-        let blobs = self.base.iter().map(blob).collect::<Result<Vec<_>, Stop>>()?;
-        let index = self.indexed(blobs.into_iter())?;
         Ok(self.base_index.get_or_init(|| index))
+    }
+
+    /// Reads the layers of the base, which are brought here for it.
+    fn scanned_base(&self) -> Result<FileIndex, Stop> {
+        let mut layers = self.base.to_vec();
+        if let Some(images) = self.run_images
+            && !layers.iter().all(Layer::is_here)
+        {
+            let blind = |error: ImagesError| Stop::Blind(with_causes(&error));
+            images.fetch(&mut layers, self.store, self.cancel).map_err(blind)?;
+        }
+        let blob = |layer| {
+            LayerBlob::of(layer).ok_or_else(|| Stop::Blind("the run image is not on this machine".to_owned()))
+        };
+        let blobs = layers.iter().map(blob).collect::<Result<Vec<_>, Stop>>()?;
+        self.scanned(blobs.into_iter())
+    }
+
+    fn known(&self, digests: &[&Digest]) -> Option<FileIndex> {
+        self.store.note(&index_name(digests)).and_then(|text| serde_json::from_str(&text).ok())
     }
 
     /// What layers hold: as it was kept, or read now.
     fn indexed<'b>(&self, blobs: impl Iterator<Item = LayerBlob<'b>> + Clone) -> Result<FileIndex, Stop> {
         let digests: Vec<&Digest> = blobs.clone().map(|blob| blob.digest).collect();
-        let known = self.store.note(&index_name(&digests));
-        match known.and_then(|text| serde_json::from_str(&text).ok()) {
+        match self.known(&digests) {
             Some(index) => Ok(index),
             None => self.scanned(blobs),
         }
@@ -311,6 +334,17 @@ fn node_of(entry: &Entry) -> Node {
 
 fn layer_blob(blob: &StoredBlob) -> LayerBlob<'_> {
     LayerBlob { path: &blob.path, start: 0, digest: &blob.digest, size: blob.size }
+}
+
+/// An error with what caused it, on one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn relative(path: &str) -> String {

@@ -131,8 +131,8 @@ impl Subject<'_> {
         let run_image = self.request.run_image;
         match &run_image.base {
             Base::Scratch(_) => "scratch".to_owned(),
-            Base::Layout(base) if run_image.name.is_empty() => base.digest.to_string(),
-            Base::Layout(_) => run_image.name.clone(),
+            Base::Image(base) if run_image.name.is_empty() => base.reference.clone(),
+            Base::Image(_) => run_image.name.clone(),
         }
     }
 
@@ -150,7 +150,7 @@ impl Subject<'_> {
     fn note_name(&self, exported: &[ExportedLayer]) -> Option<String> {
         let base: Vec<&Digest> = match &self.request.run_image.base {
             Base::Scratch(_) => vec![],
-            Base::Layout(base) => base.image.layers.iter().map(|layer| &layer.digest).collect(),
+            Base::Image(base) => base.image.layers.iter().map(|layer| &layer.digest).collect(),
         };
         let layers = self.layers.iter().map(|(layer, features)| {
             let exported = exported

@@ -36,7 +36,7 @@ pub(super) fn check(subject: &Subject<'_>, process: &Process, files: &ImageFiles
         environment: &environment,
         working_directory: start::inside_app(working_directory),
         architecture: start::architecture(request),
-        has_base: matches!(request.run_image.base, Base::Layout(_)),
+        has_base: matches!(request.run_image.base, Base::Image(_)),
     };
     look.command(&process.command)
 }

@@ -11,22 +11,24 @@ use url::Url;
 
 /// What the server was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Request {
+pub(crate) struct Request {
     /// The first line: method, target, version.
-    pub(super) line: String,
+    pub(crate) line: String,
     /// With names in lower case.
-    pub(super) headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
+    /// As long as its length says.
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 }
 
 /// One thing the server does with a connection.
 #[derive(Debug, Clone)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Send(Vec<u8>),
     /// One byte at a time, with this wait before each.
     Drip(Vec<u8>, Duration),
@@ -39,30 +41,30 @@ pub(super) enum Step {
 }
 
 /// Everything the server does after one request; the connection closes then.
-pub(super) type Answer = Vec<Step>;
+pub(crate) type Answer = Vec<Step>;
 
 /// `200` with these headers and this body.
-pub(super) fn ok(headers: &str, body: &[u8]) -> Answer {
+pub(crate) fn ok(headers: &str, body: &[u8]) -> Answer {
     answer("200 OK", headers, body)
 }
 
 /// An answer with a right length.
-pub(super) fn answer(status: &str, headers: &str, body: &[u8]) -> Answer {
+pub(crate) fn answer(status: &str, headers: &str, body: &[u8]) -> Answer {
     let mut bytes = head(status, &format!("content-length: {}\r\n{headers}", body.len()));
     bytes.extend_from_slice(body);
     vec![Step::Send(bytes)]
 }
 
 /// Status line and headers, each of which ends with a line end.
-pub(super) fn head(status: &str, headers: &str) -> Vec<u8> {
+pub(crate) fn head(status: &str, headers: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\nconnection: close\r\n{headers}\r\n").into_bytes()
 }
 
-pub(super) fn redirect(to: &str) -> Answer {
+pub(crate) fn redirect(to: &str) -> Answer {
     answer("302 Found", &format!("location: {to}\r\n"), b"")
 }
 
-pub(super) struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
     connections: Arc<Mutex<usize>>,
@@ -72,11 +74,11 @@ pub(super) struct Server {
 impl Server {
     /// Answers every request by what `answer` says to it and to its number,
     /// counted from 0.
-    pub(super) fn start(answer: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) -> Self {
         Self::start_at(Ipv4Addr::LOCALHOST, None, answer)
     }
 
-    pub(super) fn start_at(
+    pub(crate) fn start_at(
         address: Ipv4Addr,
         tls: Option<Arc<ServerConfig>>,
         answer: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static,
@@ -116,19 +118,19 @@ impl Server {
     }
 
     /// An address of this server under a name.
-    pub(super) fn url(&self, scheme: &str, host: &str, path: &str) -> Url {
+    pub(crate) fn url(&self, scheme: &str, host: &str, path: &str) -> Url {
         format!("{scheme}://{host}:{}{path}", self.address.port()).parse().unwrap()
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
 
-    pub(super) fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         *self.connections.lock().unwrap()
     }
 }
@@ -160,7 +162,10 @@ fn serve(
         let (name, value) = line.split_once(": ")?;
         Some((name.to_ascii_lowercase(), value.to_owned()))
     };
-    let request = Request { line, headers: lines.filter_map(header).collect() };
+    let mut request = Request { line, headers: lines.filter_map(header).collect(), body: Vec::new() };
+    let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+    request.body.resize(length, 0);
+    stream.read_exact(&mut request.body)?;
     let number = {
         let mut requests = requests.lock().unwrap();
         requests.push(request.clone());

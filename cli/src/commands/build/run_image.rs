@@ -1,0 +1,65 @@
+//! The image to build upon, and the target it makes.
+
+use std::ffi::OsStr;
+
+use wapack_runtime::cnb::target::{Distro, Target};
+use wapack_runtime::oci::image::Image;
+use wapack_runtime::phase::export::{Base, RunImage};
+
+use crate::app;
+use crate::failure::{Failure, InputError};
+use crate::images::{Opened, Places};
+use crate::place::Place;
+
+const SCRATCH: &str = "scratch";
+const DISTRO_NAME: &str = "io.buildpacks.base.distro.name";
+const DISTRO_VERSION: &str = "io.buildpacks.base.distro.version";
+
+/// A run image and where it was found.
+pub(super) struct Chosen {
+    pub(super) run_image: RunImage,
+    pub(super) target: Target,
+    /// `None` on `scratch`.
+    pub(super) opened: Option<Opened>,
+}
+
+/// Finds the run image for the target that is `wanted`, or the one it is for.
+pub(super) fn run_image(value: &OsStr, wanted: Option<&Target>, places: &Places) -> Result<Chosen, Failure> {
+    if value == SCRATCH {
+        let target = wanted.cloned().unwrap_or_else(app::host_target);
+        let run_image =
+            RunImage { base: Base::Scratch(target.clone()), name: String::new(), mirrors: Vec::new() };
+        return Ok(Chosen { run_image, target, opened: None });
+    }
+    let shown = value.to_string_lossy().escape_debug().to_string();
+    let place = Place::of_image(value).ok_or_else(|| InputError::RunImage { value: shown.clone() })?;
+    let preferred = wanted.cloned().unwrap_or_else(app::host_target);
+    let opened = places.open(place, Some(&preferred))?;
+    let found = opened
+        .find()
+        .map_err(|source| InputError::RunImageUnreadable { value: shown, source: Box::new(source) })?;
+    let target = target_of(&found.image);
+    if let Some(wanted) = wanted
+        && (&wanted.os, &wanted.arch) != (&target.os, &target.arch)
+    {
+        let (found, wanted) = (app::show_target(&target), app::show_target(wanted));
+        return Err(InputError::RunImageTarget { found, wanted }.into());
+    }
+    // Where it lies on this machine is no part of an image.
+    let name = opened.place.name().to_owned();
+    let run_image = RunImage { base: Base::Image(Box::new(found)), name, mirrors: Vec::new() };
+    Ok(Chosen { run_image, target, opened: Some(opened) })
+}
+
+/// What an image says it is for.
+fn target_of(image: &Image) -> Target {
+    let configuration = &image.configuration;
+    let label = |name| configuration.config.labels.get(name).cloned();
+    Target {
+        os: configuration.os.clone(),
+        arch: configuration.architecture.clone(),
+        variant: configuration.variant.clone().filter(|variant| !variant.is_empty()),
+        distro: label(DISTRO_NAME)
+            .map(|name| Distro { name, version: label(DISTRO_VERSION).unwrap_or_default() }),
+    }
+}

@@ -1,0 +1,102 @@
+//! What there is now, and what to do with it.
+
+use serde_json::json;
+use wapack_runtime::images::SavedImage;
+use wapack_runtime::lifecycle::BuiltImage;
+use wapack_runtime::limits::show_bytes;
+
+use super::destination::Destination;
+use crate::images;
+use crate::output::Output;
+use crate::place::Place;
+
+pub(super) fn show(built: &[BuiltImage], saved: &SavedImage, destination: &Destination, output: &mut Output) {
+    let Some(first) = built.first() else { return };
+    let image = destination.image();
+    let place = destination.opened.place.with_name(image);
+    let digest = saved.digest.as_ref().unwrap_or(&first.exported.digest).to_string();
+    let bytes: u64 = built.iter().map(|built| built.exported.bytes).sum();
+    let layers = first.exported.image.layers.len();
+    if output.is_json() {
+        let platform = |built: &BuiltImage| {
+            let configuration = &built.exported.image.configuration;
+            json!({
+                "target": format!("{}/{}", configuration.os, configuration.architecture),
+                "digest": built.exported.digest.to_string(),
+                "bytes": built.exported.bytes,
+            })
+        };
+        output.object(&json!({
+            "event": "finished",
+            "image": image,
+            "tags": destination.names[1..],
+            "digest": digest,
+            "id": saved.id,
+            "bytes": bytes,
+            "layers": layers,
+            "launcher": first.exported.has_launcher,
+            "layout": match &place {
+                Place::Layout { directory, .. } => Some(directory.display().to_string()),
+                _ => None,
+            },
+            "kind": place.kind(),
+            "place": place.to_string(),
+            "images": built.iter().map(platform).collect::<Vec<_>>(),
+        }));
+        return;
+    }
+    if output.is_quiet() {
+        output.line(&digest);
+        return;
+    }
+    let strong = output.terminal.out.strong(image);
+    let mut lines = vec![format!("digest    {digest}")];
+    match built {
+        [_] => {
+            let noun = if layers == 1 { "layer" } else { "layers" };
+            lines.push(format!("size      {} in {layers} {noun}", show_bytes(bytes)));
+        }
+        _ => {
+            for built in built {
+                let configuration = &built.exported.image.configuration;
+                lines.push(format!(
+                    "for       {}/{}, {}, {}",
+                    configuration.os,
+                    configuration.architecture,
+                    show_bytes(built.exported.bytes),
+                    built.exported.digest
+                ));
+            }
+        }
+    }
+    lines.push(format!("where     {place}"));
+    for tag in &destination.names[1..] {
+        lines.push(format!("also as   {}", place.with_name(tag)));
+    }
+    lines.extend(uses(&place));
+    output.say(&format!("\nSuccessfully built image {strong}\n  {}", lines.join("\n  ")));
+}
+
+/// Commands for the image where it is.
+fn uses(place: &Place) -> Vec<String> {
+    let name = place.name();
+    match place {
+        Place::Layout { .. } | Place::OciArchive { .. } => {
+            let mut lines = vec![
+                format!("look      skopeo inspect {place}"),
+                format!("run       podman run --rm -p 8080:8080 {place}"),
+            ];
+            if images::has_engine() {
+                lines.push("docker    `--output docker` puts it into the container engine here".to_owned());
+            }
+            lines
+        }
+        Place::DockerArchive { file, .. } => vec![
+            format!("load      docker load --input {}", file.display()),
+            format!("run       docker run --rm -p 8080:8080 {name}"),
+        ],
+        Place::Daemon { .. } | Place::Registry { .. } => {
+            vec![format!("run       docker run --rm -p 8080:8080 {name}")]
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Images in registries.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use super::{Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved};
+use crate::cancel::Cancel;
+use crate::oci::blob::BlobStore;
+use crate::oci::compression::decompress;
+use crate::oci::digest::DiffId;
+use crate::oci::image::{BlobPlace, Image, Layer, index_document};
+use crate::oci::layout::Platform;
+use crate::oci::reference::{InvalidReference, Reference, Repository};
+use crate::registry::{Package, Registry, RegistryError, RemoteBlob, Trouble};
+
+/// The images of all registries that can be reached.
+#[derive(Debug)]
+pub struct RegistryImages {
+    registry: Registry,
+    /// What to take where a name stands for images of several systems.
+    architecture: String,
+    variant: Option<String>,
+    /// For layers that are read once.
+    scratch: PathBuf,
+}
+
+impl RegistryImages {
+    /// Images as `registry` reaches them; where one name stands for several, it is the one
+    /// for `architecture` (`amd64`, `arm64`) and `variant`. The directory `scratch` takes
+    /// what is only read once.
+    #[must_use]
+    pub fn new(registry: Registry, architecture: String, variant: Option<String>, scratch: PathBuf) -> Self {
+        Self { registry, architecture, variant, scratch }
+    }
+
+    fn platform(&self) -> Platform<'_> {
+        Platform { os: "linux", architecture: &self.architecture, variant: self.variant.as_deref() }
+    }
+
+    /// Saves a package under names, after those that it refers to.
+    fn save_all(
+        &self,
+        parts: &[Package],
+        package: &Package,
+        names: &[String],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+    ) -> Result<SavedImage, ImagesError> {
+        let mut repositories: Vec<(Repository, Vec<(&String, String)>)> = Vec::new();
+        let mut unsaved = Vec::new();
+        for name in names {
+            let reference = match name.parse::<Reference>() {
+                Ok(reference) => reference,
+                Err(error) => {
+                    unsaved.push(Unsaved { name: name.clone(), cause: error.into() });
+                    continue;
+                }
+            };
+            let Some(tag) = reference.tag() else {
+                let rule = "what is saved gets its digest from what is in it";
+                let cause = InvalidReference { value: name.escape_debug().to_string(), rule };
+                unsaved.push(Unsaved { name: name.clone(), cause: cause.into() });
+                continue;
+            };
+            let tag = (name, tag.to_owned());
+            match repositories.iter_mut().find(|(repository, _)| repository == reference.name()) {
+                Some((_, tags)) => tags.push(tag),
+                None => repositories.push((reference.name().clone(), vec![tag])),
+            }
+        }
+        let mut saved: BTreeMap<String, ()> = BTreeMap::new();
+        for (repository, tags) in &repositories {
+            let (done, failed) = self.save_in(parts, package, repository, tags, blobs, cancel);
+            saved.extend(done.into_iter().map(|name| (name, ())));
+            unsaved.extend(failed);
+        }
+        let saved = SavedImage {
+            names: names.iter().filter(|name| saved.contains_key(*name)).cloned().collect(),
+            digest: Some(package.manifest.digest.clone()).filter(|_| !saved.is_empty()),
+            id: None,
+            manifest_bytes: Some(package.manifest.bytes.len() as u64).filter(|_| !saved.is_empty()),
+        };
+        if unsaved.is_empty() { Ok(saved) } else { Err(ImagesError::Unsaved { saved, unsaved }) }
+    }
+
+    /// Saves a package under the tags of one repository.
+    fn save_in(
+        &self,
+        parts: &[Package],
+        package: &Package,
+        repository: &Repository,
+        names: &[(&String, String)],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+    ) -> (Vec<String>, Vec<Unsaved>) {
+        let tags: Vec<String> = names.iter().map(|(_, tag)| tag.clone()).collect();
+        // An index comes after what it lists.
+        let listed = parts
+            .iter()
+            .try_for_each(|part| self.registry.publish(part, repository, &[], blobs, cancel).map(drop));
+        match listed.and_then(|()| self.registry.publish(package, repository, &tags, blobs, cancel)) {
+            Ok(published) => {
+                let (mut saved, mut unsaved) = (Vec::new(), Vec::new());
+                for ((name, _), tag) in names.iter().zip(published.tags) {
+                    match tag.result {
+                        Ok(_) => saved.push((*name).clone()),
+                        Err(error) => unsaved.push(Unsaved { name: (*name).clone(), cause: error.into() }),
+                    }
+                }
+                (saved, unsaved)
+            }
+            // The cause is of all of these names, and is told with the first.
+            Err(error) => {
+                let mut causes = std::iter::once(Cause::from(error));
+                let unsaved = names.iter().map(|(name, _)| Unsaved {
+                    name: (*name).clone(),
+                    cause: causes.next().unwrap_or_else(|| "as the names before it".into()),
+                });
+                (Vec::new(), unsaved.collect())
+            }
+        }
+    }
+}
+
+/// What a layer is in a registry, if it is in one.
+fn remote(layer: &Layer) -> Option<RemoteBlob> {
+    match &layer.blob {
+        BlobPlace::Registry(repository) => Some(RemoteBlob {
+            repository: repository.clone(),
+            digest: layer.digest.clone(),
+            size: layer.size,
+        }),
+        BlobPlace::File(_) | BlobPlace::Part { .. } | BlobPlace::Engine => None,
+    }
+}
+
+fn failed(name: &str, error: RegistryError) -> ImagesError {
+    let name = name.to_owned();
+    let is_damage = matches!(&error, RegistryError::Step { source, .. } if source.is_damage());
+    let source = error.into();
+    if is_damage { ImagesError::Damaged { name, source } } else { ImagesError::Image { name, source } }
+}
+
+impl Images for RegistryImages {
+    fn find(&self, name: &str) -> Result<Option<FoundImage>, ImagesError> {
+        let reference: Reference = name.parse()?;
+        let found = self.registry.image(&reference, self.platform(), &Cancel::default());
+        let found = found.map_err(|error| failed(name, error))?;
+        Ok(found.map(|found| FoundImage { reference: found.reference.to_string(), image: found.image }))
+    }
+
+    /// The blob is verified before anything of it is read.
+    fn layer(&self, image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError> {
+        let no_layer = || ImagesError::NoLayer { image: image.reference.clone(), diff_id: diff_id.clone() };
+        let layer = image.image.layers.iter().find(|layer| layer.diff_id == *diff_id).ok_or_else(no_layer)?;
+        let unreadable =
+            |error: io::Error| ImagesError::Image { name: image.reference.clone(), source: error.into() };
+        if let Some(path) = layer.file() {
+            return fs_err::File::open(path).and_then(decompress).map_err(unreadable);
+        }
+        let blob = remote(layer).ok_or_else(no_layer)?;
+        let file = tempfile::tempfile_in(&self.scratch).map_err(unreadable)?;
+        match self.registry.fetch_to(&blob, &file, &Cancel::default()) {
+            Ok(()) => decompress(file).map_err(unreadable),
+            Err(RegistryError::Step { source: Trouble::NotThere, .. }) => Err(no_layer()),
+            Err(error) => Err(failed(&image.reference, error)),
+        }
+    }
+
+    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+        let (places, wanted): (Vec<usize>, Vec<RemoteBlob>) =
+            layers.iter().enumerate().filter_map(|(place, layer)| Some((place, remote(layer)?))).unzip();
+        let Some(first) = wanted.first() else { return Ok(()) };
+        let name = first.repository.to_string();
+        let fetched = self.registry.fetch(&wanted, blobs, cancel).map_err(|error| failed(&name, error))?;
+        for (place, blob) in places.into_iter().zip(fetched) {
+            layers[place].blob = blob.path.into();
+        }
+        Ok(())
+    }
+
+    fn check_write(&self, name: &str) -> Result<(), ImagesError> {
+        let reference: Reference = name.parse()?;
+        self.registry
+            .check_push(reference.name(), &Cancel::default())
+            .map_err(|error| ImagesError::NotWritable { name: name.to_owned(), source: error.into() })
+    }
+
+    /// Layers that are in another repository of the registry stay there and are taken over by
+    /// name; those of another registry pass through this machine.
+    fn save(
+        &self,
+        image: &Image,
+        names: &[String],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+    ) -> Result<SavedImage, ImagesError> {
+        self.save_all(&[], &Package::of_image(image), names, blobs, cancel)
+    }
+
+    fn save_index(
+        &self,
+        images: &[Image],
+        names: &[String],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+    ) -> Result<SavedImage, ImagesError> {
+        let parts: Vec<Package> = images.iter().map(Package::of_image).collect();
+        let index = Package { blobs: vec![], configuration: None, manifest: index_document(images) };
+        self.save_all(&parts, &index, names, blobs, cancel)
+    }
+
+    fn has_indexes(&self) -> bool {
+        true
+    }
+
+    /// What is in a registry goes from there to there.
+    fn wanted(&self, layer: &Layer) -> bool {
+        !matches!(layer.blob, BlobPlace::Registry(_)) && layer.file().is_none()
+    }
+}

@@ -1,0 +1,72 @@
+//! Against Debian's `docker-registry`.
+
+use std::process::Command;
+
+use super::kit::{AMD64, Bench, go, name, noise};
+use super::served::Served;
+use crate::network::NetworkSettings;
+use crate::oci::blob::BlobStore as _;
+use crate::oci::digest::Digest;
+use crate::oci::image::{BlobPlace, Layer};
+use crate::registry::{Package, RemoteBlob};
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("`{program}` is needed for this test: {error}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn remote(layers: &[Layer]) -> Vec<RemoteBlob> {
+    let of = |layer: &Layer| match &layer.blob {
+        BlobPlace::Registry(repository) => {
+            RemoteBlob { repository: repository.clone(), digest: layer.digest.clone(), size: layer.size }
+        }
+        other => panic!("{other:?}"),
+    };
+    layers.iter().map(of).collect()
+}
+
+#[test]
+fn an_image_is_published_found_and_fetched() {
+    let served = Served::start();
+    let bench = Bench::new(&NetworkSettings::default());
+    let large = noise(40 << 20, 1);
+    let image = bench.image(&[b"one", &large, b"three", b"one"]);
+    let to = name(&format!("{}/team/app:1", served.name()));
+    assert_eq!(bench.registry.image(&to, AMD64, &go()).unwrap(), None);
+
+    let package = Package::of_image(&image);
+    let tags = ["1".to_owned(), "latest".to_owned()];
+    let published = bench.registry.publish(&package, to.name(), &tags, &bench.store, &go()).unwrap();
+    assert!(published.tags.iter().all(|tag| matches!(tag.result, Ok(None))), "{:?}", published.tags);
+    let total: u64 = image.layers[..3].iter().map(|layer| layer.size).sum();
+    assert_eq!(published.sent_bytes, total + image.documents().0.bytes.len() as u64);
+    // The large one goes in pieces.
+    let requests = served.requests();
+    assert_eq!(requests.iter().filter(|line| line.starts_with("PATCH ")).count(), 2, "{requests:#?}");
+
+    let found = bench.registry.image(&to, AMD64, &go()).unwrap().unwrap();
+    assert_eq!(found.reference, to.with_digest(published.digest.clone()));
+    assert_eq!(found.manifest_bytes, published.manifest_bytes);
+    assert_eq!(found.image.configuration, image.configuration);
+    assert_eq!(found.image.layers.len(), 4);
+
+    let blobs = bench.registry.fetch(&remote(&found.image.layers), &bench.store, &go()).unwrap();
+    for (blob, layer) in blobs.iter().zip(&image.layers) {
+        assert_eq!(std::fs::read(&blob.path).unwrap(), std::fs::read(layer.file().unwrap()).unwrap());
+    }
+    assert_eq!(bench.store.blob(&image.layers[1].digest, image.layers[1].size), Some(blobs[1].clone()));
+
+    // What another tool thinks of it: every digest is checked on the way.
+    let place = format!("docker://{to}");
+    let inspected: serde_json::Value =
+        serde_json::from_str(&run("skopeo", &["inspect", "--tls-verify=false", &place])).unwrap();
+    assert_eq!(inspected["Digest"], published.digest.as_str());
+    assert_eq!(inspected["RepoTags"].as_array().unwrap().len(), 2);
+    let copy = format!("dir:{}", bench.directory.path().join("copy").display());
+    run("skopeo", &["--insecure-policy", "copy", "-q", "--src-tls-verify=false", &place, &copy]);
+    let large = bench.directory.path().join("copy").join(image.layers[1].digest.hex());
+    assert_eq!(Digest::of(&std::fs::read(large).unwrap()), image.layers[1].digest);
+}
