@@ -245,9 +245,21 @@ pub(crate) struct ImageArguments {
     #[arg(long, value_name = "SECONDS|now")]
     pub(crate) creation_time: Option<CreationTime>,
 
+    /// Attach documents to the image, where registries and layouts keep what belongs to it: each bill of
+    /// materials, and the provenance (what it was built from); `sbom,provenance` for both
+    #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
+    pub(crate) attach: Vec<Attach>,
+
     /// Write bills of materials there as well, below `layers/sbom/launch` and `layers/sbom/build`
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) sbom_output_dir: Option<PathBuf>,
+}
+
+/// What is attached to an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Attach {
+    Sbom,
+    Provenance,
 }
 
 /// When an image says it was made.
@@ -415,6 +427,10 @@ pub(crate) struct InspectArguments {
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Print the provenance that is attached to an image
+    #[arg(long, conflicts_with_all = ["host", "json", "html"])]
+    pub(crate) provenance: bool,
 
     /// Write one page about an image, its layers and its files, for any browser; `-` prints it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["host", "json"])]

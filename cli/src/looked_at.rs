@@ -2,9 +2,10 @@
 
 use std::io::Read;
 
-use wapack_runtime::images::{Cause, FoundImage};
+use wapack_runtime::images::{Cause, FoundImage, ImagesError};
 use wapack_runtime::inspection::ImageView;
 use wapack_runtime::oci::digest::{DiffId, Digest};
+use wapack_runtime::oci::referrer::Referrer;
 
 use crate::failure::Failure;
 use crate::images::Opened;
@@ -44,6 +45,22 @@ impl LookedAt {
     /// The uncompressed tar of a layer, fetched if it has to be; not verified.
     pub(crate) fn layer(&self, diff_id: &DiffId) -> Result<Box<dyn Read>, Cause> {
         Ok(self.opened.images.layer(&self.found, diff_id)?)
+    }
+
+    /// What is attached to it.
+    pub(crate) fn attached(&self) -> Result<Vec<Referrer>, Failure> {
+        match (self.opened.images.attachments(), self.digest()) {
+            (Some(keeper), Some(digest)) => Ok(keeper.attached(&digest, self.opened.place.name())?),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The document of something attached.
+    pub(crate) fn attachment(&self, referrer: &Referrer) -> Result<Vec<u8>, Failure> {
+        let name = self.opened.place.name();
+        let keeper = self.opened.images.attachments();
+        let keeper = keeper.ok_or_else(|| ImagesError::NoAttachments { name: name.to_owned() })?;
+        Ok(keeper.attachment(referrer, name)?)
     }
 
     /// Whether a layer can be read without fetching it.

@@ -3,6 +3,8 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests; clippy.toml reaches only the tests themselves")]
 
+mod attach;
+mod browser;
 mod build;
 mod coming_from_pack;
 mod config;
@@ -11,7 +13,10 @@ mod errors;
 mod flags;
 mod help;
 mod inspect;
+mod layouts;
+mod page;
 mod project;
 mod rebase;
+mod sbom;
 mod signals;
 mod site;

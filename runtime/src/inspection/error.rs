@@ -14,6 +14,9 @@ pub enum InspectionError {
     /// The image has no layer with bills of materials.
     #[error("the image has no bill of materials")]
     NoSboms,
+    /// Nobody attached where it comes from.
+    #[error("the image has no provenance attached to it")]
+    NoProvenance,
     /// There is no document of that name.
     #[error("the image has no bill of materials `{path}`")]
     NoSuchSbom { path: String, documents: Vec<String> },
@@ -52,6 +55,7 @@ impl Diagnose for InspectionError {
     fn id(&self) -> &'static str {
         match self {
             Self::NoSboms | Self::NoSuchSbom { .. } => "image.no_sbom",
+            Self::NoProvenance => "image.no_provenance",
             Self::Layer { .. } => "image.layer_unreadable",
             Self::Tar { .. } => "image.layer_damaged",
             Self::WrongContents { .. } => "image.diffid_mismatch",
@@ -64,9 +68,11 @@ impl Diagnose for InspectionError {
 
     fn fault(&self) -> Fault {
         match self {
-            Self::NoSboms | Self::NoSuchSbom { .. } | Self::TooLarge { .. } | Self::Cancelled(_) => {
-                Fault::Caller
-            }
+            Self::NoSboms
+            | Self::NoProvenance
+            | Self::NoSuchSbom { .. }
+            | Self::TooLarge { .. }
+            | Self::Cancelled(_) => Fault::Caller,
             Self::Layer { .. } | Self::Tar { .. } | Self::WrongContents { .. } | Self::Write { .. } => {
                 Fault::Environment
             }
@@ -76,6 +82,7 @@ impl Diagnose for InspectionError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NoSboms => Some("only buildpacks that write one put it into the image".to_owned()),
+            Self::NoProvenance => Some("`wapack build --attach provenance` attaches it".to_owned()),
             Self::NoSuchSbom { documents, .. } if !documents.is_empty() => {
                 Some(format!("it has `{}`", documents.join("`, `")))
             }

@@ -23,5 +23,6 @@ pub use self::owner::LayerOwner;
 pub use self::page::html;
 pub use self::sboms::{SbomDocument, read_sboms, write_sboms};
 pub use self::view::{
-    BaseView, BuildpackView, ImageView, LauncherView, LayerView, ProcessView, RunImageView, SbomView,
+    AttachmentView, BaseView, BuildpackView, ImageView, LauncherView, LayerView, ProcessView, RunImageView,
+    SbomView,
 };

@@ -1,6 +1,6 @@
 //! An image as its configuration and labels describe it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -11,6 +11,7 @@ use crate::cnb::labels::{BuildpackRecord, ProcessRecord, REBASABLE};
 use crate::oci::compression::is_compressed;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::Image;
+use crate::oci::referrer::Referrer;
 
 /// The version of the JSON that an [`ImageView`] becomes. It rises when a key changes its
 /// meaning or goes; new keys may come at any time.
@@ -59,6 +60,8 @@ pub struct ImageView {
     pub bytes: u64,
     /// First to last.
     pub layers: Vec<LayerView>,
+    /// What is attached to it from outside: bills of materials, provenance, signatures.
+    pub attachments: Vec<AttachmentView>,
     /// Labels that could not be read.
     pub problems: Vec<String>,
 }
@@ -133,6 +136,17 @@ pub struct SbomView {
     pub formats: Option<Vec<String>>,
 }
 
+/// A document beside an image that names it as its subject.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AttachmentView {
+    /// What kind of document it is.
+    pub artifact_type: String,
+    /// Of its manifest.
+    pub digest: String,
+    /// What it says of itself.
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// A layer, by who made it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LayerView {
@@ -151,6 +165,16 @@ pub struct LayerView {
 }
 
 impl ImageView {
+    /// Notes what was found beside the image.
+    pub fn set_attached(&mut self, attached: &[Referrer]) {
+        let view = |referrer: &Referrer| AttachmentView {
+            artifact_type: referrer.artifact_type.clone(),
+            digest: referrer.digest.to_string(),
+            annotations: referrer.annotations.clone(),
+        };
+        self.attachments = attached.iter().map(view).collect();
+    }
+
     /// Describes `image`; `digest` is that of its manifest, if it has one.
     #[must_use]
     pub fn of(image: &Image, digest: Option<&Digest>) -> Self {
@@ -213,6 +237,7 @@ impl ImageView {
             },
             bytes: image.layers.iter().map(|layer| layer.size).sum(),
             layers: layers(image, owners),
+            attachments: Vec::new(),
             problems: labels.problems.iter().map(ToString::to_string).collect(),
         }
     }

@@ -1072,7 +1072,7 @@ fn what_a_buildpack_was_given_is_noted() {
     let wanted = || {
         vec![
             artifact("loose", None),
-            artifact("missing", Some(SHA256)),
+            artifact("missing", Some(&format!("sha256:{}", "1".repeat(64)))),
             artifact("pinned", Some(SHA256)),
             artifact("several", Some(&format!("{SHA256} sha256:{}", "0".repeat(64)))),
             artifact("weak", Some(SHA1)),

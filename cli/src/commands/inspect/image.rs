@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use wapack_runtime::inspection::{ImageView, ProcessView};
 use wapack_runtime::limits::show_bytes;
+use wapack_runtime::oci::referrer::ATTACHMENT_NAME;
 use wapack_runtime::text::harmless;
 
 /// What is shown of a list that somebody made endless; JSON has all of it.
@@ -59,6 +60,10 @@ pub(super) fn text(view: &ImageView) -> String {
         field("in", directory);
     }
     field("sbom", &sbom(view));
+    for attachment in view.attachments.iter().take(MAX_LINES) {
+        let name = attachment.annotations.get(ATTACHMENT_NAME).map_or("", String::as_str);
+        field("attached", &format!("{} {name}", attachment.artifact_type));
+    }
     for problem in &view.problems {
         field("problem", problem);
     }
@@ -104,7 +109,10 @@ fn sbom(view: &ImageView) -> String {
         return "none".to_owned();
     }
     match (&view.sbom.documents, &view.sbom.formats) {
-        (Some(documents), Some(formats)) => format!("{} documents: {}", documents.len(), formats.join(", ")),
+        (Some(documents), Some(formats)) => {
+            let noun = if documents.len() == 1 { "document" } else { "documents" };
+            format!("{} {noun}: {}", documents.len(), formats.join(", "))
+        }
         _ => "yes; `wapack sbom list` reads that layer".to_owned(),
     }
 }

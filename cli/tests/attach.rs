@@ -1,0 +1,125 @@
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::site::{Ended, SAMPLE, Site};
+
+fn build(site: &Site, more: &[&str]) -> Ended {
+    let arguments = ["build", "--path", SAMPLE, "--output", "oci:image", "--env", "SECRET=hunter2"];
+    site.run(&[&arguments[..], more, &["demo/website"]].concat())
+}
+
+fn provenance(site: &Site) -> Value {
+    serde_json::from_str(&site.run(&["inspect", "--provenance", "oci:image"]).with(0).out).unwrap()
+}
+
+/// Every file of the layout with its time.
+fn state(site: &Site) -> Vec<String> {
+    let command = "find image -type f -printf '%p %s %T@\\n' | sort";
+    let output = Command::new("sh").args(["-c", command]).current_dir(site.path()).output().unwrap();
+    Ended::from(output).with(0).out.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_build_attaches_where_its_image_comes_from() {
+    let site = Site::new();
+    build(&site, &["--tag", "demo/website:2", "--attach", "sbom,provenance"]).with(0);
+    let inspected: Value =
+        serde_json::from_str(&site.run(&["inspect", "--json", "oci:image:demo/website:2"]).with(0).out)
+            .unwrap();
+    let digest = inspected["digest"].as_str().unwrap();
+    let attached: Vec<&str> = inspected["attachments"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|attachment| attachment["artifact_type"].as_str().unwrap())
+        .collect();
+    assert!(attached.contains(&"application/vnd.in-toto+json"), "{attached:?}");
+
+    let output = site.run(&["inspect", "--provenance", "oci:image:demo/website:2"]).with(0).out;
+    let statement: Value = serde_json::from_str(&output).unwrap();
+    let hex = digest.trim_start_matches("sha256:");
+    assert_eq!(statement["subject"][0]["name"], "demo/website:latest");
+    assert_eq!(statement["subject"][1]["digest"]["sha256"], hex);
+    let definition = &statement["predicate"]["buildDefinition"];
+    assert_eq!(definition["externalParameters"]["runImage"], "scratch");
+    assert_eq!(definition["externalParameters"]["variables"], serde_json::json!(["SECRET"]));
+    let component = &definition["resolvedDependencies"][0];
+    assert!(component["uri"].as_str().unwrap().starts_with("urn:cnb:builder:wapack/"), "{component}");
+    assert_eq!(component["digest"]["sha256"].as_str().unwrap().len(), 64);
+    assert_eq!(statement["predicate"]["runDetails"]["metadata"]["wapack_hermetic"], true);
+    // Nothing of the machine, and no secret.
+    for private in ["hunter2", site.path().to_str().unwrap(), SAMPLE] {
+        assert!(!output.contains(private), "{private}");
+    }
+}
+
+/// D8: the same build attaches the same bytes, and doing it again writes nothing.
+#[test]
+fn d8_attaching_again_writes_nothing() {
+    let site = Site::new();
+    build(&site, &["--attach", "sbom,provenance"]).with(0);
+    let (before, first) = (state(&site), provenance(&site));
+    build(&site, &["--attach", "sbom,provenance"]).with(0);
+    assert_eq!(state(&site), before);
+    let other = Site::new();
+    build(&other, &["--attach", "provenance"]).with(0);
+    assert_eq!(provenance(&other), first);
+    // The image itself is the same without.
+    let plain = Site::new();
+    build(&plain, &[]).with(0);
+    let digest = |site: &Site| {
+        let out = site.run(&["inspect", "--json", "oci:image"]).with(0).out;
+        serde_json::from_str::<Value>(&out).unwrap()["digest"].clone()
+    };
+    assert_eq!(digest(&plain), digest(&site));
+    plain
+        .run(&["inspect", "--provenance", "oci:image"])
+        .with(3)
+        .complains(&["error[image.no_provenance]", "hint: "]);
+}
+
+#[test]
+fn what_keeps_no_attachments_is_refused_before_the_build() {
+    let site = Site::new();
+    site.run(&["build", "--path", SAMPLE, "--output", "oci-archive:image.tar", "--attach", "sbom", "demo"])
+        .with(3)
+        .complains(&["error[image.no_attachments]", "hint: write the image to `oci:DIR`"]);
+    assert!(!site.path().join("image.tar").exists());
+}
+
+/// Other tools find the image by its name as before, and the attachments by their subject.
+#[test]
+fn other_tools_read_the_layout() {
+    let site = Site::new();
+    build(&site, &["--attach", "sbom,provenance"]).with(0);
+    let ours = site.run(&["inspect", "--json", "oci:image"]).with(0).out;
+    let digest = serde_json::from_str::<Value>(&ours).unwrap()["digest"].as_str().unwrap().to_owned();
+    let tool = |program: &str, arguments: &[&str]| -> Option<String> {
+        match Command::new(program).args(arguments).current_dir(site.path()).output() {
+            Ok(output) => Some(Ended::from(output).with(0).out),
+            Err(error) => {
+                assert!(std::env::var("CI").is_err(), "`{program}` must not be missing in CI: {error}");
+                println!("SKIPPED: `{program}` is not installed");
+                None
+            }
+        }
+    };
+    if let Some(text) = tool("skopeo", &["inspect", "oci:image:demo/website:latest"]) {
+        let inspected: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(inspected["Digest"], digest.as_str());
+    }
+    tool("umoci", &["unpack", "--rootless", "--image", "image:demo/website:latest", "bundle"]);
+    let subject = format!("image@{digest}");
+    if let Some(text) = tool("oras", &["discover", "--oci-layout", &subject, "--format", "json"]) {
+        let found: Value = serde_json::from_str(&text).unwrap();
+        let mut kinds: Vec<&str> = found["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|referrer| referrer["artifactType"].as_str().unwrap())
+            .collect();
+        kinds.sort_unstable();
+        assert_eq!(kinds, ["application/vnd.cyclonedx+json", "application/vnd.in-toto+json"]);
+    }
+}
