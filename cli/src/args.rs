@@ -407,6 +407,9 @@ pub(crate) struct RebaseArguments {
     /// Go on when the image is marked as not rebasable, or the run image is for another system or has another name
     #[arg(long)]
     pub(crate) force: bool,
+
+    #[command(flatten)]
+    pub(crate) policy: PolicyArguments,
 }
 
 #[derive(Debug, Args)]
@@ -451,10 +454,8 @@ pub(crate) struct SbomArguments {
 pub(crate) enum SbomCommand {
     /// Write them as files, below `layers/sbom/launch`
     Download {
-        /// An image: `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`, `docker-archive:FILE[:NAME]`, `docker:NAME`,
-        /// or a name in a registry
-        #[arg(value_name = "IMAGE")]
-        image: OsString,
+        #[command(flatten)]
+        image: ImageToRead,
 
         /// Where to; it is made if it is not there
         #[arg(short, long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
@@ -462,10 +463,8 @@ pub(crate) enum SbomCommand {
     },
     /// Print their paths, formats and sizes
     List {
-        /// An image: `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`, `docker-archive:FILE[:NAME]`, `docker:NAME`,
-        /// or a name in a registry
-        #[arg(value_name = "IMAGE")]
-        image: OsString,
+        #[command(flatten)]
+        image: ImageToRead,
 
         /// Print one JSON document
         #[arg(long)]
@@ -473,15 +472,25 @@ pub(crate) enum SbomCommand {
     },
     /// Print one of them
     Show {
-        /// An image: `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`, `docker-archive:FILE[:NAME]`, `docker:NAME`,
-        /// or a name in a registry
-        #[arg(value_name = "IMAGE")]
-        image: OsString,
+        #[command(flatten)]
+        image: ImageToRead,
 
         /// Its path, as `wapack sbom list` prints it
         #[arg(value_name = "PATH")]
         path: String,
     },
+}
+
+/// An image, and how registries are reached.
+#[derive(Debug, Args)]
+pub(crate) struct ImageToRead {
+    /// An image: `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`, `docker-archive:FILE[:NAME]`, `docker:NAME`,
+    /// or a name in a registry
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: OsString,
+
+    #[command(flatten)]
+    pub(crate) policy: PolicyArguments,
 }
 
 #[derive(Debug, Args)]

@@ -15,6 +15,8 @@ use wapack_runtime::policy::PolicyError;
 use wapack_runtime::store::StoreError;
 use wapack_runtime::toml_text::TomlFileError;
 
+use crate::discovery::InvalidRegistryAuth;
+
 /// How the place of an image is written.
 const PLACES: &str = "an image is `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`, `docker-archive:FILE[:NAME]`, \
                       `docker:NAME` for a container engine, or `NAME` for a registry";
@@ -130,6 +132,8 @@ pub(crate) enum InputError {
     Unnamed { place: String },
     #[error("`{place}` holds other images, which would be lost")]
     OthersInArchive { place: String, names: Vec<String> },
+    #[error("`{place}` stands for images for several systems: `{systems}`")]
+    SeveralSystems { place: String, systems: String },
     #[error("the label of the image names no run image")]
     NoRunImage,
     #[error("none of the image's run images can be read: `{}`", names.join("`, `"))]
@@ -140,8 +144,6 @@ pub(crate) enum InputError {
     NoImage { value: String, names: Vec<String> },
     #[error("`{value}` says no name of an image")]
     NameMissing { value: String },
-    #[error("cannot use `{value}`: registries are not spoken by this version")]
-    NoRegistries { value: String },
     #[error("`DOCKER_HOST` is `{value}`, which is neither `unix://<path>` nor `tcp://<host>:<port>`")]
     EngineAddress { value: String },
     #[error("the container engine wants TLS, which is not spoken by this version")]
@@ -210,6 +212,8 @@ pub(crate) enum InputError {
     SourceVariable { variable: String, name: String, source: BadAddress },
     #[error("{set_by}: nothing signs in to the source `{name}`")]
     SourceSecret { name: String, set_by: String, source: SecretError },
+    #[error("cannot use the variable `CNB_REGISTRY_AUTH`")]
+    RegistryAuth(#[source] InvalidRegistryAuth),
 }
 
 /// Why a secret is not where it should be. Never what was found instead.
@@ -235,9 +239,8 @@ impl Diagnose for InputError {
             Self::OthersInArchive { .. } => "input.output",
             Self::NoRunImage | Self::NoMirror { .. } => "input.run_image",
             Self::PreviousImage { .. } => "input.previous_image",
-            Self::NotAnImage { .. } | Self::NameMissing { .. } => "input.image",
+            Self::NotAnImage { .. } | Self::NameMissing { .. } | Self::SeveralSystems { .. } => "input.image",
             Self::NoImage { .. } => "input.no_image",
-            Self::NoRegistries { .. } => "input.registry",
             Self::EngineAddress { .. } | Self::EngineTls => "input.engine",
             Self::RunImageTarget { .. }
             | Self::Target { .. }
@@ -268,6 +271,7 @@ impl Diagnose for InputError {
             Self::Inspect { .. } | Self::Unreadable { .. } | Self::Unwritable { .. } => "input.inspect",
             Self::SourceFlag { .. } | Self::SourceVariable { .. } => "input.source",
             Self::SourceSecret { .. } => "input.source_secret",
+            Self::RegistryAuth(_) => "input.registry_auth",
         }
     }
 
@@ -301,10 +305,12 @@ impl Diagnose for InputError {
                 return Some(format!("there is {}", quoted(names)));
             }
             Self::NoImage { .. } | Self::EngineAddress { .. } => return None,
-            Self::NoRegistries { .. } => "use a layout: `oci:DIR[:REF]`",
             Self::EngineTls => "name its socket: `DOCKER_HOST=unix:///var/run/docker.sock`",
             Self::Unnamed { .. } => "say where the new one goes: `--output oci:DIR:REF`",
             Self::OthersInArchive { .. } => "name another archive with `--output`",
+            Self::SeveralSystems { .. } => {
+                "build it again on the new run image; all of them are then made together"
+            }
             Self::NoRunImage | Self::NoMirror { .. } => "name one with `--run-image`",
             Self::RunImageTarget { .. } => "leave out `--target`, or name a run image for it",
             Self::Target { .. } | Self::NoLauncher { .. } => "targets are `linux/amd64` and `linux/arm64`",
@@ -360,6 +366,9 @@ impl Diagnose for InputError {
             }
             Self::SourceSecret { source: SecretError::Unset { name }, .. } => {
                 return Some(format!("set `{name}` where `wapack` is run"));
+            }
+            Self::RegistryAuth(_) => {
+                r#"it is written `{"registry.example": "Basic …"}`, with `Basic`, `Bearer` or `X-Identity`"#
             }
             Self::SourceSecret { .. } => {
                 "the file has the secret as its only line, and whoever runs the build can read it"

@@ -1,16 +1,26 @@
 //! Opens the places where images are: one way in for every command.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
+use wapack_runtime::cancel::Cancel;
 use wapack_runtime::cnb::target::Target;
 use wapack_runtime::images::{
     Daemon, DaemonAddress, DockerArchive, FoundImage, Images, ImagesError, OciArchive, OciDirectory,
+    RegistryImages,
 };
 use wapack_runtime::oci::layout::{LayoutError, Platform, read_image};
+use wapack_runtime::registry::Registry;
 
+use crate::app;
+use crate::args::PolicyArguments;
+use crate::discovery::{self, Environment, Question};
 use crate::failure::{Failure, InputError};
 use crate::place::Place;
 
@@ -18,9 +28,13 @@ use crate::place::Place;
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
 /// Opens places; the connections of one are those of the next.
-#[derive(Default)]
 pub(crate) struct Places {
+    policy: PolicyArguments,
+    /// The directory of the app, if there is one: its settings are not the user's.
+    app: Option<PathBuf>,
+    cancel: Cancel,
     daemon: OnceCell<Rc<Daemon>>,
+    registry: OnceCell<Arc<Registry>>,
 }
 
 /// A place with images, opened.
@@ -31,6 +45,17 @@ pub(crate) struct Opened {
 }
 
 impl Places {
+    /// Places as the policy reaches them. Nothing is opened yet.
+    pub(crate) fn new(policy: &PolicyArguments, app: Option<&Path>, cancel: &Cancel) -> Self {
+        Self {
+            policy: policy.clone(),
+            app: app.map(Path::to_owned),
+            cancel: cancel.clone(),
+            daemon: OnceCell::new(),
+            registry: OnceCell::new(),
+        }
+    }
+
     /// Opens a place. Where one name has images for several systems, it is the one for `target`.
     ///
     /// # Errors
@@ -44,7 +69,9 @@ impl Places {
             Place::DockerArchive { file, .. } => Rc::new(DockerArchive::new(file.clone())),
             Place::Daemon { .. } => self.daemon()?,
             Place::Registry { .. } => {
-                return Err(InputError::NoRegistries { value: place.to_string() }.into());
+                let target = wanted.unwrap_or_else(app::host_target);
+                let variant = target.variant.filter(|variant| !variant.is_empty());
+                Rc::new(RegistryImages::new(self.registry()?, target.arch, variant, env::temp_dir()))
             }
         };
         Ok(Opened { place, images, target: target.cloned() })
@@ -57,6 +84,24 @@ impl Places {
     pub(crate) fn open_image(&self, text: &OsStr, target: Option<&Target>) -> Result<Opened, Failure> {
         let refused = || InputError::NotAnImage { value: text.to_string_lossy().escape_debug().to_string() };
         self.open(Place::of_image(text).ok_or_else(refused)?, target)
+    }
+
+    /// All registries, as policy and environment say that they are reached.
+    fn registry(&self) -> Result<Arc<Registry>, Failure> {
+        if let Some(registry) = self.registry.get() {
+            return Ok(Arc::clone(registry));
+        }
+        let (policy, origins) = app::policy(&self.policy)?;
+        let question = Question {
+            policy: &policy,
+            origins: &origins,
+            app: self.app.as_deref(),
+            wanted: BTreeSet::new(),
+            cancel: &self.cancel,
+        };
+        let network = discovery::network(&question, Environment::of_process())?;
+        let registry = Registry::new(&network.settings, &policy.limits, env::temp_dir());
+        Ok(Arc::clone(self.registry.get_or_init(|| Arc::new(registry))))
     }
 
     /// The container engine of this machine, or the one `DOCKER_HOST` says.
@@ -72,16 +117,24 @@ impl Places {
 }
 
 impl Opened {
-    /// The image that the place names, or the only one there.
+    /// The image that the place names, or the only one there; of one for several systems
+    /// that for the target, or for this machine.
     ///
     /// # Errors
     /// When there is none, or it cannot be read.
-    pub(crate) fn find(&self) -> Result<FoundImage, Failure> {
+    pub(crate) fn find(&self, places: &Places) -> Result<FoundImage, Failure> {
         let name = self.place.name();
         if name.is_empty() && matches!(self.place, Place::Daemon { .. } | Place::Registry { .. }) {
             return Err(InputError::NameMissing { value: self.place.to_string() }.into());
         }
-        match self.images.find(name) {
+        let images = match self.target {
+            // Nothing says which of several systems: the one at hand.
+            None if !self.images.systems(name)?.is_empty() => {
+                Rc::clone(&places.open(self.place.clone(), Some(&app::host_target()))?.images)
+            }
+            _ => Rc::clone(&self.images),
+        };
+        match images.find(name) {
             Ok(Some(found)) => Ok(found),
             Ok(None) => Err(self.missing()),
             Err(error) => Err(error.into()),
@@ -109,7 +162,7 @@ impl Opened {
 /// Whether a container engine seems to listen.
 pub(crate) fn has_engine() -> bool {
     match engine_address(|name| env::var_os(name)) {
-        Ok(DaemonAddress::Unix(socket)) => socket.exists(),
+        Ok(DaemonAddress::Unix(socket)) => socket.metadata().is_ok_and(|found| found.file_type().is_socket()),
         Ok(DaemonAddress::Tcp(_)) => true,
         Err(_) => false,
     }

@@ -8,7 +8,7 @@ use wapack_runtime::oci::digest::{DiffId, Digest};
 use wapack_runtime::oci::referrer::Referrer;
 
 use crate::failure::Failure;
-use crate::images::Opened;
+use crate::images::{Opened, Places};
 
 /// An image and the place it was found in.
 pub(crate) struct LookedAt {
@@ -18,8 +18,8 @@ pub(crate) struct LookedAt {
 
 impl LookedAt {
     /// Finds the image that `opened` names; no layer is read.
-    pub(crate) fn find(opened: Opened) -> Result<Self, Failure> {
-        Ok(Self { found: opened.find()?, opened })
+    pub(crate) fn find(opened: Opened, places: &Places) -> Result<Self, Failure> {
+        Ok(Self { found: opened.find(places)?, opened })
     }
 
     /// Of its manifest; engines have none.

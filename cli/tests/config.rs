@@ -98,3 +98,23 @@ fn a_source_that_cannot_be_is_refused() {
         .complains(&["error[input.source]: the variable `WAPACK_SOURCE_NPM`", "caused by: it is not an"]);
     assert!(!ended.err.contains("CANARY"));
 }
+
+#[test]
+fn registries_and_the_store_are_shown_with_their_places() {
+    let site = Site::new();
+    site.file(
+        "policy.toml",
+        "[registries.\"docker.io\"]\nmirrors = \"https://mirror.example\"\n\n[store]\nmax_bytes = 1_000_000\n",
+    );
+    let ended = site.run(&["config", "show", "--policy", "policy.toml"]).with(0);
+    let line = |key: &str| ended.out.lines().find(|line| line.starts_with(key)).unwrap();
+    let mirrors = line("registries.\"index.docker.io\".mirrors = [\"https://mirror.example/\"]");
+    assert!(mirrors.ends_with("policy.toml:2"), "{mirrors}");
+    assert!(line("store.max_bytes = 1000000").ends_with("policy.toml:5"));
+    let json = site.run(&["config", "show", "--policy", "policy.toml", "--json"]).with(0);
+    let document: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let settings = document["settings"].as_array().unwrap();
+    let shown =
+        settings.iter().find(|setting| setting["key"] == "registries.\"index.docker.io\".insecure").unwrap();
+    assert_eq!((&shown["value"], &shown["origin"]["line"]), (&"false".into(), &1.into()));
+}

@@ -35,7 +35,7 @@ const TENANT: &str = "local";
 const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Output) -> Result<u8, Failure> {
-    let places = Places::default();
+    let places = Places::new(&arguments.app.policy, Some(&arguments.app.path), cancel);
     let targets = arguments.app.target.as_deref().map(app::targets).transpose()?.unwrap_or_default();
     let destination = Destination::choose(arguments, &places, targets.len())?;
     attach::check(arguments, &destination)?;

@@ -11,6 +11,7 @@ use wapack_runtime::images::{FoundImage, SavedImage, best_mirror};
 use wapack_runtime::limits::show_bytes;
 use wapack_runtime::oci::blob::BlobStore;
 use wapack_runtime::oci::image::{BlobPlace, Image};
+use wapack_runtime::oci::reference::Reference;
 use wapack_runtime::phase::publish::{PublishRequest, publish};
 use wapack_runtime::phase::rebase::{NewRunImage, RebaseRequest, Rebased, rebase, recorded_run_image};
 use wapack_runtime::store::Store;
@@ -24,9 +25,14 @@ use crate::output::Output;
 use crate::place::Place;
 
 pub(crate) fn run(arguments: &RebaseArguments, cancel: &Cancel, output: &mut Output) -> Result<u8, Failure> {
-    let places = Places::default();
+    let places = Places::new(&arguments.policy, None, cancel);
     let app_place = places.open_image(&arguments.image, None)?;
-    let app = app_place.find()?;
+    let systems = app_place.images.systems(app_place.place.name())?;
+    if !systems.is_empty() {
+        let (place, systems) = (app_place.place.to_string(), systems.join("`, `"));
+        return Err(InputError::SeveralSystems { place, systems }.into());
+    }
+    let app = app_place.find(&places)?;
     let to = destination(&places, arguments.output.as_deref(), &app_place)?;
     let chosen = run_image(&places, arguments.run_image.as_deref(), &app, &to.place)?;
     let run_image = &chosen.found;
@@ -116,7 +122,7 @@ fn run_image(
     };
     if let Some(value) = named {
         let place = places.open_image(value, Some(&target))?;
-        let found = place.find()?;
+        let found = place.find(places)?;
         return Ok(Chosen { place, found, among: vec![] });
     }
     let names = recorded_run_image(&app.image, PlatformApi::NEWEST)?.ok_or(InputError::NoRunImage)?;
@@ -131,7 +137,7 @@ fn run_image(
         return Err(InputError::NoMirror { names: all(names) }.into());
     };
     let place = places.open(place.place.with_name(&best), Some(&target))?;
-    let found = place.find()?;
+    let found = place.find(places)?;
     Ok(Chosen { place, found, among: all(names) })
 }
 
@@ -144,21 +150,38 @@ fn store_for(image: &Image, to: &Opened) -> Result<Option<Store>, Failure> {
     Ok(Some(store))
 }
 
-/// Layers and bytes that the new image's place gets, as far as that is known before.
-fn moved(image: &Image, to: &Opened) -> Option<(usize, u64)> {
-    let is_new = |digest: &str, blob: &BlobPlace| match &to.place {
-        Place::Layout { directory, .. } => !directory.join("blobs/sha256").join(digest).exists(),
-        Place::OciArchive { .. } | Place::DockerArchive { .. } => true,
-        Place::Daemon { .. } => !matches!(blob, BlobPlace::Engine),
-        Place::Registry { .. } => !matches!(blob, BlobPlace::Registry(_)),
-    };
-    let new: Vec<u64> = image
-        .layers
-        .iter()
-        .filter(|layer| is_new(layer.digest.hex(), &layer.blob))
-        .map(|layer| layer.size)
-        .collect();
-    Some((new.len(), new.iter().sum()))
+/// What becomes of the layers of an image on their way to its place, as far as that is
+/// known before.
+#[derive(Debug, Clone, Copy, Default)]
+struct Moved {
+    layers: usize,
+    bytes: u64,
+    /// Layers that a registry takes from another repository of its own.
+    mounted: usize,
+}
+
+fn moved(image: &Image, to: &Opened) -> Moved {
+    let repository = to.place.name().parse::<Reference>().ok().map(|reference| reference.name().clone());
+    let mut moved = Moved::default();
+    for layer in &image.layers {
+        let (is_moved, is_mounted) = match (&to.place, &layer.blob) {
+            (Place::Layout { directory, .. }, _) => {
+                (!directory.join("blobs/sha256").join(layer.digest.hex()).exists(), false)
+            }
+            (Place::Registry { .. }, BlobPlace::Registry(from)) => {
+                let is_neighbour = repository.as_ref().is_some_and(|own| own.registry() == from.registry());
+                (!is_neighbour, is_neighbour && repository.as_ref() != Some(from))
+            }
+            (Place::Daemon { .. }, BlobPlace::Engine) => (false, false),
+            _ => (true, false),
+        };
+        if is_moved {
+            moved.layers += 1;
+            moved.bytes += layer.size;
+        }
+        moved.mounted += usize::from(is_mounted);
+    }
+    moved
 }
 
 /// What was done.
@@ -168,7 +191,7 @@ struct Done {
     rebased: Rebased,
     saved: SavedImage,
     place: Place,
-    moved: Option<(usize, u64)>,
+    moved: Moved,
 }
 
 /// What there is now, and what is different.
@@ -179,7 +202,6 @@ fn summary(done: &Done, output: &mut Output) {
     let kept = rebased.image.layers.len() - layers.1;
     let digest = saved.digest.as_ref().map(ToString::to_string).or(saved.id.clone()).unwrap_or_default();
     let changed = !app.reference.ends_with(&digest);
-    let (moved_layers, moved_bytes) = moved.unwrap_or_default();
     if output.is_json() {
         output.object(&json!({
             "event": "rebased",
@@ -196,8 +218,9 @@ fn summary(done: &Done, output: &mut Output) {
             "old_run_image": { "reference": rebased.old_reference, "layers": layers.0 },
             "checked": rebased.checked,
             "kept_layers": kept,
-            "moved_layers": moved_layers,
-            "moved_bytes": moved_bytes,
+            "mounted_layers": moved.mounted,
+            "moved_layers": moved.layers,
+            "moved_bytes": moved.bytes,
             "bytes": rebased.image.bytes(),
             "layout": place.path().map(|path| path.display().to_string()),
             "place": place.to_string(),
@@ -219,20 +242,24 @@ fn summary(done: &Done, output: &mut Output) {
         old => harmless(old),
     };
     let count = |layers: usize| format!("{layers} {}", if layers == 1 { "layer" } else { "layers" });
+    let mounted = match moved.mounted {
+        0 => String::new(),
+        mounted => format!("; {} taken over from elsewhere in the registry", count(mounted)),
+    };
     let among = match &chosen.among[..] {
         [] => String::new(),
         names => format!("\n  chosen    {}", harmless(&why_chosen(chosen.place.place.name(), names, place))),
     };
     output.say(&format!(
         "{headline}\n  old base  {old}, {}\n  new base  {}, {}{among}\n  because   {}\n  kept      {} of the app\
-         \n  moved     {}, {}\n  digest    {digest}\n  size      {}\n  where     {}",
+         \n  moved     {}, {}{mounted}\n  digest    {digest}\n  size      {}\n  where     {}",
         count(layers.0),
         harmless(&run_image.reference),
         count(layers.1),
         rebased.checked.join(", "),
         count(kept),
-        count(moved_layers),
-        show_bytes(moved_bytes),
+        count(moved.layers),
+        show_bytes(moved.bytes),
         show_bytes(rebased.image.bytes()),
         harmless(&place.to_string()),
     ));
@@ -240,7 +267,6 @@ fn summary(done: &Done, output: &mut Output) {
 
 /// Why the best name is the best (RUN-02).
 fn why_chosen(best: &str, names: &[String], to: &Place) -> String {
-    use wapack_runtime::oci::reference::Reference;
     let registry = |name: &str| name.parse::<Reference>().ok().map(|name| name.registry().to_owned());
     let why = if registry(best).is_some() && registry(best) == registry(to.name()) {
         "it is on the same registry"

@@ -1,6 +1,5 @@
 //! `wapack sbom`: the bills of materials inside an image.
 
-use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use wapack_runtime::inspection::{InspectionError, SbomDocument, read_sboms, writ
 use wapack_runtime::limits::show_bytes;
 use wapack_runtime::text::harmless_lines;
 
-use crate::args::{SbomArguments, SbomCommand};
+use crate::args::{ImageToRead, SbomArguments, SbomCommand};
 use crate::failure::Failure;
 use crate::images::Places;
 use crate::looked_at::LookedAt;
@@ -30,11 +29,13 @@ pub(crate) fn run(arguments: &SbomArguments, cancel: &Cancel, output: &mut Outpu
 }
 
 /// The documents of an image; of its layers only the one that has them is read.
-fn documents(image: &OsStr, cancel: &Cancel) -> Result<Vec<SbomDocument>, Failure> {
-    let opened = LookedAt::find(Places::default().open_image(image, None)?)?;
-    let layer = opened.view().sbom.layer.and_then(|layer| layer.parse().ok());
+fn documents(image: &ImageToRead, cancel: &Cancel) -> Result<Vec<SbomDocument>, Failure> {
+    let places = Places::new(&image.policy, None, cancel);
+    let opened = LookedAt::find(places.open_image(&image.image, None)?, &places)?;
+    let view = opened.view();
+    let layer = view.sbom.layer.as_ref().and_then(|layer| layer.parse().ok());
     let layer = layer.ok_or(InspectionError::NoSboms)?;
-    let documents = read_sboms(&layer, &|layer| opened.layer(layer), cancel)?;
+    let documents = read_sboms(&layer, view.layers_directory(), &|layer| opened.layer(layer), cancel)?;
     if documents.is_empty() { Err(InspectionError::NoSboms.into()) } else { Ok(documents) }
 }
 

@@ -71,11 +71,17 @@ impl Environment {
     /// A program on `PATH`. Relative entries are passed over: they would be the
     /// app's directory as often as not.
     pub(super) fn program(&self, name: &str) -> Option<PathBuf> {
-        let path = self.variables.get(OsStr::new("PATH"))?;
-        std::env::split_paths(path)
+        self.programs(name).next()
+    }
+
+    /// Every program of this name, the first one first.
+    pub(super) fn programs(&self, name: &str) -> impl Iterator<Item = PathBuf> {
+        let path = self.variables.get(OsStr::new("PATH"));
+        path.into_iter()
+            .flat_map(std::env::split_paths)
             .filter(|directory| directory.is_absolute())
-            .map(|directory| directory.join(name))
-            .find(|file| {
+            .map(move |directory| directory.join(name))
+            .filter(|file| {
                 file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
             })
     }

@@ -12,6 +12,7 @@ mod found;
 mod go;
 mod npm;
 mod pip;
+mod registries;
 mod secret;
 mod surroundings;
 #[cfg(test)]
@@ -29,10 +30,13 @@ use wapack_runtime::policy::{Origins, Policy, SourcePolicy, source_key};
 use crate::failure::{Failure, InputError};
 use crate::output::Output;
 use finder::Trusted;
+use registries::UserCredentials;
 
 pub(crate) use environment::{Environment, token_variable};
 pub(crate) use finder::Finder;
 pub(crate) use found::{Found, Remark};
+pub(crate) use registries::InvalidRegistryAuth;
+pub(crate) use registries::of_program as registry_credentials_of_program;
 
 /// Sources that this program knows how to look for.
 const KNOWN: [&str; 4] = ["debian", "go", npm::WHOLE, "pypi"];
@@ -74,8 +78,11 @@ pub(crate) fn network(question: &Question<'_>, environment: Environment) -> Resu
         offline: policy.network.offline,
     };
     let configured = policy.sources.keys().cloned().collect();
+    let credentials = UserCredentials::new(environment.clone(), *app, (*cancel).clone());
     let finder = Finder::new(environment, *app, trusted, configured, (*cancel).clone());
     let mut settings = surroundings::settings(&policy.network, &finder, wanted.contains(npm::WHOLE));
+    settings.registries = policy.registry_settings(origins);
+    settings.registry_credentials = Some(Arc::new(credentials));
     for (name, source) in &policy.sources {
         if is_wanted(name, wanted) {
             let set_by = policy.source_origin(name, origins).to_string();
@@ -97,11 +104,20 @@ pub(crate) fn network(question: &Question<'_>, environment: Environment) -> Resu
 
 /// Finds out from wapack's own variables alone: programs of the lifecycle run where
 /// no user has set anything up.
-pub(crate) fn of_variables(policy: &Policy, environment: Environment, cancel: &Cancel) -> Network {
+///
+/// # Errors
+/// When the variable that signs in to registries cannot be understood.
+pub(crate) fn of_variables(
+    policy: &Policy,
+    environment: Environment,
+    cancel: &Cancel,
+) -> Result<Network, Failure> {
+    let credentials = registry_credentials_of_program(environment.clone(), cancel.clone());
     let trusted = Trusted { tools: false, app: false, offline: policy.network.offline };
     let finder = Finder::new(environment, None, trusted, BTreeSet::new(), cancel.clone());
-    let settings = surroundings::settings(&policy.network, &finder, false);
-    Network { settings, finder: Arc::new(finder), discovered: BTreeMap::new() }
+    let mut settings = surroundings::settings(&policy.network, &finder, false);
+    settings.registry_credentials = Some(credentials.map_err(InputError::RegistryAuth)?);
+    Ok(Network { settings, finder: Arc::new(finder), discovered: BTreeMap::new() })
 }
 
 impl Network {

@@ -696,3 +696,19 @@ fn t3_no_secret_is_printed() {
     }
     assert!(!printed.concat().contains("CANARY"), "{printed:#?}");
 }
+
+/// What a policy says of registries, and who knows how to sign in, get to whoever opens one.
+#[test]
+fn registries_of_the_policy_and_credentials_of_the_user_are_handed_on() {
+    let mut machine = Machine::new();
+    machine.file("home/policy.toml", "\n[registries.\"docker.io\"]\ninsecure = true\n");
+    // printf joe:CANARY | base64
+    let auths = r#"{"auths": {"registry.example": {"auth": "am9lOkNBTkFSWQ=="}}}"#;
+    machine.file("home/.docker/config.json", auths);
+    let settings = machine.look(&[]).unwrap().network.settings;
+    let hub = &settings.registries["index.docker.io"];
+    assert!(hub.insecure && hub.set_by.ends_with("home/policy.toml:2"), "{hub:?}");
+    let found = settings.registry_credentials.as_ref().unwrap().find("registry.example", "app").unwrap();
+    assert!(found.is_some());
+    assert!(!format!("{settings:?} {found:?}").contains("CANARY"), "{settings:?}");
+}

@@ -54,7 +54,7 @@ impl Equipment {
         let sources = match &store {
             Some(kept) => {
                 let environment = Environment::of_variables(surroundings.environment.clone());
-                let network = discovery::of_variables(&policy, environment, cancel);
+                let network = discovery::of_variables(&policy, environment, cancel)?;
                 let finder = Arc::clone(&network.finder) as Arc<dyn FindSource>;
                 let settings = NetworkSettings { finder: Some(finder), ..network.settings };
                 Sources::new(settings, &policy.limits, kept.store.downloads())

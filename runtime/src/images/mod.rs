@@ -87,6 +87,16 @@ pub trait Images {
         Ok(vec![])
     }
 
+    /// The systems that `name` has images for, such as `linux/arm64`, where it stands for
+    /// more than one image; else none.
+    ///
+    /// # Errors
+    /// When it cannot be found out.
+    fn systems(&self, name: &str) -> Result<Vec<String>, ImagesError> {
+        let _ = name;
+        Ok(vec![])
+    }
+
     /// Whether saving an image with this layer here needs its bytes on this machine, and
     /// they are not.
     fn wanted(&self, layer: &Layer) -> bool {

@@ -94,6 +94,10 @@ impl Images for OciArchive {
         fetch_parts(layers, blobs, cancel)
     }
 
+    fn systems(&self, name: &str) -> Result<Vec<String>, ImagesError> {
+        oci_directory::systems(&self.file, name)
+    }
+
     fn names(&self) -> Result<Vec<String>, ImagesError> {
         match image_names(&self.file) {
             Err(LayoutError::Missing { .. }) => Ok(vec![]),

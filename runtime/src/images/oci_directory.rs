@@ -15,7 +15,9 @@ use crate::cnb::target::Target;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{Document, Image, Layer, index_document};
-use crate::oci::layout::{ImageLayout, LayoutError, LayoutImage, Placing, Platform, image_names, read_image};
+use crate::oci::layout::{
+    ImageLayout, LayoutError, LayoutImage, Placing, Platform, image_names, image_systems, read_image,
+};
 use crate::oci::referrer::{Attachment, Referrer};
 
 /// How long another process may write to the same layout.
@@ -85,6 +87,15 @@ impl OciDirectory {
     }
 }
 
+/// The systems of a name in a layout or in an archive of one.
+pub(super) fn systems(place: &Path, name: &str) -> Result<Vec<String>, ImagesError> {
+    match image_systems(place, Some(name).filter(|name| !name.is_empty())) {
+        Err(LayoutError::Missing { .. }) => Ok(vec![]),
+        systems => systems
+            .map_err(|error| ImagesError::Image { name: place.display().to_string(), source: error.into() }),
+    }
+}
+
 /// Finds an image of a layout or of an archive of one.
 pub(super) fn find(
     place: &Path,
@@ -115,6 +126,10 @@ impl Images for OciDirectory {
 
     fn layer(&self, image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError> {
         layer_of(image, diff_id)
+    }
+
+    fn systems(&self, name: &str) -> Result<Vec<String>, ImagesError> {
+        systems(&self.directory, name)
     }
 
     fn names(&self) -> Result<Vec<String>, ImagesError> {

@@ -3,21 +3,24 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use oci_spec::image::ImageIndex;
 
 use super::{Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved};
 use crate::cancel::Cancel;
 use crate::oci::blob::BlobStore;
 use crate::oci::compression::decompress;
 use crate::oci::digest::DiffId;
-use crate::oci::image::{BlobPlace, Image, Layer, index_document};
-use crate::oci::layout::Platform;
+use crate::oci::image::{BlobPlace, Image, Layer, MediaFamily, index_document};
+use crate::oci::layout::{Platform, systems_of};
 use crate::oci::reference::{InvalidReference, Reference, Repository};
 use crate::registry::{Package, Registry, RegistryError, RemoteBlob, Trouble};
 
 /// The images of all registries that can be reached.
 #[derive(Debug)]
 pub struct RegistryImages {
-    registry: Registry,
+    registry: Arc<Registry>,
     /// What to take where a name stands for images of several systems.
     architecture: String,
     variant: Option<String>,
@@ -30,7 +33,13 @@ impl RegistryImages {
     /// for `architecture` (`amd64`, `arm64`) and `variant`. The directory `scratch` takes
     /// what is only read once.
     #[must_use]
-    pub fn new(registry: Registry, architecture: String, variant: Option<String>, scratch: PathBuf) -> Self {
+    pub fn new(
+        registry: impl Into<Arc<Registry>>,
+        architecture: String,
+        variant: Option<String>,
+        scratch: PathBuf,
+    ) -> Self {
+        let registry = registry.into();
         Self { registry, architecture, variant, scratch }
     }
 
@@ -178,6 +187,15 @@ impl Images for RegistryImages {
             layers[place].blob = blob.path.into();
         }
         Ok(())
+    }
+
+    fn systems(&self, name: &str) -> Result<Vec<String>, ImagesError> {
+        let reference: Reference = name.parse()?;
+        let document = self.registry.document(&reference, &Cancel::default());
+        let document = document.map_err(|error| failed(name, error))?;
+        let index = document.filter(|document| MediaFamily::is_index(&document.media_type));
+        let index = index.and_then(|index| serde_json::from_slice::<ImageIndex>(&index.bytes).ok());
+        Ok(index.as_ref().map(systems_of).unwrap_or_default())
     }
 
     fn check_write(&self, name: &str) -> Result<(), ImagesError> {

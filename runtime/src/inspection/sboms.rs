@@ -20,13 +20,15 @@ use crate::limits::show_bytes;
 use crate::oci::digest::DiffId;
 use crate::oci::tar_reader::{TarEntry, TarError, TarKind};
 
-/// Where they are; nothing else of the layer is of interest.
-const ROOT: [&[u8]; 2] = [b"layers", b"sbom"];
+/// Where they are below the layers of buildpacks; nothing else of the layer is of interest.
+const DIRECTORY: &[u8] = b"sbom";
+/// Where they are for whoever reads them, wherever an image has its layers.
+const ROOT: &str = "layers/sbom";
 const ENDING: &[u8] = b".json";
 /// Longest name of a file or directory.
 const MAX_NAME_BYTES: usize = 255;
 /// Deepest path; real ones have six parts.
-const MAX_PARTS: usize = 12;
+const MAX_PARTS: usize = 10;
 /// Of all documents together, which are held in memory until they are known to be right.
 const MAX_BYTES: u64 = 128 << 20;
 const MAX_DOCUMENTS: usize = 10_000;
@@ -34,7 +36,7 @@ const MAX_DOCUMENTS: usize = 10_000;
 /// One document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SbomDocument {
-    /// Relative to the root of the image, `/` between its parts: `layers/sbom/launch/…`.
+    /// `layers/sbom/launch/…`, wherever the image has its layers.
     pub path: String,
     /// By its name; `None` for others, such as the old `sbom.legacy.json`.
     pub format: Option<SbomFormat>,
@@ -43,7 +45,7 @@ pub struct SbomDocument {
 }
 
 /// Reads the documents of the layer `diff_id`, sorted by path, and the whole layer to
-/// verify it.
+/// verify it. The image has the layers of buildpacks in `layers_directory`.
 ///
 /// Whatever in it is no document of a bill of materials is passed over: links, devices,
 /// other files, paths that lead elsewhere.
@@ -52,6 +54,7 @@ pub struct SbomDocument {
 /// [`InspectionError`]
 pub fn read_sboms(
     diff_id: &DiffId,
+    layers_directory: &str,
     open: OpenLayer<'_>,
     cancel: &Cancel,
 ) -> Result<Vec<SbomDocument>, InspectionError> {
@@ -66,7 +69,7 @@ pub fn read_sboms(
             Err(error) if is_no_file(&error) => continue,
             Err(error) => return Err(layer.failed(error)),
         };
-        let Some(path) = document_path(&entry) else { continue };
+        let Some(path) = document_path(&entry, layers_directory) else { continue };
         bytes += entry.size;
         if bytes > MAX_BYTES || documents.len() >= MAX_DOCUMENTS {
             let limit =
@@ -83,18 +86,23 @@ pub fn read_sboms(
 }
 
 /// The path of a document; `None` for whatever else it is.
-fn document_path(entry: &TarEntry) -> Option<String> {
-    let parts: Vec<&[u8]> =
-        entry.path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
+fn document_path(entry: &TarEntry, layers_directory: &str) -> Option<String> {
+    let parts = parts_of(&entry.path);
+    let parts = parts.strip_prefix(parts_of(layers_directory.as_bytes()).as_slice())?;
+    let parts = parts.strip_prefix(&[DIRECTORY])?;
     let is_name = |part: &&[u8]| {
         *part != b".." && part.len() <= MAX_NAME_BYTES && !part.iter().any(u8::is_ascii_control)
     };
     let is_document = entry.kind == TarKind::File
         && parts.len() <= MAX_PARTS
-        && parts.starts_with(&ROOT)
         && parts.iter().all(is_name)
         && parts.last().is_some_and(|name| name.ends_with(ENDING));
-    is_document.then(|| String::from_utf8(parts.join(&b'/')).ok()).flatten()
+    let path = is_document.then(|| String::from_utf8(parts.join(&b'/')).ok()).flatten()?;
+    Some(format!("{ROOT}/{path}"))
+}
+
+fn parts_of(path: &[u8]) -> Vec<&[u8]> {
+    path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect()
 }
 
 fn format_of(path: &str) -> Option<SbomFormat> {

@@ -165,6 +165,13 @@ pub struct LayerView {
 }
 
 impl ImageView {
+    /// Where the layers of buildpacks are in the image: `/layers`, or what it says itself.
+    #[must_use]
+    pub fn layers_directory(&self) -> &str {
+        let said = self.env.iter().find_map(|variable| variable.strip_prefix("CNB_LAYERS_DIR="));
+        said.filter(|directory| directory.starts_with('/')).unwrap_or("/layers")
+    }
+
     /// Notes what was found beside the image.
     pub fn set_attached(&mut self, attached: &[Referrer]) {
         let view = |referrer: &Referrer| AttachmentView {

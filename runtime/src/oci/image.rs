@@ -45,6 +45,12 @@ impl MediaFamily {
         }
     }
 
+    /// Whether this is what lists the images for several systems.
+    #[must_use]
+    pub fn is_index(media_type: &MediaType) -> bool {
+        [Self::Oci, Self::Docker].iter().any(|family| family.index() == *media_type)
+    }
+
     /// Of an image manifest.
     #[must_use]
     pub fn manifest(self) -> MediaType {

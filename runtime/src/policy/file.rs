@@ -8,7 +8,9 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::registries::{self, RegistryTable};
 use super::sources::{NetworkTable, SourceTable};
+use super::store::StoreTable;
 use super::{Isolation, limit_fields};
 use crate::cnb::id::BuildpackId;
 use crate::grant::Grant;
@@ -30,6 +32,8 @@ pub(super) struct PolicyFile {
     pub(super) isolation: Option<At<Isolation>>,
     pub(super) sources: BTreeMap<String, SourceTable>,
     pub(super) network: NetworkTable,
+    pub(super) registries: BTreeMap<String, RegistryTable>,
+    pub(super) store: StoreTable,
 }
 
 /// A part of a policy file with its place.
@@ -88,7 +92,7 @@ impl<'a> Reader<'a> {
         Ok(self.at(&value.span(), grants))
     }
 
-    fn limit(&self, value: &Spanned<DeValue<'a>>) -> Result<At<u64>, TomlError> {
+    pub(super) fn limit(&self, value: &Spanned<DeValue<'a>>) -> Result<At<u64>, TomlError> {
         let number = value.get_ref().as_integer().and_then(|integer| {
             let digits = integer.as_str().replace('_', "");
             u64::from_str_radix(digits.trim_start_matches('+'), integer.radix()).ok()
@@ -110,7 +114,9 @@ impl PolicyFile {
         let reader = Reader { text };
         let root = DeTable::parse(text).map_err(|error| TomlError::from_parser(text, &error))?;
         let root = root.get_ref();
-        reader.only(root, &["buildpack", "grants", "isolation", "limits", "network", "sources"])?;
+        let known =
+            ["buildpack", "grants", "isolation", "limits", "network", "registries", "sources", "store"];
+        reader.only(root, &known)?;
         let mut file = Self::default();
         if let Some(limits) = root.get("limits") {
             let known = limit_fields(&Limits::default());
@@ -164,6 +170,12 @@ impl PolicyFile {
         }
         if let Some(network) = root.get("network") {
             file.network = NetworkTable::parse(&reader, network)?;
+        }
+        if let Some(registries) = root.get("registries") {
+            file.registries = registries::parse(&reader, registries)?;
+        }
+        if let Some(store) = root.get("store") {
+            file.store = StoreTable::parse(&reader, store)?;
         }
         Ok(file)
     }

@@ -1,4 +1,4 @@
-//! The operator's policy: limits, grants, isolation and sources, from one
+//! The operator's policy: limits, grants, isolation, sources and registries, from one
 //! documented file in fixed places.
 //!
 //! Every value knows where it came from, so that a person can be shown. The
@@ -30,13 +30,24 @@
 //! ca = ["/etc/ssl/corp.pem"]
 //! offline = false
 //! origins-from-lock-files = false
+//!
+//! [registries."registry.example:5000"]
+//! mirrors = ["https://mirror.example/"] # asked first when something is fetched
+//! insecure = true                    # plain `http`, if there is no TLS
+//! realms = ["auth.example"]          # who else may be sent its credentials, for tokens
+//! ca = "/etc/ssl/corp.pem"           # one or several
+//!
+//! [store]
+//! max_bytes = 21474836480            # what is kept between builds
 //! ```
 //! Later files win over earlier ones: built-in defaults, the system's file, the
 //! user's file, the file of the command line. The system's file is a ceiling:
 //! with it, later ones can lower limits and take away grants, nothing else.
 
 mod file;
+mod registries;
 mod sources;
+mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -49,7 +60,9 @@ use crate::limits::Limits;
 use crate::toml_text::{self, TomlFileError};
 
 use file::{At, PolicyFile};
+pub use registries::RegistryPolicy;
 pub use sources::{NetworkPolicy, SecretPlace, SignIn, SourcePolicy, source_key};
+pub use store::StorePolicy;
 
 /// Where policy files may be; those that are not there are skipped, except `explicit`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -115,6 +128,9 @@ pub struct Policy {
     /// By the name of the source.
     pub sources: BTreeMap<String, SourcePolicy>,
     pub network: NetworkPolicy,
+    /// By the name of the registry: `index.docker.io`, `registry.example:5000`.
+    pub registries: BTreeMap<String, RegistryPolicy>,
+    pub store: StorePolicy,
     /// What nothing after the system's file can go beyond, if there is one.
     pub ceiling: Option<Box<Ceiling>>,
 }
@@ -141,6 +157,8 @@ impl Default for Policy {
             isolation: Isolation::default(),
             sources: BTreeMap::new(),
             network: NetworkPolicy::default(),
+            registries: BTreeMap::new(),
+            store: StorePolicy::default(),
             ceiling: None,
         }
     }
@@ -272,6 +290,8 @@ impl Policy {
         }
         self.apply_sources(path, file.sources, origins)?;
         self.apply_network(path, file.network, origins)?;
+        self.apply_registries(path, file.registries, origins)?;
+        self.apply_store(path, file.store, origins)?;
         Ok(())
     }
 
@@ -348,6 +368,10 @@ impl Policy {
             settings.extend(source.settings(name));
         }
         settings.extend(self.network.settings());
+        for (name, registry) in &self.registries {
+            settings.extend(registry.settings(name));
+        }
+        settings.extend(self.store.settings());
         settings.sort();
         let setting = |(key, value): (String, String)| Setting { origin: origins.of(&key), key, value };
         settings.into_iter().map(setting).collect()

@@ -251,19 +251,24 @@ impl NetworkPolicy {
 
 /// `sources.npm.url`, or `sources."npm:@acme".url`.
 pub fn source_key(name: &str, key: &str) -> String {
-    let is_bare = name.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-".contains(letter));
-    if is_bare { format!("sources.{name}.{key}") } else { format!("sources.\"{name}\".{key}") }
+    named_key("sources", name, key)
 }
 
-fn quoted(text: &str) -> String {
+/// The key of one thing in a table of tables.
+pub(super) fn named_key(table: &str, name: &str, key: &str) -> String {
+    let is_bare = name.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-".contains(letter));
+    if is_bare { format!("{table}.{name}.{key}") } else { format!("{table}.\"{name}\".{key}") }
+}
+
+pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-fn quoted_path(path: &Path) -> String {
+pub(super) fn quoted_path(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }
 
-fn list(items: impl Iterator<Item = String>) -> String {
+pub(super) fn list(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(", "))
 }
 
@@ -399,7 +404,7 @@ fn sign_in(reader: &Reader<'_>, table: &DeTable<'_>) -> Result<Option<SignIn>, T
     }
 }
 
-fn base(reader: &Reader<'_>, value: &Spanned<DeValue<'_>>) -> Result<Url, TomlError> {
+pub(super) fn base(reader: &Reader<'_>, value: &Spanned<DeValue<'_>>) -> Result<Url, TomlError> {
     let (url, credentials) =
         parse_base(reader.text(value)?).map_err(|error| reader.error(&value.span(), error.to_string()))?;
     match credentials {
@@ -423,7 +428,7 @@ fn proxy(reader: &Reader<'_>, value: &Spanned<DeValue<'_>>) -> Result<Url, TomlE
     Ok(url)
 }
 
-fn absolute_path(reader: &Reader<'_>, value: &Spanned<DeValue<'_>>) -> Result<PathBuf, TomlError> {
+pub(super) fn absolute_path(reader: &Reader<'_>, value: &Spanned<DeValue<'_>>) -> Result<PathBuf, TomlError> {
     let path = PathBuf::from(reader.text(value)?);
     if path.is_absolute() {
         Ok(path)
@@ -433,7 +438,7 @@ fn absolute_path(reader: &Reader<'_>, value: &Spanned<DeValue<'_>>) -> Result<Pa
 }
 
 /// One, or an array of them.
-fn many<'a, T>(
+pub(super) fn many<'a, T>(
     reader: &Reader<'a>,
     value: &Spanned<DeValue<'a>>,
     read: impl Fn(&Reader<'a>, &Spanned<DeValue<'a>>) -> Result<T, TomlError>,

@@ -282,3 +282,112 @@ fn nothing_is_added_to_the_system_s_sources_and_network() {
     alone.source_by_flag("go", place("https://go.example/"), &mut origins).unwrap();
     assert_eq!(alone.source_origin("go", &origins), Origin::Flag);
 }
+
+#[test]
+fn registries_are_read_with_the_place_of_every_key() {
+    let files = files(
+        None,
+        Some(
+            "[registries.\"docker.io\"]\nmirrors = [\"https://old.example\"]\ninsecure = true\n\
+             [registries.\"localhost\"]\ninsecure = true\n",
+        ),
+        Some(
+            "[registries.\"index.docker.io\"]\nmirrors = [\"https://mirror.example\", \"http://10.0.0.1:5000/hub/\"]\n\
+             realms = \"auth.example\"\n\
+             [registries.\"registry.example:5000\"]\n\ninsecure = true\nca = \"/etc/ssl/corp.pem\"\n\
+             realms = [\"Auth.Example:443\", \"[::1]:5001\"]\n",
+        ),
+    );
+    let (policy, origins) = Policy::load(&files.paths).unwrap();
+    let shown: Vec<String> = policy
+        .settings(&origins)
+        .iter()
+        .filter(|setting| setting.key.starts_with("registries"))
+        .map(|setting| {
+            let origin = setting.origin.to_string();
+            format!("{} = {} ({})", setting.key, setting.value, origin.rsplit('/').next().unwrap())
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            // A registry is replaced as a whole, under whichever of its names.
+            "registries.\"index.docker.io\".insecure = false (explicit:1)",
+            "registries.\"index.docker.io\".mirrors = [\"https://mirror.example/\", \"http://10.0.0.1:5000/hub/\"] (explicit:2)",
+            "registries.\"index.docker.io\".realms = [\"auth.example\"] (explicit:3)",
+            "registries.\"registry.example:5000\".ca = [\"/etc/ssl/corp.pem\"] (explicit:7)",
+            "registries.\"registry.example:5000\".insecure = true (explicit:6)",
+            "registries.\"registry.example:5000\".realms = [\"auth.example\", \"[::1]:5001\"] (explicit:8)",
+            "registries.localhost.insecure = true (user:5)",
+        ]
+    );
+    let settings = policy.registry_settings(&origins);
+    let hub = &settings["index.docker.io"];
+    assert_eq!(
+        hub.mirrors,
+        ["https://mirror.example/", "http://10.0.0.1:5000/hub/"].map(|url| url.parse().unwrap())
+    );
+    assert_eq!((hub.insecure, hub.realms.as_slice()), (false, &["auth.example".to_owned()][..]));
+    let other = &settings["registry.example:5000"];
+    assert!(other.insecure && other.mirrors.is_empty());
+    assert_eq!(other.ca, [PathBuf::from("/etc/ssl/corp.pem")]);
+    assert!(other.set_by.ends_with("explicit:4"), "{}", other.set_by);
+}
+
+#[test]
+fn registries_that_are_not_understood_are_errors_with_their_place() {
+    let registry = |lines: &str| format!("[registries.\"a.example\"]\n{lines}\n");
+    for (text, line, part) in [
+        ("registries = 1\n".to_owned(), 1, "`[registries.\"NAME\"]`"),
+        // Neither a folder of Docker Hub nor an address.
+        ("[registries.acme]\n".to_owned(), 1, "name of a registry"),
+        ("[registries.\"https://a.example\"]\n".to_owned(), 1, "name of a registry"),
+        ("[registries.\"a.example/team\"]\n".to_owned(), 1, "name of a registry"),
+        ("[registries.\"a.example:port\"]\n".to_owned(), 1, "name of a registry"),
+        ("[registries.\"\"]\n".to_owned(), 1, "name of a registry"),
+        ("[registries.\"docker.io\"]\n[registries.\"index.docker.io\"]\n".to_owned(), 2, "twice"),
+        (registry("token = \"CANARY\""), 2, "`token` is not known here"),
+        (registry("insecure = \"yes\""), 2, "`true` or `false`"),
+        (registry("mirrors = \"mirror.example\""), 2, "`https://`"),
+        (registry("mirrors = [\n\"https://joe:CANARY@b.example\"]"), 3, "`docker login`"),
+        (registry("ca = \"corp.pem\""), 2, "absolute"),
+        (registry("realms = \"https://auth.example\""), 2, "has to be a host"),
+        (registry("realms = [\"a.example\", \"auth.example/token\"]"), 2, "has to be a host"),
+        (registry("realms = \"joe:CANARY@auth.example\""), 2, "has to be a host"),
+        (registry("realms = \"a b\""), 2, "has to be a host"),
+        (registry("realms = \"\""), 2, "has to be a host"),
+        (registry("realms = \"auth.example?x\""), 2, "has to be a host"),
+        ("[store]\nmax_bytes = 0\n".to_owned(), 2, "above 0"),
+        ("[store]\nmax-bytes = 1\n".to_owned(), 2, "`max-bytes` is not known here"),
+    ] {
+        let error = PolicyFile::parse(&text).err().unwrap_or_else(|| panic!("{text}"));
+        assert_eq!(error.line, line, "{text:?}: {error}");
+        assert!(error.message.contains(part), "{text:?}: {error}");
+        assert!(!error.message.contains("CANARY"), "{error}");
+    }
+}
+
+#[test]
+fn nothing_is_added_to_the_system_s_registries_and_store() {
+    let system =
+        "[registries.\"docker.io\"]\nmirrors = \"https://mirror.example/\"\n[store]\nmax_bytes = 1000\n";
+    let with = |user: &str| {
+        let files = files(Some(system), Some(user), None);
+        Policy::load(&files.paths).map_err(|error| (error.id(), error.to_string()))
+    };
+    let (policy, _) = with(
+        "[registries.\"index.docker.io\"]\nmirrors = [\"https://mirror.example\"]\n[store]\nmax_bytes = 999\n",
+    )
+    .unwrap();
+    assert_eq!(policy.store.max_bytes, 999);
+    for user in [
+        "[registries.\"docker.io\"]\n",
+        "[registries.\"docker.io\"]\nmirrors = \"https://mirror.example/\"\ninsecure = true\n",
+        "[registries.\"docker.io\"]\nmirrors = \"https://mirror.example/\"\nrealms = \"evil.example\"\n",
+        "[registries.\"other.example\"]\ninsecure = true\n",
+        "[store]\nmax_bytes = 1001\n",
+    ] {
+        let (id, text) = with(user).unwrap_err();
+        assert!(id == "policy.ceiling" && text.contains("user:"), "{user}: {text}");
+    }
+}

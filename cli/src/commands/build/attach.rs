@@ -73,7 +73,7 @@ fn sboms(built: &BuiltImage, view: &ImageView, cancel: &Cancel) -> Result<Vec<At
         let layer = layer.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?;
         Ok(decompress(layer.open()?)?)
     };
-    Ok(sbom_attachments(read_sboms(&layer, &open, cancel)?))
+    Ok(sbom_attachments(read_sboms(&layer, view.layers_directory(), &open, cancel)?))
 }
 
 fn provenance_of(

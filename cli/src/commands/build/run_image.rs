@@ -36,7 +36,7 @@ pub(super) fn run_image(value: &OsStr, wanted: Option<&Target>, places: &Places)
     let preferred = wanted.cloned().unwrap_or_else(app::host_target);
     let opened = places.open(place, Some(&preferred))?;
     let found = opened
-        .find()
+        .find(places)
         .map_err(|source| InputError::RunImageUnreadable { value: shown, source: Box::new(source) })?;
     let target = target_of(&found.image);
     if let Some(wanted) = wanted

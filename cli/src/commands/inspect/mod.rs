@@ -36,7 +36,8 @@ pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Ou
     };
     match kind_of(target)? {
         Kind::Image(place) => {
-            let opened = LookedAt::find(Places::default().open(place, None)?)?;
+            let places = Places::new(&arguments.policy, None, cancel);
+            let opened = LookedAt::find(places.open(place, None)?, &places)?;
             if arguments.provenance {
                 output.line(&provenance(&opened)?);
                 return Ok(0);
@@ -78,7 +79,7 @@ fn look_at_image(opened: &LookedAt, cancel: &Cancel) -> Result<ImageView, Failur
     }
     let here = view.sbom.layer.clone().filter(|layer| opened.is_here(layer));
     let Some(layer) = here.and_then(|layer| layer.parse().ok()) else { return Ok(view) };
-    match read_sboms(&layer, &|layer| opened.layer(layer), cancel) {
+    match read_sboms(&layer, view.layers_directory(), &|layer| opened.layer(layer), cancel) {
         Ok(documents) => view.sbom.set_documents(&documents),
         Err(error @ InspectionError::Cancelled(_)) => return Err(error.into()),
         Err(error) => view.problems.push(error.to_string()),

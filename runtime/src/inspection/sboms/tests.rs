@@ -7,7 +7,7 @@ use crate::fault::Diagnose as _;
 use crate::inspection::testing::{Entry, diff_id, opener, tar};
 
 fn read(tar: &[u8]) -> Result<Vec<SbomDocument>, InspectionError> {
-    read_sboms(&diff_id(tar), &opener(&[tar.to_vec()]), &Cancel::default())
+    read_sboms(&diff_id(tar), "/layers", &opener(&[tar.to_vec()]), &Cancel::default())
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn r8_a_layer_with_other_bytes_gives_no_documents() {
     let open = move |_: &DiffId| -> Result<Box<dyn Read>, Box<dyn std::error::Error + Send + Sync>> {
         Ok(Box::new(Cursor::new(tar.clone())))
     };
-    let error = read_sboms(&wanted, &open, &Cancel::default()).unwrap_err();
+    let error = read_sboms(&wanted, "/layers", &open, &Cancel::default()).unwrap_err();
     assert_eq!(error.id(), "image.diffid_mismatch");
 }
 
@@ -113,4 +113,17 @@ fn r9_endless_documents_end() {
         (b"layers/sbom/launch/c/sbom.cdx.json", Entry::File(&chunk)),
     ]);
     assert_eq!(read(&tar).unwrap_err().id(), "image.sbom_too_large");
+}
+
+/// As the reference lifecycle was told to have them elsewhere.
+#[test]
+fn layers_may_be_elsewhere_in_an_image() {
+    let tar = tar(&[
+        (b"/cnb/my/layers/sbom/launch/a/sbom.cdx.json", Entry::File(b"{}")),
+        (b"/layers/sbom/launch/b/sbom.cdx.json", Entry::File(b"{}")),
+    ]);
+    let open = opener(std::slice::from_ref(&tar));
+    let documents = read_sboms(&diff_id(&tar), "/cnb/my/layers", &open, &Cancel::default()).unwrap();
+    let paths: Vec<_> = documents.iter().map(|document| document.path.as_str()).collect();
+    assert_eq!(paths, ["layers/sbom/launch/a/sbom.cdx.json"]);
 }

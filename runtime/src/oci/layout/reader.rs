@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 
 use super::{
     BLOBS, INDEX_FILE, LAYOUT_FILE, LayoutError, MAX_DOCUMENT_BYTES, REFERENCE_ANNOTATION, blob_path,
     read_document,
 };
 use crate::oci::digest::{Digest, InvalidDigest};
-use crate::oci::image::{BlobPlace, DOCKER_INDEX, Image, ImageConfiguration, Layer, MediaFamily};
+use crate::oci::image::{BlobPlace, Image, ImageConfiguration, Layer, MediaFamily};
 use crate::oci::tar_index::TarIndex;
 
 /// An index may list indexes; real ones do so once.
@@ -65,6 +65,38 @@ pub fn image_names(directory: &Path) -> Result<Vec<String>, LayoutError> {
     Ok(names)
 }
 
+/// The systems that a name of a layout has images for, such as `linux/arm64`; those of
+/// the only name where `reference` is `None`. None for an image that is alone.
+///
+/// # Errors
+/// When there is no layout, or its index cannot be read.
+pub fn image_systems(directory: &Path, reference: Option<&str>) -> Result<Vec<String>, LayoutError> {
+    let reader = Reader::open(directory)?;
+    let index = reader.index()?;
+    let is_wanted = |descriptor: &&Descriptor| {
+        reference.is_none_or(|wanted| name_of(descriptor).as_deref() == Some(wanted))
+    };
+    let mut systems = Vec::new();
+    for descriptor in index.manifests().iter().filter(is_wanted) {
+        if MediaFamily::is_index(descriptor.media_type()) {
+            let (digest, bytes) = reader.document(descriptor)?;
+            let index: ImageIndex = reader.parse(digest.as_str(), &bytes)?;
+            systems.extend(systems_of(&index));
+        }
+    }
+    Ok(systems)
+}
+
+/// The systems of an index, one for each of its images.
+#[must_use]
+pub fn systems_of(index: &ImageIndex) -> Vec<String> {
+    let system = |descriptor: &Descriptor| match descriptor.platform() {
+        Some(platform) => format!("{}/{}", platform.os(), platform.architecture()),
+        None => "unknown".to_owned(),
+    };
+    index.manifests().iter().map(system).collect()
+}
+
 fn name_of(descriptor: &Descriptor) -> Option<String> {
     descriptor.annotations().as_ref().and_then(|annotations| annotations.get(REFERENCE_ANNOTATION)).cloned()
 }
@@ -116,13 +148,8 @@ fn find(
         if let Some(family) = MediaFamily::of_manifest(chosen.media_type()) {
             return Ok(LayoutImage { reference: name, ..reader.image(&chosen, family)? });
         }
-        let is_index = match chosen.media_type() {
-            MediaType::ImageIndex => true,
-            MediaType::Other(other) => other == DOCKER_INDEX,
-            _ => false,
-        };
         let name = chosen.digest().to_string();
-        if !is_index {
+        if !MediaFamily::is_index(chosen.media_type()) {
             return Err(reader.invalid(&name, format!("its type `{}` is no image", chosen.media_type())));
         }
         let (_, bytes) = reader.document(&chosen)?;
