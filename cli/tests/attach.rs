@@ -123,3 +123,51 @@ fn other_tools_read_the_layout() {
         assert_eq!(kinds, ["application/vnd.cyclonedx+json", "application/vnd.in-toto+json"]);
     }
 }
+
+/// What was fetched for a layer is known as long as the layer is used, also by builds that fetch
+/// nothing; of a layer that only an image still has, nobody knows it, and the provenance says so.
+#[test]
+fn d8_what_was_fetched_stays_known_with_the_layer() {
+    let site = Site::new();
+    let Some(directory) = site.guest("fetch-many") else { return };
+    let toml = directory.join("buildpack.toml");
+    let text = std::fs::read_to_string(&toml).unwrap();
+    std::fs::write(&toml, format!("{text}[grants]\nsources = [\"npm\"]\n")).unwrap();
+    site.file("package/lib/index.js", "x");
+    site.file("app/index.txt", "x");
+    site.file("npm/empty", "");
+    let packed = Command::new("tar").args(["-czf", "npm/p.tgz", "package"]).current_dir(site.path()).output();
+    Ended::from(packed.unwrap()).with(0);
+    let sum = Command::new("sha256sum").arg("npm/p.tgz").current_dir(site.path()).output().unwrap();
+    let sum = Ended::from(sum).out.split(' ').next().unwrap().to_owned();
+    let build = |more: &[&str]| {
+        let arguments =
+            ["build", "--path", "app", "--buildpack", directory.to_str().unwrap(), "--output", "oci:image"];
+        let sources =
+            ["--source", "npm=npm", "--grant", "source=npm", "--attach", "provenance", "--env", "COUNT=2"];
+        site.run(&[&arguments[..], &sources, more, &["demo"]].concat()).with(0);
+    };
+    build(&[]);
+    let first = provenance(&site);
+    let dependencies =
+        first["predicate"]["buildDefinition"]["resolvedDependencies"].as_array().unwrap().clone();
+    assert_eq!(
+        dependencies[1],
+        serde_json::json!({
+            "uri": "wapack-source:npm/p.tgz",
+            "digest": { "sha256": sum },
+            "annotations": { "kind": "source", "pinned": "false" },
+        })
+    );
+    let metadata = |provenance: &Value| provenance["predicate"]["runDetails"]["metadata"].clone();
+    assert_eq!(metadata(&first), serde_json::json!({ "wapack_hermetic": false, "wapack_complete": true }));
+    // The layer is used again, and its file is not there any more.
+    std::fs::remove_file(site.path().join("npm/p.tgz")).unwrap();
+    build(&[]);
+    assert_eq!(provenance(&site), first);
+    build(&["--cache-dir", "another"]);
+    assert_eq!(
+        metadata(&provenance(&site)),
+        serde_json::json!({ "wapack_hermetic": false, "wapack_complete": false })
+    );
+}

@@ -14,8 +14,9 @@ fn files(report: &FileReport) -> Vec<(&str, usize, Option<usize>)> {
     report.files.iter().map(file).collect()
 }
 
+/// R7
 #[test]
-fn what_later_layers_replace_or_remove_is_waste() {
+fn r7_what_later_layers_replace_or_remove_is_waste() {
     let report = report(&[
         tar(&[
             (b"./etc", Entry::Directory),
@@ -25,6 +26,7 @@ fn what_later_layers_replace_or_remove_is_waste() {
             (b"opt/deep.txt", Entry::File(b"1")),
             (b"var/d", Entry::File(b"12")),
             (b"usr/e", Entry::File(b"1234")),
+            (b"etc/stay", Entry::File(b"1")),
         ]),
         tar(&[
             (b"etc/a", Entry::File(b"1")),
@@ -49,13 +51,15 @@ fn what_later_layers_replace_or_remove_is_waste() {
             ("opt/deep.txt", 0, None),
             ("var/d", 0, Some(1)),
             ("usr/e", 0, Some(1)),
+            // R7: what is left of `.wh.` and `.wh..` is no name.
+            ("etc/stay", 0, None),
             ("etc/a", 1, Some(2)),
             // Written before the whiteout of its own layer.
             ("var/new", 1, None),
         ]
     );
     assert_eq!(report.layers[0].wasted_bytes, 5 + 3 + 7 + 2 + 4);
-    assert_eq!((report.layers[0].bytes, report.layers[0].files, report.layers[0].directories), (22, 6, 1));
+    assert_eq!((report.layers[0].bytes, report.layers[0].files, report.layers[0].directories), (23, 7, 1));
     assert_eq!((report.layers[1].whiteouts, report.layers[1].links), (3, 1));
     assert_eq!(report.wasted_bytes(), 21 + 1);
 }
