@@ -2,9 +2,12 @@
 
 use std::ffi::OsString;
 
+use wapack_runtime::cancel::Cancel;
 use wapack_runtime::images::{Daemon, DaemonError, Images, LayoutImages};
+use wapack_runtime::policy::{Policy, PolicyError, PolicyPaths};
 
 use super::inputs::{ImagePlace, Inputs};
+use super::registries::{self, AuthError};
 use super::settings::Surroundings;
 use crate::app;
 use crate::failure::InputError;
@@ -13,8 +16,10 @@ use crate::images::engine_address;
 /// Why there are no images.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ImageError {
-    #[error("registries are not spoken by this version; use `-daemon`, or `-layout` with `-layout-dir`")]
-    Registry,
+    #[error("cannot use registries")]
+    Registry(#[from] AuthError),
+    #[error("cannot use registries")]
+    Settings(#[source] Box<PolicyError>),
     #[error("there is no place for images")]
     None,
     #[error(transparent)]
@@ -28,6 +33,7 @@ pub(super) fn open(
     place: &ImagePlace,
     inputs: &Inputs,
     surroundings: &Surroundings,
+    cancel: &Cancel,
 ) -> Result<Option<Box<dyn Images>>, ImageError> {
     if !inputs.needs_images() {
         return Ok(None);
@@ -40,6 +46,11 @@ pub(super) fn open(
         ImagePlace::Layout(directory) => {
             Ok(Some(Box::new(LayoutImages::new(directory.clone(), app::host_target().arch))))
         }
-        ImagePlace::Registry { .. } => Err(ImageError::Registry),
+        ImagePlace::Registry { insecure } => {
+            // Policy files are for `wapack build`: here the platform decides.
+            let (policy, _) = Policy::load(&PolicyPaths::default())
+                .map_err(|error| ImageError::Settings(Box::new(error)))?;
+            Ok(Some(Box::new(registries::images(insecure, surroundings, &policy, cancel)?)))
+        }
     }
 }

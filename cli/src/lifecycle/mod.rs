@@ -15,6 +15,7 @@ mod inputs;
 mod platform;
 mod privileges;
 mod program;
+mod registries;
 mod services;
 mod settings;
 mod speech;
@@ -136,7 +137,7 @@ fn start(task: &Task, surroundings: &mut Surroundings, speech: Speech, cancel: &
         log.warning(warning);
     }
     // The daemon's socket can be root's alone, so it is opened first.
-    let ready = images::open(&task.images, &task.inputs, surroundings)
+    let ready = images::open(&task.images, &task.inputs, surroundings, cancel)
         .map_err(Failed::from)
         .and_then(|images| Ok((images, privileges(task, surroundings)?)));
     let images = match ready {

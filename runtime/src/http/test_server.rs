@@ -154,6 +154,10 @@ fn serve(
     while !bytes.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte)?;
         bytes.push(byte[0]);
+        // The first byte of TLS; a server without it says something that is none.
+        if bytes == [0x16] {
+            return stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n");
+        }
     }
     let text = String::from_utf8(bytes).unwrap();
     let mut lines = text.lines();

@@ -1,13 +1,15 @@
 //! Images in registries.
 
+mod attachments;
+
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::image::ImageIndex;
 
-use super::{Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved};
+use super::{Attachments, Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved};
 use crate::cancel::Cancel;
 use crate::oci::blob::BlobStore;
 use crate::oci::compression::decompress;
@@ -26,6 +28,9 @@ pub struct RegistryImages {
     variant: Option<String>,
     /// For layers that are read once.
     scratch: PathBuf,
+    /// What a name led to at first, until it is written: all that is made in one run is made
+    /// of the same images.
+    found: Mutex<BTreeMap<Reference, FoundImage>>,
 }
 
 impl RegistryImages {
@@ -40,7 +45,11 @@ impl RegistryImages {
         scratch: PathBuf,
     ) -> Self {
         let registry = registry.into();
-        Self { registry, architecture, variant, scratch }
+        Self { registry, architecture, variant, scratch, found: Mutex::default() }
+    }
+
+    fn found(&self) -> MutexGuard<'_, BTreeMap<Reference, FoundImage>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn platform(&self) -> Platform<'_> {
@@ -73,6 +82,7 @@ impl RegistryImages {
                 continue;
             };
             let tag = (name, tag.to_owned());
+            self.found().remove(&reference);
             match repositories.iter_mut().find(|(repository, _)| repository == reference.name()) {
                 Some((_, tags)) => tags.push(tag),
                 None => repositories.push((reference.name().clone(), vec![tag])),
@@ -154,9 +164,15 @@ fn failed(name: &str, error: RegistryError) -> ImagesError {
 impl Images for RegistryImages {
     fn find(&self, name: &str) -> Result<Option<FoundImage>, ImagesError> {
         let reference: Reference = name.parse()?;
+        if let Some(found) = self.found().get(&reference) {
+            return Ok(Some(found.clone()));
+        }
         let found = self.registry.image(&reference, self.platform(), &Cancel::default());
-        let found = found.map_err(|error| failed(name, error))?;
-        Ok(found.map(|found| FoundImage { reference: found.reference.to_string(), image: found.image }))
+        let Some(found) = found.map_err(|error| failed(name, error))? else { return Ok(None) };
+        let by_digest = found.reference;
+        let found = FoundImage { reference: by_digest.to_string(), image: found.image };
+        self.found().extend([(reference, found.clone()), (by_digest, found.clone())]);
+        Ok(Some(found))
     }
 
     /// The blob is verified before anything of it is read.
@@ -233,8 +249,15 @@ impl Images for RegistryImages {
         true
     }
 
+    fn attachments(&self) -> Option<&dyn Attachments> {
+        Some(self)
+    }
+
     /// What is in a registry goes from there to there.
     fn wanted(&self, layer: &Layer) -> bool {
         !matches!(layer.blob, BlobPlace::Registry(_)) && layer.file().is_none()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,7 +46,7 @@ pub trait FindRegistryCredentials: fmt::Debug + Send + Sync {
 pub enum RegistryCredentials {
     /// For the registry, or for who gives tokens for it.
     Basic { user: String, password: Secret },
-    /// OAuth2 refresh token, for who gives tokens for the registry (`identitytoken` of
+    /// A refresh token of `OAuth2`, for who gives tokens for the registry (`identitytoken` of
     /// Docker's configuration).
     IdentityToken(Secret),
     /// A token for the registry itself, sent as it is.

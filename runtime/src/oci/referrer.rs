@@ -111,6 +111,31 @@ impl Attachment {
     }
 }
 
+impl Referrer {
+    /// An entry of a list; `None` for one whose digest we do not read.
+    #[must_use]
+    pub fn of(descriptor: &Descriptor) -> Option<Self> {
+        Some(Self {
+            media_type: descriptor.media_type().to_string(),
+            digest: descriptor.digest().to_string().parse().ok()?,
+            size: descriptor.size(),
+            artifact_type: descriptor.artifact_type().as_ref().map(ToString::to_string).unwrap_or_default(),
+            annotations: descriptor.annotations().clone().unwrap_or_default().into_iter().collect(),
+        })
+    }
+}
+
+/// Digest and size of the one document of an attachment; `None` for a manifest with none
+/// or several.
+#[must_use]
+pub fn content_of(manifest: &[u8]) -> Option<(Digest, u64)> {
+    let manifest: ArtifactManifest = serde_json::from_slice(manifest).ok()?;
+    match manifest.layers.as_slice() {
+        [Part { digest, size, .. }] => Some((digest.clone(), *size)),
+        _ => None,
+    }
+}
+
 /// The parts of a manifest that say what it refers to.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

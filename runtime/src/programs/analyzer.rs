@@ -69,7 +69,11 @@ pub enum AnalyzeError {
     NoRunImage { run: PathBuf },
     /// None of its names can be read (RUN-02).
     #[error("the run image `{name}` cannot be read, nor any of its mirrors")]
-    NoReadableRunImage { name: String },
+    NoReadableRunImage {
+        name: String,
+        /// What is wrong with the image itself; `None` when it is not there.
+        source: Option<ImagesError>,
+    },
     #[error("the run image `{name}` cannot be read")]
     RunImage { name: String, source: Option<ImagesError> },
     #[error("the run image `{name}` does not say which operating system it is for")]
@@ -185,7 +189,10 @@ fn choose_run_image(inputs: &Inputs, images: &dyn Images) -> Result<String, Anal
     let names = names.filter(|names| !names.image.is_empty());
     let names = names.ok_or_else(|| AnalyzeError::NoRunImage { run: inputs.run.clone() })?;
     let best = best_mirror(images, &inputs.image, &names).map(str::to_owned);
-    best.ok_or(AnalyzeError::NoReadableRunImage { name: names.image })
+    best.ok_or_else(|| {
+        let source = images.find(&names.image).err();
+        AnalyzeError::NoReadableRunImage { name: names.image, source }
+    })
 }
 
 /// ANA-03

@@ -105,20 +105,26 @@ impl Authorization {
 
     /// What to send to `endpoint` for `scope`, if that is known by now.
     pub(super) fn known(&self, endpoint: &Endpoint, scope: &Scope) -> Option<HeaderValue> {
-        let key = (endpoint.base.to_string(), scope.clone());
-        let mut headers = lock(&self.headers);
-        let held = headers.get(&key)?;
-        if held.until.is_some_and(|until| until <= Instant::now()) {
-            headers.remove(&key);
-            return None;
-        }
-        Some(held.header.clone())
+        self.held(endpoint, scope).map(|held| held.header)
+    }
+
+    fn held(&self, endpoint: &Endpoint, scope: &Scope) -> Option<Held> {
+        let headers = lock(&self.headers);
+        let of = |scope: Scope| headers.get(&(endpoint.base.to_string(), scope));
+        // What is no token is good for whatever is done there.
+        let lasting = of(Scope::pull(&scope.repository)).filter(|held| held.until.is_none());
+        let held = of(scope.clone()).or(lasting)?;
+        held.until.is_none_or(|until| until > Instant::now()).then(|| held.clone())
+    }
+
+    fn keep(&self, endpoint: &Endpoint, scope: &Scope, held: Held) {
+        let scope = if held.until.is_none() { Scope::pull(&scope.repository) } else { scope.clone() };
+        lock(&self.headers).insert((endpoint.base.to_string(), scope), held);
     }
 
     /// Whether credentials are sent, for messages.
     pub(super) fn is_signed_in(&self, endpoint: &Endpoint, scope: &Scope) -> bool {
-        let key = (endpoint.base.to_string(), scope.clone());
-        lock(&self.headers).get(&key).is_some_and(|held| held.signed_in)
+        self.held(endpoint, scope).is_some_and(|held| held.signed_in)
     }
 
     /// Does what an answer with 401 asks for; `refused` is what was sent. `false` when there
@@ -144,7 +150,7 @@ impl Authorization {
         };
         // What was just refused is no better a second time; a token is never the same twice.
         let is_new = Some(&held.header) != refused;
-        lock(&self.headers).insert((endpoint.base.to_string(), scope.clone()), held);
+        self.keep(endpoint, scope, held);
         Ok(is_new)
     }
 

@@ -37,19 +37,16 @@ fn parse(text: &str) -> Vec<Challenge> {
             break;
         }
         let (word, after) = rest.split_at(length);
-        match after.trim_start_matches([' ', '\t']).strip_prefix('=') {
+        if let Some(value) = after.trim_start_matches([' ', '\t']).strip_prefix('=') {
             // `name=value`, of the challenge that was last named.
-            Some(value) => {
-                let Some((value, after)) = value_of(value.trim_start_matches([' ', '\t'])) else { break };
-                if let Some((_, parameters)) = found.last_mut() {
-                    parameters.entry(word.to_ascii_lowercase()).or_insert(value);
-                }
-                rest = after;
+            let Some((value, after)) = value_of(value.trim_start_matches([' ', '\t'])) else { break };
+            if let Some((_, parameters)) = found.last_mut() {
+                parameters.entry(word.to_ascii_lowercase()).or_insert(value);
             }
-            None => {
-                found.push((word.to_ascii_lowercase(), BTreeMap::new()));
-                rest = after;
-            }
+            rest = after;
+        } else {
+            found.push((word.to_ascii_lowercase(), BTreeMap::new()));
+            rest = after;
         }
     }
     found.into_iter().filter_map(|(scheme, parameters)| known(&scheme, parameters)).collect()

@@ -38,7 +38,7 @@ pub(super) const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, \
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Manifest {
     Image(MediaFamily, Box<ImageManifest>),
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
 }
 
 fn bad(text: impl Into<String>) -> Trouble {
@@ -106,7 +106,7 @@ pub(super) fn read(document: &Document) -> Result<Manifest, Trouble> {
         if index.manifests().len() > MAX_INDEX_ENTRIES {
             return Err(bad(format!("it lists more than {MAX_INDEX_ENTRIES} images")));
         }
-        return Ok(Manifest::Index(index));
+        return Ok(Manifest::Index(Box::new(index)));
     }
     let manifest: ImageManifest = serde_json::from_slice(&document.bytes).map_err(invalid)?;
     if manifest.layers().len() > MAX_LAYERS {

@@ -237,15 +237,16 @@ impl Diagnose for RegistryError {
 
     fn fault(&self) -> Fault {
         match self {
-            Self::Step { source, .. } => match source {
-                Trouble::Refused { .. }
-                | Trouble::UntrustedRealm { .. }
-                | Trouble::Credentials(_)
-                | Trouble::Insecure(_)
-                | Trouble::Authority(_) => Fault::Caller,
-                _ => Fault::Environment,
-            },
-            Self::NoPlatform { .. } => Fault::Caller,
+            Self::Step {
+                source:
+                    Trouble::Refused { .. }
+                    | Trouble::UntrustedRealm { .. }
+                    | Trouble::Credentials(_)
+                    | Trouble::Insecure(_)
+                    | Trouble::Authority(_),
+                ..
+            }
+            | Self::NoPlatform { .. } => Fault::Caller,
             _ => Fault::Environment,
         }
     }

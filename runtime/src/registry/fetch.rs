@@ -13,6 +13,7 @@ use super::authorization::Scope;
 use super::endpoint::Endpoint;
 use super::error::{RegistryError, Trouble};
 use super::exchange::{Call, Tried, Tries, busy, is_busy, next_piece, read_up_to, refusal};
+use super::upload::NO_BODY;
 use super::{Registry, Shared, TRANSFERS};
 use crate::cancel::Cancel;
 use crate::oci::blob::{BlobStore, StoredBlob};
@@ -199,7 +200,7 @@ impl Shared {
             StatusCode::NOT_FOUND => return Err(Trouble::NotThere),
             status if is_busy(status) => return Err(busy(&response)),
             status => {
-                let text = read_up_to(self, &mut response, 64 << 10).await.unwrap_or_default();
+                let text = read_up_to(self, &mut response, NO_BODY).await.unwrap_or_default();
                 return Err(refusal(status, &text, self, &call));
             }
         }

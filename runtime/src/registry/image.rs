@@ -1,6 +1,6 @@
 //! Finding an image: its manifest and its configuration, and nothing of its layers.
 
-use oci_spec::image::{Descriptor, ImageIndex};
+use oci_spec::image::Descriptor;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, StatusCode};
 
@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
                     let Some(descriptor) = documents::choose(&index, platform) else {
                         return Ok(Found::Others(documents::platforms(&index)));
                     };
-                    document = self.entry(&index, descriptor).await?;
+                    document = self.entry(descriptor).await?;
                     chosen = Some(descriptor.clone());
                 }
             }
@@ -178,11 +178,11 @@ impl<'a> Reader<'a> {
     }
 
     /// What an entry of an index means.
-    async fn entry(&self, _: &ImageIndex, descriptor: &Descriptor) -> Result<Document, Tried> {
+    async fn entry(&self, descriptor: &Descriptor) -> Result<Document, Tried> {
         let expected = documents::digest_of(descriptor)?;
         let document = match documents::embedded(descriptor, &expected) {
             Some(bytes) => {
-                let media_type = documents::media_type(Some(&descriptor.media_type().to_string()))?;
+                let media_type = documents::media_type(Some(descriptor.media_type().as_ref()))?;
                 Document { media_type, digest: expected, bytes }
             }
             None => self.manifest(expected.as_str(), Some(&expected)).await?.ok_or(Trouble::NotThere)?,

@@ -22,6 +22,7 @@ mod fetch;
 mod image;
 mod json;
 mod publish;
+mod referrers;
 mod upload;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ pub use self::error::{RegistryError, Trouble};
 pub use self::fetch::RemoteBlob;
 pub use self::image::RemoteImage;
 pub use self::publish::{Package, PackageBlob, PackageBytes, Published, PublishedTag};
+pub use self::referrers::Attachment;
 
 use self::authorization::Authorization;
 use self::endpoint::{Endpoint, may_be_plain};
@@ -192,13 +194,12 @@ impl Shared {
             return of("https");
         }
         let mut known = self.plain.lock().await;
-        let is_plain = match known.get(registry) {
-            Some(is_plain) => *is_plain,
-            None => {
-                let is_plain = !self.speaks_tls(&of("https")?).await?;
-                known.insert(registry.to_owned(), is_plain);
-                is_plain
-            }
+        let is_plain = if let Some(is_plain) = known.get(registry) {
+            *is_plain
+        } else {
+            let is_plain = !self.speaks_tls(&of("https")?).await?;
+            known.insert(registry.to_owned(), is_plain);
+            is_plain
         };
         of(if is_plain { "http" } else { "https" })
     }

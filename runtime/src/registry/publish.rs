@@ -2,7 +2,8 @@
 //! last, so that a name never leads to something incomplete (R11).
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -180,7 +181,12 @@ impl Registry {
     }
 }
 
-fn failed(verb: &str, what: &str, endpoint: &Endpoint, Tried { tries, trouble }: Tried) -> RegistryError {
+pub(super) fn failed(
+    verb: &str,
+    what: &str,
+    endpoint: &Endpoint,
+    Tried { tries, trouble }: Tried,
+) -> RegistryError {
     RegistryError::Step { step: format!("{verb} `{what}`"), host: endpoint.host(), tries, source: trouble }
 }
 
@@ -245,6 +251,8 @@ impl Publisher<'_> {
             from.registry() == self.repository.registry() && from.path() != self.repository.path()
         };
         match &blob.bytes {
+            // It was found in a manifest of this very repository.
+            PackageBytes::Registry(from) if trusts && from == self.repository => return Ok(()),
             PackageBytes::Registry(from) if trusts && is_neighbour(from) => {
                 let mounted = target.mount(from.path(), &blob.digest);
                 match self.wait(async { mounted.await.map_err(failed) })? {
@@ -281,19 +289,14 @@ impl Publisher<'_> {
         let bytes = match &blob.bytes {
             PackageBytes::Memory(bytes) => OutgoingBytes::Memory(Bytes::from(bytes.clone())),
             PackageBytes::File(path) => OutgoingBytes::File(open(path).map_err(of_file)?),
-            PackageBytes::Registry(repository) => match kept() {
-                Some(path) => OutgoingBytes::File(open(&path).map_err(of_file)?),
-                None => {
-                    let file = tempfile::tempfile_in(&self.registry.scratch).map_err(of_file)?;
-                    let remote = RemoteBlob {
-                        repository: repository.clone(),
-                        digest: blob.digest.clone(),
-                        size: blob.size,
-                    };
-                    self.registry.fetch_to(&remote, &file, self.cancel)?;
-                    OutgoingBytes::File(Arc::new(file))
-                }
-            },
+            PackageBytes::Registry(repository) => {
+                let file = if let Some(path) = kept() {
+                    open(&path).map_err(of_file)?
+                } else {
+                    Arc::new(self.pass_on(blob, repository)?)
+                };
+                OutgoingBytes::File(file)
+            }
             PackageBytes::Nowhere => {
                 return Err(RegistryError::NowhereToRead { digest: blob.digest.clone() });
             }
@@ -305,6 +308,15 @@ impl Publisher<'_> {
             return Err(RegistryError::DamagedHere { digest: blob.digest.clone() });
         }
         Ok(Outgoing { digest: blob.digest.clone(), size: blob.size, bytes })
+    }
+
+    /// Brings a blob of another registry here, into a file without a name.
+    fn pass_on(&self, blob: &PackageBlob, from: &Repository) -> Result<File, RegistryError> {
+        let file = tempfile::tempfile_in(&self.registry.scratch)
+            .map_err(|source| RegistryError::File { digest: blob.digest.clone(), source })?;
+        let blob = RemoteBlob { repository: from.clone(), digest: blob.digest.clone(), size: blob.size };
+        self.registry.fetch_to(&blob, &file, self.cancel)?;
+        Ok(file)
     }
 
     /// Whose fault it is that a blob was not taken: the file may have changed here.
@@ -333,8 +345,8 @@ impl Publisher<'_> {
     async fn version(&self, manifest: &Document, version: &str) -> Result<Option<Option<Digest>>, Tried> {
         let scope = self.scope();
         let url = self.endpoint.url(self.repository.path(), &format!("manifests/{version}"));
-        let call = Call::new(&self.endpoint, &scope, Method::HEAD, url)
-            .with(ACCEPT, &manifest.media_type.to_string());
+        let call =
+            Call::new(&self.endpoint, &scope, Method::HEAD, url).with(ACCEPT, manifest.media_type.as_ref());
         let answer = self.registry.shared.ask(&call, NO_BODY).await?;
         match answer.status {
             StatusCode::OK => {
@@ -371,7 +383,7 @@ impl Publisher<'_> {
         let scope = self.scope();
         let url = self.endpoint.url(self.repository.path(), &format!("manifests/{version}"));
         let call = Call::new(&self.endpoint, &scope, Method::PUT, url)
-            .with(CONTENT_TYPE, &manifest.media_type.to_string())
+            .with(CONTENT_TYPE, manifest.media_type.as_ref())
             .carrying(Payload::Bytes(manifest.bytes.clone().into()));
         let answer = self.registry.shared.ask(&call, documents::MAX_MANIFEST_BYTES).await.map_err(failed)?;
         if !matches!(answer.status, StatusCode::CREATED | StatusCode::OK | StatusCode::ACCEPTED) {
@@ -400,6 +412,6 @@ impl Publisher<'_> {
     }
 }
 
-fn open(path: &std::path::Path) -> std::io::Result<Arc<std::fs::File>> {
+fn open(path: &Path) -> std::io::Result<Arc<File>> {
     Ok(Arc::new(fs_err::File::open(path)?.into_parts().0))
 }

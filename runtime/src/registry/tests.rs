@@ -1,5 +1,10 @@
 //! The client against registries: a real one, and one that lies.
 
+mod accidents;
+mod fake;
 pub(crate) mod kit;
+mod lies;
 mod real;
+mod referrers;
 pub(crate) mod served;
+mod sign_in;

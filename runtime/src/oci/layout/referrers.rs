@@ -14,7 +14,7 @@ use super::reader::Reader;
 use super::{ImageLayout, LayoutError};
 use crate::oci::digest::Digest;
 use crate::oci::image::DOCKER_INDEX;
-use crate::oci::referrer::{ATTACHMENT_NAME, ArtifactManifest, Attachment, Part, Referrer};
+use crate::oci::referrer::{ATTACHMENT_NAME, ArtifactManifest, Attachment, Referrer, content_of};
 
 /// Entries of an index that are looked at, so that a hostile one ends.
 const MAX_ENTRIES: usize = 2000;
@@ -54,14 +54,12 @@ pub fn read_attachment(place: &Path, referrer: &Referrer) -> Result<Vec<u8>, Lay
     let reader = Reader::open(place)?;
     let invalid = |reason: &str| reader.invalid(referrer.digest.as_str(), reason.to_owned());
     let manifest = reader.blob(&referrer.digest, referrer.size)?;
-    let manifest: ArtifactManifest = reader.parse(referrer.digest.as_str(), &manifest)?;
-    let [Part { digest, size, .. }] = manifest.layers.as_slice() else {
-        return Err(invalid("it is no attachment with one document"));
-    };
-    if *size > MAX_ATTACHMENT_BYTES {
+    let (digest, size) =
+        content_of(&manifest).ok_or_else(|| invalid("it is no attachment with one document"))?;
+    if size > MAX_ATTACHMENT_BYTES {
         return Err(invalid("its document is larger than 64 MiB"));
     }
-    reader.blob(digest, *size)
+    reader.blob(&digest, size)
 }
 
 /// A manifest that refers to another one, and its digest.

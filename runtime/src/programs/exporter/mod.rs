@@ -29,7 +29,7 @@ use crate::cnb::report_toml::{ImageReport, Report};
 use crate::cnb::run_toml::{RunImageNames, RunToml};
 use crate::event::{Event, EventSink};
 use crate::images::{FoundImage, Images, ImagesError, SavedImage, Unsaved, recorded_names};
-use crate::oci::image::Layer;
+use crate::oci::image::{BlobPlace, Layer};
 use crate::oci::layer::Owner;
 use crate::oci::layout::LayoutError;
 use crate::oci::reference::{InvalidReference, Reference};
@@ -387,9 +387,11 @@ fn previous_layers(analyzed: &Analyzed, images: &dyn Images, events: &mut dyn Ev
         return vec![];
     };
     let why = match images.find(name) {
-        // A platform may leave out the blobs of a layout.
+        // A platform may leave out the blobs of a layout; a registry has all or nothing (EXP-12).
         Ok(Some(FoundImage { image, .. })) => {
-            let is_there = |layer: &Layer| images.is_daemon() || layer.is_here();
+            let is_there = |layer: &Layer| {
+                images.is_daemon() || layer.is_here() || matches!(layer.blob, BlobPlace::Registry(_))
+            };
             return image.layers.into_iter().filter(is_there).collect();
         }
         Ok(None) => "it is gone".to_owned(),

@@ -1,22 +1,12 @@
 //! Against Debian's `docker-registry`.
 
-use std::process::Command;
-
 use super::kit::{AMD64, Bench, go, name, noise};
-use super::served::Served;
+use super::served::{Served, run};
 use crate::network::NetworkSettings;
 use crate::oci::blob::BlobStore as _;
 use crate::oci::digest::Digest;
 use crate::oci::image::{BlobPlace, Layer};
 use crate::registry::{Package, RemoteBlob};
-
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    let output = output.unwrap_or_else(|error| panic!("`{program}` is needed for this test: {error}"));
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
 
 fn remote(layers: &[Layer]) -> Vec<RemoteBlob> {
     let of = |layer: &Layer| match &layer.blob {

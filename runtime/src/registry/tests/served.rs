@@ -79,6 +79,15 @@ impl Served {
     }
 }
 
+/// What a program prints, which has to succeed.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("`{program}` is needed for this test: {error}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 impl Drop for Served {
     fn drop(&mut self) {
         let _ = self.child.kill();
