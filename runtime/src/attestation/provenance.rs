@@ -77,14 +77,16 @@ pub struct RunImageOrigin {
 /// build is not called hermetic.
 #[must_use]
 pub fn provenance(request: &Provenance<'_>) -> Attachment {
-    let statement = statement(request);
-    let content = serde_json::to_vec(&statement).expect("all of it has string keys");
     Attachment {
         artifact_type: STATEMENT_MEDIA_TYPE.to_owned(),
         name: PROVENANCE_NAME.to_owned(),
         annotations: [(PREDICATE_ANNOTATION.to_owned(), PREDICATE_TYPE.to_owned())].into(),
-        content,
+        content: bytes_of(&statement(request)),
     }
+}
+
+fn bytes_of(statement: &Statement) -> Vec<u8> {
+    serde_json::to_vec(statement).expect("all of it has string keys")
 }
 
 fn statement(request: &Provenance<'_>) -> Statement {

@@ -70,11 +70,11 @@ pub(super) fn owners(image: &Image, labels: &Labels) -> (Vec<LayerOwner>, usize)
 }
 
 /// Who made a layer, by its diff id.
-fn makers(labels: &Labels) -> BTreeMap<&str, LayerOwner> {
+fn makers<'l>(labels: &'l Labels) -> BTreeMap<&'l str, LayerOwner> {
     let metadata = &labels.lifecycle;
     let mut makers = BTreeMap::new();
-    let mut note = |sha, owner| {
-        if sha != "" {
+    let mut note = |sha: &'l str, owner| {
+        if !sha.is_empty() {
             makers.insert(sha, owner);
         }
     };
