@@ -16,6 +16,7 @@ mod inspect;
 mod layouts;
 mod page;
 mod project;
+mod published;
 mod rebase;
 mod sbom;
 mod signals;
