@@ -85,7 +85,17 @@ Examples:
   wapack inspect oci:image                  the only image of a layout
   wapack inspect oci:image:my/app:latest    one of several
   wapack inspect registry.example/my/app    in a registry; nothing but its documents is fetched
+  wapack inspect oci:image --html image.html
+                                            a page about its layers and files, to look at or pass on
   wapack inspect --host --required          exit code 1 when some isolation is missing";
+
+const SBOM_EXAMPLES: &str = "\
+Examples:
+  wapack sbom list oci:image
+  wapack sbom show oci:image layers/sbom/launch/wapack_node-engine/sbom.cdx.json
+  wapack sbom download oci:image --output-dir sboms
+
+Only the layer that has them is read. Images that pack or others built have them in the same place.";
 
 const CONFIG_EXAMPLES: &str = "\
 Later files win over earlier ones: the built-in defaults, /etc/wapack/policy.toml, wapack/policy.toml in
@@ -146,6 +156,8 @@ pub(crate) enum Command {
     Rebase(RebaseArguments),
     /// Look into a buildpack, an image, or the isolation of this machine
     Inspect(Box<InspectArguments>),
+    /// List, show or download the bills of materials inside an image
+    Sbom(SbomArguments),
     /// Show the policy: limits, grants, isolation, sources
     Config(ConfigArguments),
     /// See and shrink what is kept between builds
@@ -247,9 +259,21 @@ pub(crate) struct ImageArguments {
     #[arg(long, value_name = "gzip|zstd[:LEVEL]", default_value_t)]
     pub(crate) compression: Encoding,
 
+    /// Attach documents to the image, where registries and layouts keep what belongs to it: each bill of
+    /// materials, and the provenance (what it was built from); `sbom,provenance` for both
+    #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
+    pub(crate) attach: Vec<Attach>,
+
     /// Write bills of materials there as well, below `layers/sbom/launch` and `layers/sbom/build`
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) sbom_output_dir: Option<PathBuf>,
+}
+
+/// What is attached to an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Attach {
+    Sbom,
+    Provenance,
 }
 
 /// When an image says it was made.
@@ -420,6 +444,64 @@ pub(crate) struct InspectArguments {
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Print the provenance that is attached to an image
+    #[arg(long, conflicts_with_all = ["host", "json", "html"])]
+    pub(crate) provenance: bool,
+
+    /// Write one page about an image, its layers and its files, for any browser; `-` prints it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["host", "json"])]
+    pub(crate) html: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) policy: PolicyArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SBOM_EXAMPLES)]
+pub(crate) struct SbomArguments {
+    #[command(subcommand)]
+    pub(crate) command: SbomCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SbomCommand {
+    /// Write them as files, below `layers/sbom/launch`
+    Download {
+        #[command(flatten)]
+        image: ImageToRead,
+
+        /// Where to; it is made if it is not there
+        #[arg(short, long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+        output_dir: PathBuf,
+    },
+    /// Print their paths, formats and sizes
+    List {
+        #[command(flatten)]
+        image: ImageToRead,
+
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print one of them
+    Show {
+        #[command(flatten)]
+        image: ImageToRead,
+
+        /// Its path, as `wapack sbom list` prints it
+        #[arg(value_name = "PATH")]
+        path: String,
+    },
+}
+
+/// An image, and how registries are reached.
+#[derive(Debug, Args)]
+pub(crate) struct ImageToRead {
+    /// An image: `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`, `docker-archive:FILE[:NAME]`, `docker:NAME`,
+    /// or a name in a registry
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: OsString,
 
     #[command(flatten)]
     pub(crate) policy: PolicyArguments,

@@ -39,6 +39,7 @@ pub(crate) fn code(failure: &Failure, signal: Option<i32>) -> u8 {
         Failure::Input(_) | Failure::Policy(_) => INVALID,
         Failure::Rebase(_) | Failure::Rebased(_) => REBASE,
         Failure::Layout(_)
+        | Failure::Inspection(_)
         | Failure::Images(_)
         | Failure::Store(_)
         | Failure::Guest(_)

@@ -7,6 +7,7 @@ use wapack_runtime::error::Error;
 use wapack_runtime::executor::GuestFailure;
 use wapack_runtime::fault::{Diagnose, Fault};
 use wapack_runtime::images::ImagesError;
+use wapack_runtime::inspection::InspectionError;
 use wapack_runtime::network::BadAddress;
 use wapack_runtime::oci::layout::LayoutError;
 use wapack_runtime::phase::rebase::RebaseError;
@@ -37,6 +38,9 @@ pub(crate) enum Failure {
     /// A layout that is read, or refused before anything is written.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// An image that is looked into.
+    #[error(transparent)]
+    Inspection(#[from] InspectionError),
     /// A place with images, or one of them.
     #[error(transparent)]
     Images(#[from] ImagesError),
@@ -64,6 +68,7 @@ impl Failure {
             Self::Input(error) => Some(error),
             Self::Catalog(error) => Some(error),
             Self::Policy(error) => Some(error),
+            Self::Inspection(error) => Some(error),
             Self::Layout(error) => Some(error),
             Self::Rebased(error) => Some(error),
             Self::Images(error) => Some(error),
@@ -199,6 +204,8 @@ pub(crate) enum InputError {
     Inspect { value: String },
     #[error("cannot read `{}`", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("cannot write `{}`", path.display())]
+    Unwritable { path: PathBuf, source: std::io::Error },
     #[error("`{value}` does not say where a source is: {rule}")]
     SourceFlag { value: String, rule: String },
     #[error("the variable `{variable}` does not say where the source `{name}` is")]
@@ -265,7 +272,7 @@ impl Diagnose for InputError {
             | Self::BuildpackVersions { .. }
             | Self::BuildpackRemote { .. }
             | Self::OrderTwice => "input.buildpack",
-            Self::Inspect { .. } | Self::Unreadable { .. } => "input.inspect",
+            Self::Inspect { .. } | Self::Unreadable { .. } | Self::Unwritable { .. } => "input.inspect",
             Self::SourceFlag { .. } | Self::SourceVariable { .. } => "input.source",
             Self::SourceSecret { .. } => "input.source_secret",
             Self::RegistryAuth(_) => "input.registry_auth",
@@ -354,6 +361,7 @@ impl Diagnose for InputError {
             Self::Inspect { .. } => {
                 "name a buildpack's directory, a `.wasm` file, or an image as `oci:DIR[:REF]`; `--host` is this machine"
             }
+            Self::Unwritable { .. } => "name a file in a directory that is there and can be written",
             Self::Project(_) | Self::ProjectVariable { .. } | Self::Unreadable { .. } => return None,
             Self::SourceFlag { .. } => {
                 "write `--source npm=https://mirror.example/npm/` or `--source npm=DIR`"

@@ -17,6 +17,7 @@ mod failure;
 mod image_name;
 mod images;
 mod lifecycle;
+mod looked_at;
 mod output;
 mod place;
 mod progress;

@@ -17,7 +17,7 @@ fn an_image_says_what_it_is_made_of() {
     let ended = site.run(&["inspect", "--json", "oci:image:demo/website:latest"]).with(0);
     let document: Value = serde_json::from_str(&ended.out).unwrap();
     assert_eq!(
-        (&document["base"]["kind"], &document["launcher"]["present"]),
+        (&document["base_image"]["kind"], &document["launcher"]["present"]),
         (&"scratch".into(), &false.into())
     );
     assert_eq!(document["default_process"], "web");
@@ -36,7 +36,10 @@ fn an_image_upon_another_has_a_base() {
         .with(0);
     let ended = site.run(&["inspect", "--json", "image"]).with(0);
     let document: Value = serde_json::from_str(&ended.out).unwrap();
-    assert_eq!((&document["base"]["kind"], &document["base"]["name"]), (&"image".into(), &"base:1".into()));
+    assert_eq!(
+        (&document["base_image"]["kind"], &document["run_images"][0]["name"]),
+        (&"image".into(), &"base:1".into())
+    );
     assert_eq!(document["launcher"]["present"], true);
     assert!(!ended.out.contains(&site.path().display().to_string()), "{}", ended.out);
 }

@@ -3,6 +3,8 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests; clippy.toml reaches only the tests themselves")]
 
+mod attach;
+mod browser;
 mod build;
 mod cache;
 mod coming_from_pack;
@@ -12,8 +14,12 @@ mod errors;
 mod flags;
 mod help;
 mod inspect;
+mod layouts;
+mod page;
 mod places;
 mod project;
+mod published;
 mod rebase;
+mod sbom;
 mod signals;
 mod site;

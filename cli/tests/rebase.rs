@@ -79,7 +79,7 @@ fn an_app_gets_a_newer_run_image_and_keeps_its_layers() {
     ]);
     assert_ne!(digest(&site, "oci:image"), before);
     assert_eq!(app_layers(&site, "oci:image"), layers);
-    assert_eq!(inspect(&site, "oci:image")["base"]["name"], "run:1");
+    assert_eq!(inspect(&site, "oci:image")["run_images"][0]["name"], "run:1");
     site.run(&["rebase", "oci:image", "--run-image", "oci:new:run:1"]).with(0).says(&["nothing changed"]);
     // And back again, to what it was.
     site.run(&["rebase", "oci:image", "--run-image", "oci:old:run:1"]).with(0);
@@ -116,7 +116,7 @@ fn a_refusal_says_why_and_force_goes_on() {
     assert_eq!(digest(&site, "oci:image"), before);
     let forced = [&other[..], &["--force"]].concat();
     site.run(&forced).with(0).complains(&["warning: the run image `other:1`"]);
-    assert_eq!(inspect(&site, "oci:image")["base"]["name"], "other:1");
+    assert_eq!(inspect(&site, "oci:image")["run_images"][0]["name"], "other:1");
     site.run(&["rebase", "oci:old", "--run-image", "oci:new:run:1"])
         .with(72)
         .complains(&["error[rebase.no_metadata]", "hint: only images that buildpacks made"]);

@@ -17,6 +17,7 @@
 //! embedder's business, who also says how a worker process is started
 //! ([`executor::worker::WorkerCommand`]).
 
+pub mod attestation;
 pub mod cache_dir;
 pub mod cancel;
 pub mod catalog;
@@ -28,6 +29,7 @@ pub mod fault;
 pub mod grant;
 mod http;
 pub mod images;
+pub mod inspection;
 pub mod integrity;
 pub mod lifecycle;
 pub mod limits;

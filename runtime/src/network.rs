@@ -4,8 +4,10 @@
 //! line) and whoever fetches from them share it. Knows no file formats and opens
 //! no connection.
 
+mod artifact;
 mod registries;
 
+pub use self::artifact::{Artifact, Artifacts};
 pub use self::registries::{FindRegistryCredentials, RegistryCredentials, RegistrySettings};
 
 use std::collections::BTreeMap;

@@ -34,8 +34,8 @@ const ROWS: [(usize, &[&str]); 6] = [
     ),
     (1, &["cache_dir", "catalog", "executor", "plan", "registry", "store"]),
     (2, &["images", "sources", "workspace"]),
-    (3, &["phase"]),
-    (4, &["error"]),
+    (3, &["inspection", "phase"]),
+    (4, &["attestation", "error"]),
     (5, &["lifecycle", "programs", "testkit"]),
 ];
 

@@ -113,6 +113,7 @@ pub(crate) fn for_containers() -> Result<()> {
         ("node", "nodejs"),
         ("npm", "npm"),
         ("dockerd", "docker.io"),
+        ("chromium", "chromium"),
         ("docker-registry", "docker-registry"),
         ("htpasswd", "apache2-utils"),
     ])

@@ -1,5 +1,6 @@
 //! `wapack build`
 
+mod attach;
 mod destination;
 mod run_image;
 mod summary;
@@ -38,6 +39,7 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
     let places = Places::new(&arguments.app.policy, Some(&arguments.app.path), cancel);
     let targets = arguments.app.target.as_deref().map(app::targets).transpose()?.unwrap_or_default();
     let destination = Destination::choose(arguments, &places, targets.len())?;
+    attach::check(arguments, &destination)?;
     let owners = owners(arguments)?;
     if let Some(place) = run_image::place(&arguments.run_image)? {
         destination.refuse_input(&places.open(place, None)?)?;
@@ -122,6 +124,14 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
             publish_index(&request, &app.store, cancel).map_err(wapack_runtime::error::Error::from)?
         }
     };
+    for (built, part) in built.iter().zip(&parts) {
+        let app = app.request(&part.run_image.target, cancel);
+        let known = attach::Known { arguments, app, created, cancel };
+        let count = attach::attach(built, part, &destination, &known)?;
+        if count > 0 {
+            output.detail(&format!("{count} documents are attached to {}", built.exported.digest));
+        }
+    }
     summary::show(&built, &saved, &destination, output);
     // Whoever waits for the image has it by now.
     cache::keep_under_cap(&app.store, &app.policy, output);

@@ -6,6 +6,7 @@ mod config;
 mod detect;
 mod inspect;
 mod rebase;
+mod sbom;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Detect(arguments) => detect::run(arguments, &cancel, &mut output),
         Command::Rebase(arguments) => rebase::run(arguments, &cancel, &mut output),
         Command::Inspect(arguments) => inspect::run(arguments, &cancel, &mut output),
+        Command::Sbom(arguments) => sbom::run(arguments, &cancel, &mut output),
         Command::Config(arguments) => config::run(arguments, &cancel, &mut output),
         Command::Cache(arguments) => cache::run(arguments, &mut output),
     };

@@ -41,12 +41,9 @@ pub(super) fn images(
     cancel: &Cancel,
 ) -> Result<RegistryImages, AuthError> {
     let environment = Environment::of_variables(surroundings.environment.clone());
-    let mut settings = NetworkSettings {
-        sources: BTreeMap::new(),
-        finder: None,
-        // The same variable, read by the same rules, is all that can be wrong there.
-        ..discovery::of_variables(policy, environment, cancel).map_err(|_| AuthError::Json)?.settings
-    };
+    // It reads the same variable as we do below.
+    let network = discovery::of_variables(policy, environment, cancel).map_err(|_| AuthError::Json)?;
+    let mut settings = NetworkSettings { sources: BTreeMap::new(), finder: None, ..network.settings };
     for name in insecure {
         let registry = settings.registries.entry(normal(name)).or_default();
         *registry = RegistrySettings { insecure: true, ..std::mem::take(registry) };

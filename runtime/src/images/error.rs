@@ -31,6 +31,9 @@ pub enum ImagesError {
     /// Images for several systems are to go where a name has one.
     #[error("a name there has one image, for one system")]
     OneSystem,
+    /// Documents were to be attached where nothing keeps them.
+    #[error("nothing can be attached to image `{name}` there")]
+    NoAttachments { name: String },
     /// It is not kept under every name (RPT-06).
     #[error("the image was not saved as {}", names_of(unsaved))]
     Unsaved {
@@ -73,7 +76,9 @@ impl ImagesError {
                 (Some(source), &[])
             }
             Self::Unsaved { unsaved, .. } => (None, unsaved),
-            Self::Name(_) | Self::NoLayer { .. } | Self::OneSystem => (None, &[]),
+            Self::Name(_) | Self::NoLayer { .. } | Self::OneSystem | Self::NoAttachments { .. } => {
+                (None, &[])
+            }
         };
         one.into_iter().chain(several.iter().map(|unsaved| &unsaved.cause))
     }
@@ -127,6 +132,7 @@ impl Diagnose for ImagesError {
             Self::NotWritable { .. } => "image.not_writable",
             Self::NoLayer { .. } => "image.no_layer",
             Self::OneSystem => "image.one_system",
+            Self::NoAttachments { .. } => "image.no_attachments",
             Self::Unsaved { .. } => "image.unsaved",
         }
     }
@@ -136,7 +142,9 @@ impl Diagnose for ImagesError {
             return error.fault();
         }
         match self {
-            Self::Name(_) | Self::NotWritable { .. } | Self::OneSystem => Fault::Caller,
+            Self::Name(_) | Self::NotWritable { .. } | Self::OneSystem | Self::NoAttachments { .. } => {
+                Fault::Caller
+            }
             Self::Image { .. } | Self::Damaged { .. } | Self::NoLayer { .. } | Self::Unsaved { .. } => {
                 Fault::Environment
             }
@@ -147,6 +155,9 @@ impl Diagnose for ImagesError {
         if matches!(self, Self::OneSystem) {
             let text = "write them to `oci:DIR`, `oci-archive:FILE` or a registry, or name one `--target`";
             return Some(text.to_owned());
+        }
+        if matches!(self, Self::NoAttachments { .. }) {
+            return Some("write the image to `oci:DIR` or a registry".to_owned());
         }
         self.causes().find_map(diagnosis).and_then(Diagnose::hint)
     }

@@ -1,6 +1,7 @@
 //! Where a platform keeps its images: one seam for layouts, daemons and registries.
 
 mod archive;
+mod attachments;
 mod daemon;
 mod docker_archive;
 mod error;
@@ -13,6 +14,7 @@ mod run_image;
 mod target;
 
 pub use self::archive::ArchiveError;
+pub use self::attachments::Attachments;
 pub use self::daemon::{Daemon, DaemonAddress, DaemonError};
 pub use self::docker_archive::DockerArchive;
 pub use self::error::{Cause, ImagesError, Unsaved};
@@ -124,6 +126,11 @@ pub trait Images {
 
     /// The only family of media types that tools read there, if it is one.
     fn family(&self) -> Option<MediaFamily> {
+        None
+    }
+
+    /// Documents that are attached to images here; `None` where there are none.
+    fn attachments(&self) -> Option<&dyn Attachments> {
         None
     }
 

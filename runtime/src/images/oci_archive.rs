@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use super::archive::{ArchiveError, ArchiveFile, check_place};
+use super::attachments::{Attachments, attached_in, attachment_in};
 use super::{FoundImage, Images, ImagesError, SavedImage, Saving, fetch_parts, layer_of, oci_directory};
 use crate::cancel::Cancel;
 use crate::cnb::target::Target;
@@ -12,6 +13,7 @@ use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{Document, Image, Layer, MediaFamily, index_document};
 use crate::oci::layout::{LayoutError, LayoutFiles, NamedManifest, image_names, layout_files};
+use crate::oci::referrer::{Attachment, Referrer};
 
 /// The images of an archive. An empty name is that of the only image. Nothing is
 /// unpacked; whoever saves an image replaces the whole archive.
@@ -147,5 +149,28 @@ impl Images for OciArchive {
 
     fn has_indexes(&self) -> bool {
         true
+    }
+
+    fn attachments(&self) -> Option<&dyn Attachments> {
+        Some(self)
+    }
+}
+
+impl Attachments for OciArchive {
+    /// An archive is written as a whole, with its images.
+    fn attach(&self, _: &Document, name: &str, _: &[Attachment], _: &Cancel) -> Result<(), ImagesError> {
+        Err(ImagesError::NoAttachments { name: name.to_owned() })
+    }
+
+    fn attached(&self, subject: &Digest, name: &str) -> Result<Vec<Referrer>, ImagesError> {
+        attached_in(&self.file, subject, name)
+    }
+
+    fn attachment(&self, referrer: &Referrer, name: &str) -> Result<Vec<u8>, ImagesError> {
+        attachment_in(&self.file, referrer, name)
+    }
+
+    fn can_attach(&self) -> bool {
+        false
     }
 }

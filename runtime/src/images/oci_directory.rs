@@ -7,16 +7,18 @@ use std::time::{Duration, Instant};
 use fs_err as fs;
 use rustix::fs::Access;
 
+use super::attachments::{Attachments, attached_in, attachment_in};
 use super::layout::is_damage;
 use super::{FoundImage, Images, ImagesError, SavedImage, Saving, layer_of};
 use crate::cancel::Cancel;
 use crate::cnb::target::Target;
 use crate::oci::blob::BlobStore;
-use crate::oci::digest::DiffId;
-use crate::oci::image::{Image, Layer, MediaFamily, index_document};
+use crate::oci::digest::{DiffId, Digest};
+use crate::oci::image::{Document, Image, Layer, MediaFamily, index_document};
 use crate::oci::layout::{
     ImageLayout, LayoutError, LayoutImage, Placing, Platform, image_names, image_systems, read_image,
 };
+use crate::oci::referrer::{Attachment, Referrer};
 
 /// How long another process may write to the same layout.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -193,6 +195,36 @@ impl Images for OciDirectory {
     }
 
     fn has_indexes(&self) -> bool {
+        true
+    }
+
+    fn attachments(&self) -> Option<&dyn Attachments> {
+        Some(self)
+    }
+}
+
+impl Attachments for OciDirectory {
+    fn attach(
+        &self,
+        subject: &Document,
+        name: &str,
+        attachments: &[Attachment],
+        cancel: &Cancel,
+    ) -> Result<(), ImagesError> {
+        self.open(cancel)
+            .and_then(|layout| layout.attach(&subject.descriptor(), attachments))
+            .map_err(|error| ImagesError::NotWritable { name: name.to_owned(), source: error.into() })
+    }
+
+    fn attached(&self, subject: &Digest, name: &str) -> Result<Vec<Referrer>, ImagesError> {
+        attached_in(&self.directory, subject, name)
+    }
+
+    fn attachment(&self, referrer: &Referrer, name: &str) -> Result<Vec<u8>, ImagesError> {
+        attachment_in(&self.directory, referrer, name)
+    }
+
+    fn can_attach(&self) -> bool {
         true
     }
 }

@@ -1,5 +1,7 @@
 //! Images in registries.
 
+mod attachments;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -7,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::image::ImageIndex;
 
-use super::{Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved};
+use super::{Attachments, Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved};
 use crate::cancel::Cancel;
 use crate::oci::blob::BlobStore;
 use crate::oci::compression::decompress;
@@ -245,6 +247,10 @@ impl Images for RegistryImages {
 
     fn has_indexes(&self) -> bool {
         true
+    }
+
+    fn attachments(&self) -> Option<&dyn Attachments> {
+        Some(self)
     }
 
     /// What is in a registry goes from there to there.

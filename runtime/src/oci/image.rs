@@ -395,7 +395,12 @@ pub struct Document {
 
 impl Document {
     fn of(media_type: MediaType, value: &impl Serialize) -> Self {
-        let bytes = serde_json::to_vec(value).expect("image documents have string keys only");
+        Self::new(media_type, serde_json::to_vec(value).expect("image documents have string keys only"))
+    }
+
+    /// A document of these bytes.
+    #[must_use]
+    pub fn new(media_type: MediaType, bytes: Vec<u8>) -> Self {
         Self { media_type, digest: Digest::of(&bytes), bytes }
     }
 

@@ -6,9 +6,11 @@
 //! `index.json` last, by one rename.
 
 mod reader;
+mod referrers;
 mod writer;
 
 pub use self::reader::{LayoutImage, Platform, image_names, image_systems, read_image, systems_of};
+pub use self::referrers::{MAX_ATTACHMENT_BYTES, read_attachment, referrers};
 pub use self::writer::{ImageLayout, KeepGoing, LayoutFiles, NamedManifest, Placing, layout_files};
 
 use std::io::{self, Read};

@@ -239,6 +239,7 @@ fn build_one(
     let result = executor.build(&inputs, &mut host);
     // The last word on downloads; what is still on its way ends with the session.
     host.tick();
+    let fetched = host.session.arrived();
     drop(host);
     let outputs = result.map_err(|failure| match failure {
         // Guests see a bare error number and blame themselves.
@@ -255,6 +256,7 @@ fn build_one(
         buildpack,
         &inputs,
         outputs,
+        &fetched,
         &cached.layers,
         settled.as_deref(),
         workspace,

@@ -50,6 +50,7 @@ pub fn keep(
             metadata: layer.metadata,
             environment: layer.environment,
             sboms: kept.sboms,
+            artifacts: kept.artifacts,
             exported: exported.map(|layer| ExportedAs {
                 diff_id: layer.diff_id.clone(),
                 encoder: encoding.id(),

@@ -2,7 +2,7 @@
 //!
 //! Plain values; which phase makes one and which takes it is said at each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::cnb::api::ApiVersion;
@@ -12,6 +12,7 @@ use crate::cnb::launch::{Label, ProcessTable, Slice};
 use crate::cnb::layer::{EnvironmentChange, LayerFeatures, LayerTypes};
 use crate::cnb::sbom::Sbom;
 use crate::executor::AppLink;
+use crate::network::{Artifact, Artifacts};
 use crate::oci::blob::StoredBlob;
 use crate::oci::digest::DiffId;
 use crate::store::CachedLayer;
@@ -56,6 +57,8 @@ pub struct Outcome {
 pub struct KeptLayer {
     pub cache_key: String,
     pub sboms: Vec<Sbom>,
+    /// What its buildpack fetched to make it; `None` when nobody noted that.
+    pub artifacts: Option<BTreeSet<Artifact>>,
     pub contents: KeptContents,
 }
 
@@ -104,6 +107,8 @@ pub struct Built {
     /// Entries of old bills of materials.
     pub launch_bom: Vec<(BuildpackRef, Requirement)>,
     pub build_bom: Vec<(BuildpackRef, Requirement)>,
+    /// What came from sources.
+    pub artifacts: Artifacts,
     /// The app as the last buildpack left it.
     pub app: Tree,
     /// Links from the app into layers, made in the image only.

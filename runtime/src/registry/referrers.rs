@@ -22,6 +22,7 @@ use crate::cancel::Cancel;
 use crate::oci::digest::Digest;
 use crate::oci::image::Document;
 use crate::oci::reference::{Reference, Repository};
+use crate::oci::referrer::AttachmentBlobs;
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
@@ -111,11 +112,50 @@ impl Registry {
         cancel: &Cancel,
     ) -> Result<Digest, RegistryError> {
         let package = attachment.package(subject.descriptor());
-        let published = self.publish(&package, repository, &[], &(), cancel)?;
+        let entry = attachment.entry(&package.manifest);
+        self.attach_package(&package, &entry, subject, repository, cancel)
+    }
+
+    /// Attaches what is written already.
+    ///
+    /// # Errors
+    /// As [`Registry::attach`].
+    pub fn attach_documents(
+        &self,
+        attachment: &AttachmentBlobs,
+        subject: &Document,
+        repository: &Repository,
+        cancel: &Cancel,
+    ) -> Result<Digest, RegistryError> {
+        let blob = |document: &Document| PackageBlob {
+            digest: document.digest.clone(),
+            size: document.bytes.len() as u64,
+            bytes: PackageBytes::Memory(document.bytes.clone()),
+        };
+        let package = Package {
+            blobs: vec![blob(&attachment.content)],
+            configuration: Some(blob(&attachment.configuration)),
+            manifest: attachment.manifest.clone(),
+        };
+        let mut entry = attachment.manifest.descriptor();
+        entry.set_artifact_type(Some(MediaType::from(attachment.listed.artifact_type.as_str())));
+        entry.set_annotations(Some(attachment.listed.annotations.clone().into_iter().collect()));
+        self.attach_package(&package, &entry, subject, repository, cancel)
+    }
+
+    fn attach_package(
+        &self,
+        package: &Package,
+        entry: &Descriptor,
+        subject: &Document,
+        repository: &Repository,
+        cancel: &Cancel,
+    ) -> Result<Digest, RegistryError> {
+        let published = self.publish(package, repository, &[], &(), cancel)?;
         if !published.knows_subject {
-            self.list(&attachment.entry(&package.manifest), &subject.digest, repository, cancel)?;
+            self.list(entry, &subject.digest, repository, cancel)?;
         }
-        Ok(package.manifest.digest)
+        Ok(package.manifest.digest.clone())
     }
 
     /// What refers to a manifest, in the order of the registry.

@@ -5,8 +5,10 @@
 //! starts with the first of them. Writing to disk blocks its threads for
 //! moments; that is the page cache, and simpler than handing buffers around.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,6 +24,8 @@ use crate::executor::{Arrivals, ArtifactRequest, Refusal};
 use crate::fault::{Diagnose as _, is_disk_full};
 use crate::grant::Grants;
 use crate::integrity::Integrity;
+use crate::network::Artifact;
+use crate::oci::digest::HashingWriter;
 use crate::store::{Downloads, StoreError};
 
 /// Threads that hash what is there already.
@@ -155,6 +159,8 @@ struct Work {
     counters: Counters,
     is_cancelled: Arc<AtomicBool>,
     queue: Mutex<Queue>,
+    /// What was given to the buildpack.
+    arrived: Mutex<BTreeSet<Artifact>>,
 }
 
 #[derive(Default)]
@@ -172,8 +178,14 @@ impl Session {
             counters: Counters::default(),
             is_cancelled: Arc::default(),
             queue: Mutex::default(),
+            arrived: Mutex::default(),
         };
         Self { sources, buildpack, grants, work: Arc::new(work), told: None }
+    }
+
+    /// Every file that the buildpack was given so far.
+    pub fn arrived(&self) -> BTreeSet<Artifact> {
+        self.work.arrived.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Starts to fetch `artifacts`, see [`crate::executor::BuildHost::fetch`].
@@ -278,14 +290,20 @@ impl Work {
         let stop = || self.is_cancelled();
         if let Some(directory) = job.wanted.directory() {
             for delivery in job.deliveries {
-                delivery.give(job.wanted.open_in(directory, &stop));
+                let result = job.wanted.open_in(directory, &stop);
+                self.note(&job.wanted, &result);
+                delivery.give(result);
             }
             return;
         }
         let downloads = self.shared.downloads.as_ref();
         let kept = downloads.zip(job.wanted.integrity.as_ref());
         match kept.and_then(|(downloads, integrity)| downloads.open(integrity, &stop)) {
-            Some(file) => job.give(Ok(file), downloads),
+            Some(file) => {
+                let result = Ok(file);
+                self.note(&job.wanted, &result);
+                job.give(result, downloads);
+            }
             None => self.download(vec![job], runtime),
         }
     }
@@ -319,6 +337,30 @@ impl Work {
             let task = handle.spawn(take_jobs(Arc::clone(self)));
             queue.tasks.push(task.abort_handle());
         }
+    }
+
+    /// Notes what the buildpack is about to be given. A file of an unknown hash is hashed now;
+    /// one that cannot be read is trouble of whoever reads it next.
+    fn note(&self, wanted: &Wanted, result: &Result<File, Refusal>) {
+        let Ok(file) = result else { return };
+        let hash = match wanted.integrity.as_ref().map(Integrity::values) {
+            Some([hash]) => Some(hash.to_string()),
+            // Any of several was right.
+            Some(_) => wanted
+                .integrity
+                .as_ref()
+                .and_then(|known| known.hash(Whole::of(file), &|| false).ok())
+                .map(|hash| hash.to_string()),
+            None => sha256_of(Whole::of(file)).ok(),
+        };
+        let Some(hash) = hash else { return };
+        let artifact = Artifact {
+            source: wanted.source.clone(),
+            path: wanted.path.in_directory(),
+            hash,
+            is_pinned: wanted.integrity.is_some() && !wanted.is_weak(),
+        };
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).insert(artifact);
     }
 
     fn refuse_offline(&self, job: Job) {
@@ -367,9 +409,36 @@ impl Work {
     }
 }
 
+/// All of a file, without moving where others read it.
+struct Whole<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl<'a> Whole<'a> {
+    fn of(file: &'a File) -> Self {
+        Self { file, at: 0 }
+    }
+}
+
+impl Read for Whole<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+fn sha256_of(mut file: Whole<'_>) -> io::Result<String> {
+    let mut hashing = HashingWriter::new(io::sink());
+    io::copy(&mut file, &mut hashing)?;
+    Ok(hashing.finish().0.to_string())
+}
+
 async fn take_jobs(work: Arc<Work>) {
     while let Some(job) = work.take() {
         let result = work.download_one(&job.wanted).await;
+        work.note(&job.wanted, &result);
         work.counters.done_files.fetch_add(1, Ordering::Relaxed);
         job.give(result, work.shared.downloads.as_ref());
     }

@@ -1039,3 +1039,61 @@ fn speed_of_a_real_registry() {
         );
     }
 }
+
+/// What a buildpack was given is noted with its hash, whether it came over the network, from the
+/// store or from a directory; what it was refused is not.
+#[test]
+fn what_a_buildpack_was_given_is_noted() {
+    let server = Server::start(|request, _| match request.line.contains("/missing") {
+        true => answer("404 Not Found", "", b""),
+        false => ok("", HELLO),
+    });
+    let rig = rig(&server);
+    let noted = |rig: &Rig, artifacts: Vec<ArtifactRequest>| {
+        let mut session = rig.sources.session(&buildpack(), &granted());
+        let (sender, receiver) = channel();
+        let sender = Mutex::new(sender);
+        let count = artifacts.len();
+        let arrivals: Arrivals = Arc::new(move |_, file| {
+            drop(sender.lock().unwrap().send(file.map(|mut file: File| {
+                let mut bytes = Vec::new();
+                file.read_to_end(&mut bytes).unwrap();
+                bytes
+            })))
+        });
+        session.fetch(artifacts, &arrivals);
+        for _ in 0..count {
+            if let Ok(bytes) = receiver.recv().unwrap() {
+                assert_eq!(bytes, HELLO, "noting does not move where it is read");
+            }
+        }
+        session.arrived().into_iter().map(|it| (it.path, it.hash, it.is_pinned)).collect::<Vec<_>>()
+    };
+    let wanted = || {
+        vec![
+            artifact("loose", None),
+            artifact("missing", Some(&format!("sha256:{}", "1".repeat(64)))),
+            artifact("pinned", Some(SHA256)),
+            artifact("several", Some(&format!("{SHA256} sha256:{}", "0".repeat(64)))),
+            artifact("weak", Some(SHA1)),
+            artifact("wrong", Some(&format!("sha256:{}", "0".repeat(64)))),
+        ]
+    };
+    let expected = [
+        ("loose".to_owned(), SHA256.to_owned(), false),
+        ("pinned".to_owned(), SHA256.to_owned(), true),
+        ("several".to_owned(), SHA256.to_owned(), true),
+        ("weak".to_owned(), SHA1.to_owned(), false),
+    ];
+    assert_eq!(noted(&rig, wanted()), expected);
+    // Now most of it is in the store.
+    assert_eq!(noted(&rig, wanted()), expected);
+
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["loose", "pinned", "several", "weak", "wrong"] {
+        std::fs::write(directory.path().join(name), HELLO).unwrap();
+    }
+    let place = SourcePlace::Directory(directory.path().to_owned());
+    let local = setup(SourceSettings { place, ..source(server.url("http", "public.test", "/")) }).rig();
+    assert_eq!(noted(&local, wanted()), expected);
+}

@@ -23,6 +23,7 @@ use super::{Store, StoreError, work};
 use crate::cnb::id::{BuildpackId, LayerName};
 use crate::cnb::layer::{EnvironmentChange, LayerFeatures, LayerTypes};
 use crate::cnb::sbom::{Sbom, SbomFormat};
+use crate::network::Artifact;
 use crate::oci::blob::{BlobStore as _, StoredBlob};
 use crate::oci::digest::{DiffId, Digest, Hasher};
 use crate::walk::{self, Status, Step, WalkError};
@@ -51,6 +52,8 @@ pub struct CachedLayer {
     pub metadata: String,
     pub environment: Vec<EnvironmentChange>,
     pub sboms: Vec<Sbom>,
+    /// What its buildpack fetched to make it; `None` when nobody noted that.
+    pub artifacts: Option<BTreeSet<Artifact>>,
     /// As it was exported, with its blob; `None` when it never was or when the
     /// blob is no longer there and sound.
     pub exported: Option<(ExportedAs, StoredBlob)>,
@@ -134,6 +137,8 @@ pub struct LayerRecord {
     pub metadata: String,
     pub environment: Vec<EnvironmentChange>,
     pub sboms: Vec<Sbom>,
+    /// See [`CachedLayer::artifacts`].
+    pub artifacts: Option<BTreeSet<Artifact>>,
     /// What became of it in the image, if it got there.
     pub exported: Option<ExportedAs>,
     pub tree: TreeSource,
@@ -190,6 +195,8 @@ pub(super) struct StoredLayer {
     metadata: String,
     environment: Vec<EnvironmentChange>,
     pub(super) sboms: Vec<(SbomFormat, SealedBlob)>,
+    #[serde(default)]
+    artifacts: Option<BTreeSet<Artifact>>,
     pub(super) exported: Option<ExportedAs>,
     pub(super) tree: Option<StoredTree>,
 }
@@ -326,6 +333,7 @@ impl ImageCache<'_> {
             metadata: layer.metadata.clone(),
             environment: layer.environment.clone(),
             sboms,
+            artifacts: layer.artifacts.clone(),
             exported,
             tree: tree.cloned(),
         })
@@ -452,6 +460,7 @@ impl ImageCache<'_> {
             metadata: layer.metadata,
             environment: layer.environment,
             sboms,
+            artifacts: layer.artifacts,
             exported: layer.exported,
             tree,
         };
@@ -594,6 +603,7 @@ mod tests {
             metadata: "a = 1\n".into(),
             environment: vec![],
             sboms: vec![],
+            artifacts: None,
             exported: None,
             tree,
         }
@@ -641,9 +651,17 @@ mod tests {
         let blob = store.commit(new, &diff_id, "gzip", &digest.parse().unwrap(), 6).unwrap();
         let exported = ExportedAs { diff_id, encoder: "gzip".into(), features: LayerFeatures::default() };
         let sbom = Sbom { format: SbomFormat::CycloneDx, content: "{}".into() };
+        let artifacts: BTreeSet<Artifact> = [Artifact {
+            source: "npm".to_owned(),
+            path: "a.tgz".to_owned(),
+            hash: "sha512:00".to_owned(),
+            is_pinned: true,
+        }]
+        .into();
         let record = LayerRecord {
             exported: Some(exported.clone()),
             sboms: vec![sbom.clone()],
+            artifacts: Some(artifacts.clone()),
             ..layer("node", TreeSource::Move(path.clone()))
         };
         store.image(TENANT, IMAGE).commit(records(vec![record])).unwrap();
@@ -655,6 +673,7 @@ mod tests {
         assert_eq!(layers.len(), 1);
         assert_eq!(layers[0].exported, Some((exported, blob)));
         assert_eq!(layers[0].sboms, [sbom]);
+        assert_eq!(layers[0].artifacts, Some(artifacts));
         assert_eq!(layers[0].metadata, "a = 1\n");
         assert_eq!(contents(&cache), "one");
         assert_eq!(cache.store_toml(&id()).as_deref(), Some("kept = true\n"));

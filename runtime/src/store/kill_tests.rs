@@ -41,6 +41,7 @@ fn build(store: &Store, number: u64) {
         metadata: String::new(),
         environment: vec![],
         sboms: vec![],
+        artifacts: None,
         exported: Some(ExportedAs { diff_id, encoder: "none".into(), features: LayerFeatures::default() }),
         tree: TreeSource::Move(path),
     };

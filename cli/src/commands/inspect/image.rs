@@ -1,211 +1,159 @@
-//! What is in an image, by its configuration and its labels.
+//! What is in an image, shown for people.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use wapack_runtime::cnb::labels::{BUILD_METADATA, BuildMetadata, LIFECYCLE_METADATA, LifecycleMetadata};
-use wapack_runtime::images::FoundImage;
+use wapack_runtime::inspection::{ImageView, ProcessView};
 use wapack_runtime::limits::show_bytes;
-use wapack_runtime::oci::image::RunConfiguration;
+use wapack_runtime::oci::referrer::ATTACHMENT_NAME;
 use wapack_runtime::text::harmless;
 
-/// # Shape
-/// Keys are stable. Without labels of buildpacks most of it is empty.
-#[derive(Debug, Serialize)]
-pub(crate) struct ImageReport {
-    digest: String,
-    target: String,
-    created: Option<String>,
-    user: Option<String>,
-    entrypoint: Vec<String>,
-    command: Vec<String>,
-    working_directory: Option<String>,
-    base: BaseReport,
-    launcher: LauncherReport,
-    buildpacks: Vec<String>,
-    default_process: Option<String>,
-    processes: Vec<ProcessReport>,
-    /// Of all layers together, compressed.
-    bytes: u64,
-    layers: Vec<LayerReport>,
-}
+/// What is shown of a list that somebody made endless; JSON has all of it.
+const MAX_LINES: usize = 200;
+/// The same for one text.
+const MAX_CHARACTERS: usize = 400;
 
-#[derive(Debug, Serialize)]
-struct BaseReport {
-    /// `scratch`, or `image`.
-    kind: &'static str,
-    name: Option<String>,
-    top_layer: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct LauncherReport {
-    present: bool,
-    version: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct ProcessReport {
-    r#type: String,
-    command: Vec<String>,
-    arguments: Vec<String>,
-    buildpack: String,
-    working_directory: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct LayerReport {
-    /// Such as `app`, or the id of a buildpack with the name of its layer.
-    made_by: String,
-    bytes: u64,
-    digest: String,
-    diff_id: String,
-}
-
-pub(super) fn look(found: &FoundImage) -> ImageReport {
-    let configuration = &found.image.configuration;
-    let run = &configuration.config;
-    let lifecycle: LifecycleMetadata = label(run, LIFECYCLE_METADATA);
-    let build: BuildMetadata = label(run, BUILD_METADATA);
-    let makers = makers(&lifecycle);
-    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let diff_ids: Vec<String> = found.image.layers.iter().map(|layer| layer.diff_id.to_string()).collect();
-    let top_layer = text(&lifecycle.run_image.top_layer);
-    // Everything up to the top layer of the base, or up to the first layer that somebody made.
-    let base_layers = match &top_layer {
-        Some(top) => diff_ids.iter().position(|id| id == top).map_or(0, |index| index + 1),
-        None => diff_ids.iter().position(|id| makers.contains_key(id)).unwrap_or_default(),
-    };
-    let layers = found.image.layers.iter().zip(&diff_ids).enumerate().map(|(index, (layer, diff_id))| {
-        let made_by =
-            if index < base_layers { Some("base") } else { makers.get(diff_id).map(String::as_str) };
-        LayerReport {
-            made_by: made_by.unwrap_or("unknown").to_owned(),
-            bytes: layer.size,
-            digest: layer.digest.to_string(),
-            diff_id: diff_id.clone(),
-        }
-    });
-    let version = text(&build.launcher.version);
-    ImageReport {
-        digest: found.reference.clone(),
-        target: [
-            Some(configuration.os.as_str()),
-            Some(&configuration.architecture),
-            configuration.variant.as_deref(),
-        ]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join("/"),
-        created: configuration.created.clone(),
-        user: run.user.clone(),
-        entrypoint: run.entrypoint.clone(),
-        command: run.cmd.clone(),
-        working_directory: run.working_dir.clone(),
-        base: BaseReport {
-            kind: if base_layers == 0 { "scratch" } else { "image" },
-            name: text(&lifecycle.run_image.image).or_else(|| text(&lifecycle.stack.run_image.image)),
-            top_layer,
-        },
-        launcher: LauncherReport { present: lifecycle.launcher.is_some(), version },
-        buildpacks: build.buildpacks.iter().map(|it| format!("{}@{}", it.id, it.version)).collect(),
-        default_process: build.default_process_type.clone(),
-        processes: build
-            .processes
-            .iter()
-            .map(|process| ProcessReport {
-                r#type: process.process_type.clone(),
-                command: process.command.clone(),
-                arguments: process.args.clone().unwrap_or_default(),
-                buildpack: process.buildpack_id.clone(),
-                working_directory: process.working_directory.clone(),
-            })
-            .collect(),
-        bytes: found.image.layers.iter().map(|layer| layer.size).sum(),
-        layers: layers.collect(),
+/// The text of others as one line that is safe to show.
+fn line_of(text: &str) -> String {
+    let safe = harmless(text);
+    match safe.char_indices().nth(MAX_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &safe[..end]),
+        None => safe,
     }
 }
 
-/// A label's JSON; what cannot be read says nothing.
-fn label<T: DeserializeOwned + Default>(run: &RunConfiguration, name: &str) -> T {
-    run.labels.get(name).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
-}
-
-/// Who made a layer, by its diff id.
-fn makers(metadata: &LifecycleMetadata) -> BTreeMap<String, String> {
-    let mut makers = BTreeMap::new();
-    let mut note = |sha: &str, who: String| {
-        if !sha.is_empty() {
-            makers.insert(sha.to_owned(), who);
-        }
-    };
-    for buildpack in &metadata.buildpacks {
-        for (name, layer) in &buildpack.layers {
-            note(&layer.sha, format!("{}:{name}", buildpack.key));
-        }
-    }
-    for app in &metadata.app {
-        note(&app.sha, "app".to_owned());
-    }
-    let ours =
-        [("launcher", &metadata.launcher), ("launcher config", &metadata.config), ("sbom", &metadata.sbom)];
-    for (who, layer) in ours {
-        note(layer.as_ref().map_or("", |layer| layer.sha.as_str()), who.to_owned());
-    }
-    note(&metadata.process_types.sha, "process types".to_owned());
-    makers
-}
-
-pub(super) fn text(report: &ImageReport) -> String {
+pub(super) fn text(view: &ImageView) -> String {
     let mut text = String::new();
     let mut field = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:<12}{}", harmless(value));
+        let _ = writeln!(text, "{name:<12}{}", line_of(value));
     };
-    field("digest", &report.digest);
-    field("target", &report.target);
-    let base = report.base.name.clone().unwrap_or_else(|| match report.base.kind {
-        "scratch" => "scratch".to_owned(),
-        _ => "an image without a name".to_owned(),
-    });
-    field("base", &base);
-    field("user", report.user.as_deref().unwrap_or("that of the base"));
-    let launcher = match (report.launcher.present, &report.launcher.version) {
+    if let Some(name) = &view.image_name {
+        field("image", name);
+    }
+    if let Some(digest) = &view.digest {
+        field("digest", digest);
+    }
+    if let Some(id) = &view.image_id {
+        field("id", id);
+    }
+    field("target", &view.target);
+    field("created", view.created.as_deref().unwrap_or("it does not say"));
+    field("base", &base(view));
+    for mirror in view.run_images.iter().skip(1).take(MAX_LINES) {
+        field("  or", &mirror.name);
+    }
+    if !view.base_image.reference.is_empty() {
+        field("  was", &view.base_image.reference);
+    }
+    field(
+        "rebasable",
+        &view.not_rebasable.as_ref().map_or_else(|| "yes".to_owned(), |reason| format!("no: {reason}")),
+    );
+    field("user", view.user.as_deref().unwrap_or("that of the base"));
+    let launcher = match (view.launcher.present, &view.launcher.version) {
         (true, Some(version)) => format!("yes, {version}"),
         (true, None) => "yes".to_owned(),
         (false, _) => "none; the container runtime starts the process itself".to_owned(),
     };
     field("launcher", &launcher);
-    field("start", &[report.entrypoint.as_slice(), report.command.as_slice()].concat().join(" "));
-    text.push_str("\nBuildpacks\n");
-    for buildpack in &report.buildpacks {
-        let _ = writeln!(text, "  {}", harmless(buildpack));
+    field("start", &[view.entrypoint.as_slice(), view.command.as_slice()].concat().join(" "));
+    if let Some(directory) = &view.working_directory {
+        field("in", directory);
     }
-    if report.buildpacks.is_empty() {
-        text.push_str("  none: it was not made by buildpacks\n");
+    field("sbom", &sbom(view));
+    for attachment in view.attachments.iter().take(MAX_LINES) {
+        let name = attachment.annotations.get(ATTACHMENT_NAME).map_or("", String::as_str);
+        field("attached", &format!("{} {name}", attachment.artifact_type));
     }
-    text.push_str("\nProcesses\n");
-    for process in &report.processes {
-        let default =
-            if report.default_process.as_ref() == Some(&process.r#type) { " (default)" } else { "" };
-        let line = [process.command.as_slice(), process.arguments.as_slice()].concat().join(" ");
-        let _ = writeln!(
-            text,
-            "  {}{default}: {}   from {}",
-            harmless(&process.r#type),
-            harmless(&line),
-            harmless(&process.buildpack)
-        );
+    for problem in &view.problems {
+        field("problem", problem);
     }
-    if report.processes.is_empty() {
-        text.push_str("  none\n");
+    list(&mut text, "Variables", "none", view.env.iter().map(|variable| line_of(variable)));
+    let module = |module: &wapack_runtime::inspection::BuildpackView| {
+        let homepage = module.homepage.as_ref().map_or(String::new(), |homepage| format!("   {homepage}"));
+        line_of(&format!("{}@{}{homepage}", module.id, module.version))
+    };
+    let nobody = if view.made_by_buildpacks { "none" } else { "none: it was not made by buildpacks" };
+    list(&mut text, "Buildpacks", nobody, view.buildpacks.iter().map(module));
+    if !view.extensions.is_empty() {
+        list(&mut text, "Extensions", nobody, view.extensions.iter().map(module));
     }
-    let _ = writeln!(text, "\nLayers ({})", show_bytes(report.bytes));
-    for layer in &report.layers {
+    list(&mut text, "Processes", "none", view.processes.iter().map(process));
+    let title = format!("Layers ({})", show_bytes(view.bytes));
+    let layers = view.layers.iter().map(|layer| {
         let digest = layer.digest.get(..19).unwrap_or(&layer.digest);
-        let _ = writeln!(text, "  {digest}  {:>10}  {}", show_bytes(layer.bytes), harmless(&layer.made_by));
-    }
+        let made_by = match &layer.created_by {
+            Some(created_by) if !view.made_by_buildpacks => created_by,
+            _ => &layer.made_by,
+        };
+        let unpacked = layer
+            .uncompressed_bytes
+            .filter(|bytes| *bytes != layer.bytes)
+            .map_or(String::new(), |bytes| format!(" ({} unpacked)", show_bytes(bytes)));
+        format!("{digest}  {:>10}{unpacked}  {}", show_bytes(layer.bytes), line_of(made_by))
+    });
+    list(&mut text, &title, "none", layers);
     text
+}
+
+fn base(view: &ImageView) -> String {
+    match (view.run_images.first(), view.base_image.kind) {
+        (Some(run_image), _) => run_image.name.clone(),
+        (None, "image") => "an image without a name".to_owned(),
+        (None, "scratch") => "scratch".to_owned(),
+        (None, _) => "unknown".to_owned(),
+    }
+}
+
+fn sbom(view: &ImageView) -> String {
+    if !view.sbom.present {
+        return "none".to_owned();
+    }
+    match (&view.sbom.documents, &view.sbom.formats) {
+        (Some(documents), Some(formats)) => {
+            let noun = if documents.len() == 1 { "document" } else { "documents" };
+            format!("{} {noun}: {}", documents.len(), formats.join(", "))
+        }
+        _ => "yes; `wapack sbom list` reads that layer".to_owned(),
+    }
+}
+
+fn process(process: &ProcessView) -> String {
+    let default = if process.default { " (default)" } else { "" };
+    let words = [std::slice::from_ref(&process.command), process.args.as_slice()].concat().join(" ");
+    let mut line = format!("{}{default}: {words}", process.r#type);
+    if !process.direct {
+        line.push_str("   through bash");
+    }
+    if !process.working_directory.is_empty() {
+        line = format!("{line}   in {}", process.working_directory);
+    }
+    line_of(&format!("{line}   from {}", process.buildpack))
+}
+
+fn list(text: &mut String, title: &str, none: &str, lines: impl ExactSizeIterator<Item = String>) {
+    let _ = writeln!(text, "\n{title}");
+    let count = lines.len();
+    for line in lines.take(MAX_LINES) {
+        let _ = writeln!(text, "  {line}");
+    }
+    if count == 0 {
+        let _ = writeln!(text, "  {none}");
+    }
+    if count > MAX_LINES {
+        let _ = writeln!(text, "  … and {} more; `--json` has them", count - MAX_LINES);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r9_a_long_text_is_cut_and_none_steers_the_terminal() {
+        assert_eq!(line_of("a\u{1b}[31m\nb"), "a\\u{1b}[31m\\u{a}b");
+        assert_eq!(line_of(&"x".repeat(9 << 20)).chars().count(), MAX_CHARACTERS + 1);
+        let mut text = String::new();
+        list(&mut text, "T", "none", (0..1000).map(|number| number.to_string()));
+        assert!(text.ends_with("  199\n  … and 800 more; `--json` has them\n"), "{text}");
+    }
 }

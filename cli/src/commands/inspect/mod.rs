@@ -3,20 +3,26 @@
 mod buildpack;
 mod host;
 mod image;
+mod page;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use wapack_runtime::attestation::STATEMENT_MEDIA_TYPE;
 use wapack_runtime::cancel::Cancel;
 use wapack_runtime::executor::worker::{CodeCache, Root, WorkerSettings};
+use wapack_runtime::inspection::{ImageView, InspectionError, read_sboms};
 use wapack_runtime::lifecycle;
 use wapack_runtime::oci::reference::Reference;
+use wapack_runtime::oci::referrer::Referrer;
 use wapack_runtime::policy::Policy;
+use wapack_runtime::text::harmless_lines;
 
 use crate::app;
 use crate::args::InspectArguments;
 use crate::failure::{Failure, InputError};
 use crate::images::Places;
+use crate::looked_at::LookedAt;
 use crate::output::Output;
 use crate::place::Place;
 
@@ -31,8 +37,16 @@ pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Ou
     match kind_of(target)? {
         Kind::Image(place) => {
             let places = Places::new(&arguments.policy, None, cancel);
-            let found = places.open(place, None)?.find(&places)?;
-            show(&image::look(&found), image::text, as_json, output);
+            let opened = LookedAt::find(places.open(place, None)?, &places)?;
+            if arguments.provenance {
+                output.line(&provenance(&opened)?);
+                return Ok(0);
+            }
+            let view = look_at_image(&opened, cancel)?;
+            match &arguments.html {
+                Some(file) => page::write(&opened, &view, file, cancel, output)?,
+                None => show(&view, image::text, as_json, output),
+            }
         }
         Kind::Buildpack(directory) => {
             let (policy, _) = app::policy(&arguments.policy)?;
@@ -44,6 +58,33 @@ pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Ou
         }
     }
     Ok(0)
+}
+
+/// The provenance that is attached to an image; the first, if there are several.
+fn provenance(opened: &LookedAt) -> Result<String, Failure> {
+    let is_statement = |referrer: &&Referrer| referrer.artifact_type == STATEMENT_MEDIA_TYPE;
+    let attached = opened.attached()?;
+    let referrer = attached.iter().find(is_statement).ok_or(InspectionError::NoProvenance)?;
+    let document = opened.attachment(referrer)?;
+    Ok(harmless_lines(String::from_utf8_lossy(&document).trim_end()))
+}
+
+/// What is known of an image. Its bills of materials are listed where that costs no
+/// transfer; a damaged layer is no reason to say nothing of the others.
+fn look_at_image(opened: &LookedAt, cancel: &Cancel) -> Result<ImageView, Failure> {
+    let mut view = opened.view();
+    match opened.attached() {
+        Ok(attached) => view.set_attached(&attached),
+        Err(error) => view.problems.push(error.to_string()),
+    }
+    let here = view.sbom.layer.clone().filter(|layer| opened.is_here(layer));
+    let Some(layer) = here.and_then(|layer| layer.parse().ok()) else { return Ok(view) };
+    match read_sboms(&layer, view.layers_directory(), &|layer| opened.layer(layer), cancel) {
+        Ok(documents) => view.sbom.set_documents(&documents),
+        Err(error @ InspectionError::Cancelled(_)) => return Err(error.into()),
+        Err(error) => view.problems.push(error.to_string()),
+    }
+    Ok(view)
 }
 
 /// What can be looked into.

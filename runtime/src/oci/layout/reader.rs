@@ -1,6 +1,7 @@
 //! Finding an image in a layout, and verifying its documents.
 
 use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
@@ -112,7 +113,11 @@ fn find(
     let mut candidates: Vec<Descriptor> = index
         .manifests()
         .iter()
-        .filter(|descriptor| reference.is_none_or(|wanted| name_of(descriptor).as_deref() == Some(wanted)))
+        .filter(|descriptor| match reference {
+            // What is attached to an image is none.
+            None => descriptor.artifact_type().is_none(),
+            Some(wanted) => name_of(descriptor).as_deref() == Some(wanted),
+        })
         .cloned()
         .collect();
 
@@ -154,6 +159,13 @@ fn find(
     Err(reader.invalid(INDEX_FILE, "indexes are nested too deeply".to_owned()))
 }
 
+/// The bytes of a file, or one more than `size` of them.
+fn read_at_most(path: &Path, size: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs_err::File::open(path)?.take(size.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Where a blob is in a layout.
 fn in_archive(digest: &Digest) -> String {
     format!("{BLOBS}/{}", digest.hex())
@@ -171,7 +183,7 @@ fn is_for(descriptor: &Descriptor, wanted: Platform<'_>) -> bool {
     })
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     directory: &'a Path,
     /// Where the layout is an archive.
     archive: Option<(File, TarIndex)>,
@@ -179,7 +191,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Opens a directory, or a file that is an archive of one.
-    fn open(directory: &'a Path) -> Result<Self, LayoutError> {
+    pub(super) fn open(directory: &'a Path) -> Result<Self, LayoutError> {
         if directory.is_file() {
             let failed = |cause| LayoutError::Io { directory: directory.to_owned(), cause };
             let file = fs_err::File::open(directory).map_err(failed)?.into_parts().0;
@@ -195,7 +207,7 @@ impl<'a> Reader<'a> {
         Ok(Self { directory, archive: None })
     }
 
-    fn index(&self) -> Result<ImageIndex, LayoutError> {
+    pub(super) fn index(&self) -> Result<ImageIndex, LayoutError> {
         self.parse(INDEX_FILE, &self.read(INDEX_FILE, INDEX_FILE)?)
     }
 
@@ -256,7 +268,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a document and verifies it.
-    fn document(&self, descriptor: &Descriptor) -> Result<(Digest, Vec<u8>), LayoutError> {
+    pub(super) fn document(&self, descriptor: &Descriptor) -> Result<(Digest, Vec<u8>), LayoutError> {
         let expected = self.digest(descriptor)?;
         let path = blob_path(self.directory, &expected);
         let bytes = self.read(&in_archive(&expected), expected.as_str())?;
@@ -279,11 +291,39 @@ impl<'a> Reader<'a> {
             .map_err(|error: InvalidDigest| self.invalid(INDEX_FILE, error.to_string()))
     }
 
-    fn parse<T: serde::de::DeserializeOwned>(&self, name: &str, bytes: &[u8]) -> Result<T, LayoutError> {
+    /// Reads a blob of any size and verifies it.
+    pub(super) fn blob(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, LayoutError> {
+        let path = blob_path(self.directory, digest);
+        let bytes = match &self.archive {
+            None => read_at_most(&path, size).map_err(|cause| self.io(cause))?,
+            Some((file, index)) => index
+                .document(file, &in_archive(digest), size)
+                .map_err(|cause| self.io(cause))?
+                .ok_or_else(|| self.invalid(digest.as_str(), "the archive does not have it".to_owned()))?,
+        };
+        let actual = Digest::of(&bytes);
+        if bytes.len() as u64 != size {
+            return Err(LayoutError::WrongSize { path, expected: size, actual: bytes.len() as u64 });
+        }
+        if actual != *digest {
+            return Err(LayoutError::WrongDigest { path, expected: digest.clone(), actual });
+        }
+        Ok(bytes)
+    }
+
+    fn io(&self, cause: io::Error) -> LayoutError {
+        LayoutError::Io { directory: self.directory.to_owned(), cause }
+    }
+
+    pub(super) fn parse<T: serde::de::DeserializeOwned>(
+        &self,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<T, LayoutError> {
         serde_json::from_slice(bytes).map_err(|error| self.invalid(name, error.to_string()))
     }
 
-    fn invalid(&self, name: &str, reason: String) -> LayoutError {
+    pub(super) fn invalid(&self, name: &str, reason: String) -> LayoutError {
         LayoutError::Invalid { directory: self.directory.to_owned(), name: name.to_owned(), reason }
     }
 }

@@ -359,7 +359,7 @@ impl ImageLayout {
         temporary.persist(path).map_err(|cause| self.io(cause))
     }
 
-    fn add_document(&self, document: &Document) -> Result<bool, LayoutError> {
+    pub(super) fn add_document(&self, document: &Document) -> Result<bool, LayoutError> {
         let path = self.blob_path(&document.digest);
         // Small enough to look whether it is whole.
         if fs::read(&path).is_ok_and(|found| found == document.bytes) {
@@ -374,23 +374,9 @@ impl ImageLayout {
     /// Makes the image's name point to a manifest; leaves the index alone when it already does.
     fn set_reference(&self, named: &NamedManifest<'_>, alone: bool) -> Result<(), LayoutError> {
         let reference = named.name;
-        let old = read_document(&self.directory, &self.directory.join(INDEX_FILE), INDEX_FILE)?;
-        // As plain JSON, so that what others wrote stays as it is.
-        let mut index: Value = match serde_json::from_slice(&old) {
-            Ok(index) => index,
-            // There is nothing in it that would stay.
-            Err(_) if alone => empty_index(),
-            Err(error) => return Err(self.invalid(INDEX_FILE, error.to_string())),
-        };
-        let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
-            return Err(self.invalid(INDEX_FILE, "it has no list `manifests`".to_owned()));
-        };
         let entry = index_entry(named);
         let has_reference = |value: &Value| value["annotations"][REFERENCE_ANNOTATION] == reference;
-        if alone {
-            manifests.clear();
-        }
-        match manifests.iter().position(has_reference) {
+        self.change_index(alone, |manifests| match manifests.iter().position(has_reference) {
             Some(first) => {
                 let mut position = 0;
                 manifests.retain(|value| {
@@ -401,9 +387,41 @@ impl ImageLayout {
                 manifests[first] = entry;
             }
             None => manifests.push(entry),
+        })
+    }
+
+    /// Changes the list in the index, if there is something to change; `anew` starts with none.
+    pub(super) fn change_index(
+        &self,
+        anew: bool,
+        change: impl FnOnce(&mut Vec<Value>),
+    ) -> Result<(), LayoutError> {
+        let old = read_document(&self.directory, &self.directory.join(INDEX_FILE), INDEX_FILE)?;
+        // As plain JSON, so that what others wrote stays as it is.
+        let mut index: Value = match serde_json::from_slice(&old) {
+            Ok(index) => index,
+            // There is nothing in it that would stay.
+            Err(_) if anew => empty_index(),
+            Err(error) => return Err(self.invalid(INDEX_FILE, error.to_string())),
+        };
+        let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
+            return Err(self.invalid(INDEX_FILE, "it has no list `manifests`".to_owned()));
+        };
+        if anew {
+            manifests.clear();
         }
+        change(manifests);
         let new = index_bytes(&index);
         if new == old { Ok(()) } else { self.replace(INDEX_FILE, &new) }
+    }
+
+    /// Makes sure that blobs are on the disk before something names them.
+    pub(super) fn synchronise_blobs(&self) -> Result<(), LayoutError> {
+        self.synchronise(&self.directory.join(BLOBS))
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Writes a file at the top of the layout in one step.

@@ -119,6 +119,7 @@ mod tests {
             metadata: String::new(),
             environment: Vec::new(),
             sboms: Vec::new(),
+            artifacts: None,
             exported: None,
             tree: None,
         }

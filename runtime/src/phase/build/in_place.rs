@@ -76,6 +76,7 @@ pub(super) fn take_restored(directory: &Path, aside: &Path) -> io::Result<Restor
             metadata: metadata.to_string(),
             environment: comparable(&environment),
             sboms: Vec::new(),
+            artifacts: None,
             exported: None,
             tree,
         });

@@ -16,6 +16,7 @@ use crate::cnb::layer::LayerTypes;
 use crate::executor::{
     AppLink, BuildInputs, BuildOutputs, GuestFailure, LayerContents, LayerOutput, Mount, StoreOutput,
 };
+use crate::network::Artifact;
 use crate::phase::values::{Built, BuiltBuildpack, BuiltContents, BuiltLayer, KeptContents, KeptLayer};
 use crate::store::CachedLayer;
 use crate::tree::Tree;
@@ -31,6 +32,7 @@ pub(super) fn take_outputs(
     buildpack: &Buildpack,
     inputs: &BuildInputs,
     mut outputs: BuildOutputs,
+    fetched: &BTreeSet<Artifact>,
     cached: &[CachedLayer],
     settled: Option<&Path>,
     workspace: &mut Workspace,
@@ -39,6 +41,7 @@ pub(super) fn take_outputs(
     let reference = &buildpack.reference;
     let failed = |source| BuildError::Io { buildpack: reference.clone(), source };
     check_unmet(reference, inputs, &outputs.unmet)?;
+    progress.outcome.built.artifacts.add(Some(fetched));
     let mut environments = Vec::new();
     for layer in std::mem::take(&mut outputs.layers) {
         take_sboms(reference, &layer, &mut progress.outcome.built);
@@ -70,9 +73,12 @@ pub(super) fn take_outputs(
                 hidden: Vec::new(),
             });
         }
+        let artifacts = artifacts_of(&layer, &kept, fetched, cached);
+        progress.outcome.built.artifacts.add(artifacts.as_ref());
         progress.outcome.kept.push(KeptLayer {
             cache_key: layer.cache_key.clone(),
             sboms: layer.sboms.clone(),
+            artifacts,
             contents: kept,
         });
         progress.outcome.built.layers.push(BuiltLayer {
@@ -131,6 +137,25 @@ pub(super) fn take_outputs(
         store,
     });
     Ok(lost)
+}
+
+/// What was fetched for a layer: in this call, or when what is left of it was made.
+fn artifacts_of(
+    layer: &LayerOutput,
+    kept: &KeptContents,
+    fetched: &BTreeSet<Artifact>,
+    cached: &[CachedLayer],
+) -> Option<BTreeSet<Artifact>> {
+    let is_new = matches!(layer.contents, LayerContents::Written | LayerContents::InPlace);
+    if is_new {
+        return Some(fetched.clone());
+    }
+    let before = cached.iter().find(|known| known.name == layer.name)?.artifacts.clone()?;
+    match kept {
+        KeptContents::Unchanged | KeptContents::Nothing => Some(before),
+        // A change may have left anything of what was there.
+        KeptContents::Fresh(_) => Some(before.union(fetched).cloned().collect()),
+    }
 }
 
 /// UNM-05: only what was asked for can be unmet.

@@ -47,6 +47,7 @@ use crate::cnb::layer::LayerFeatures;
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
 use crate::images::{FoundImage, Images};
+use crate::network::Artifacts;
 use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::digest::Digest;
 use crate::oci::encoder::{Encoders, Encoding};
@@ -190,6 +191,8 @@ pub struct Exported {
     pub image: Image,
     /// The launch layers of buildpacks, for the next build.
     pub layers: Vec<ExportedLayer>,
+    /// What came from sources for it.
+    pub artifacts: Artifacts,
     /// Whether the image has a launcher.
     pub has_launcher: bool,
 }
@@ -376,6 +379,7 @@ fn export_once(
         bytes: image.bytes(),
         image,
         layers: exported,
+        artifacts: built.artifacts.clone(),
         has_launcher: start == Start::Launcher,
     })
 }

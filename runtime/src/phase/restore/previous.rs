@@ -184,6 +184,7 @@ fn layer(
         metadata: labels::toml_of_json(&record.data).unwrap_or_default(),
         environment: Vec::new(),
         sboms: Vec::new(),
+        artifacts: None,
         exported: None,
         tree: None,
     };

@@ -88,6 +88,7 @@ fn build(store: &Store, image: &str, contents: &str) {
         environment: vec![],
         sboms: vec![Sbom { format: SbomFormat::Spdx, content: b"of everybody".into() }],
         exported: Some(ExportedAs { diff_id, encoder: ENCODER.into(), features: LayerFeatures::default() }),
+        artifacts: None,
         tree: TreeSource::Move(path),
     };
     let buildpack = BuildpackRecords { version: None, store_toml: None, layers: vec![layer] };

@@ -1,0 +1,111 @@
+//! What is attached to an image in a registry: Debian's, which has not heard of referrers.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::site::{SAMPLE, Site};
+
+/// A registry on a port of its own; it ends with the test.
+struct Registry {
+    process: Child,
+    host: String,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Registry {
+    /// `None`, said aloud, where it is not installed.
+    fn start(site: &Site) -> Option<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let host = format!("127.0.0.1:{port}");
+        let storage = site.path().join("registry").display().to_string();
+        let configuration = format!(
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: '{storage}'}}}}\n\
+             http: {{addr: '{host}'}}\n"
+        );
+        let file = site.file("registry.yml", &configuration);
+        let started = Command::new("docker-registry")
+            .args(["serve", file.to_str().unwrap()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let Ok(mut process) = started else {
+            assert!(std::env::var("CI").is_err(), "`docker-registry` must not be missing in CI");
+            println!("SKIPPED: `docker-registry` is not installed");
+            return None;
+        };
+        let log: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (lines, output) = (Arc::clone(&log), process.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                lines.lock().unwrap().push(line);
+            }
+        });
+        let started = Instant::now();
+        while std::net::TcpStream::connect(&host).is_err() {
+            assert!(started.elapsed() < Duration::from_secs(30), "the registry does not start");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Some(Self { process, host, log })
+    }
+
+    /// Requests since the last call that have one of these words.
+    fn requests(&self, words: &[&str]) -> Vec<String> {
+        // The log is written a moment after the answer.
+        std::thread::sleep(Duration::from_millis(300));
+        let lines = std::mem::take(&mut *self.log.lock().unwrap());
+        lines.into_iter().filter(|line| words.iter().any(|word| line.contains(word))).collect()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn attachments_are_published_found_and_not_sent_twice() {
+    let site = Site::new();
+    let Some(registry) = Registry::start(&site) else { return };
+    let name = format!("{}/demo/website:1", registry.host);
+    let build =
+        || site.run(&["build", "--path", SAMPLE, "--publish", "--attach", "sbom,provenance", &name]).with(0);
+    build();
+    assert!(!registry.requests(&["\"PUT /v2/", "\"POST /v2/"]).is_empty());
+
+    // Only manifest, configuration and the list are read.
+    let inspected = site.run(&["inspect", "--json", &name]).with(0).out;
+    let inspected: Value = serde_json::from_str(&inspected).unwrap();
+    let blobs = registry.requests(&["\"GET /v2/demo/website/blobs/"]);
+    assert_eq!(blobs.len(), 1, "the configuration: {blobs:#?}");
+    let kinds: Vec<&str> = inspected["attachments"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|attachment| attachment["artifact_type"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["application/vnd.cyclonedx+json", "application/vnd.in-toto+json"]);
+    assert_eq!(inspected["sbom"]["documents"], Value::Null, "that layer was not read");
+
+    let statement = site.run(&["inspect", "--provenance", &name]).with(0).out;
+    let statement: Value = serde_json::from_str(&statement).unwrap();
+    let digest = inspected["digest"].as_str().unwrap();
+    assert_eq!(statement["subject"][0]["digest"]["sha256"], digest.trim_start_matches("sha256:"));
+
+    // The layer with the bills of materials is the only one that is fetched.
+    registry.requests(&[]);
+    site.run(&["sbom", "download", &name, "-o", "out"]).with(0).says(&["sbom.cdx.json"]);
+    let blobs = registry.requests(&["\"GET /v2/demo/website/blobs/"]);
+    assert_eq!(blobs.len(), 2, "the configuration and one layer: {blobs:#?}");
+
+    // Publishing the same again sends nothing; the one upload that is opened asks whether one may.
+    build();
+    let sent = registry.requests(&["\"PUT /v2/", "\"PATCH /v2/"]);
+    assert!(sent.is_empty(), "{sent:#?}");
+}
