@@ -428,6 +428,7 @@ pub(crate) struct RebaseArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = INSPECT_EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct InspectArguments {
     /// A buildpack's directory, a `.wasm` file, or an image as `oci:DIR[:REF]`
     #[arg(value_name = "TARGET", required_unless_present = "host", conflicts_with = "host")]

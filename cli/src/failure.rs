@@ -70,8 +70,7 @@ impl Failure {
             Self::Policy(error) => Some(error),
             Self::Inspection(error) => Some(error),
             Self::Layout(error) => Some(error),
-            Self::Rebased(error) => Some(error),
-            Self::Images(error) => Some(error),
+            Self::Rebased(error) | Self::Images(error) => Some(error),
             Self::Rebase(error) => Some(error),
             Self::Store(error) => Some(error),
             Self::Guest(error) => Some(error),
@@ -237,11 +236,13 @@ impl Diagnose for InputError {
             Self::Output { .. }
             | Self::OutputReference { .. }
             | Self::OutputIsInput { .. }
-            | Self::OutputNotADirectory { .. } => "input.output",
-            Self::RunImage { .. } | Self::RunImageUnreadable { .. } => "input.run_image",
+            | Self::OutputNotADirectory { .. }
+            | Self::OthersInArchive { .. } => "input.output",
+            Self::RunImage { .. }
+            | Self::RunImageUnreadable { .. }
+            | Self::NoRunImage
+            | Self::NoMirror { .. } => "input.run_image",
             Self::Unnamed { .. } => "input.layout",
-            Self::OthersInArchive { .. } => "input.output",
-            Self::NoRunImage | Self::NoMirror { .. } => "input.run_image",
             Self::PreviousImage { .. } => "input.previous_image",
             Self::NotAnImage { .. } | Self::NameMissing { .. } | Self::SeveralSystems { .. } => "input.image",
             Self::NoImage { .. } => "input.no_image",
@@ -300,16 +301,14 @@ impl Diagnose for InputError {
             Self::OneTarget { .. } => {
                 "write them to `oci:DIR`, `oci-archive:FILE` or a registry, or name one target"
             }
-            Self::TargetTwice { .. } => "name it once",
+            Self::TargetTwice { .. } | Self::OrderTwice => "name it once",
             Self::OutputNotADirectory { .. } => "name a new directory, or one that holds an OCI layout",
             Self::RunImage { .. } => "it is `scratch`, or an image such as `--run-image oci:DIR[:REF]`",
-            Self::PreviousImage { .. } => PLACES,
             Self::RunImageUnreadable { source, .. } => return source.hint(),
-            Self::NotAnImage { .. } | Self::NameMissing { .. } => PLACES,
+            Self::PreviousImage { .. } | Self::NotAnImage { .. } | Self::NameMissing { .. } => PLACES,
             Self::NoImage { names, .. } if !names.is_empty() => {
                 return Some(format!("there is {}", quoted(names)));
             }
-            Self::NoImage { .. } | Self::EngineAddress { .. } => return None,
             Self::EngineTls => "name its socket: `DOCKER_HOST=unix:///var/run/docker.sock`",
             Self::Unnamed { .. } => "say where the new one goes: `--output oci:DIR:REF`",
             Self::OthersInArchive { .. } => "name another archive with `--output`",
@@ -341,7 +340,6 @@ impl Diagnose for InputError {
                 return Some(format!("name one of {}", quoted(versions)));
             }
             Self::BuildpackRemote { .. } => "put it into a directory, and name that with `--buildpack DIR`",
-            Self::OrderTwice => "name it once",
             Self::Project(TomlFileError::Io { .. }) => "name a file that is there with `--descriptor`",
             Self::ProjectLink { .. } => "name the file it leads to with `--descriptor`",
             Self::ProjectBuilder { .. } => {
@@ -362,7 +360,11 @@ impl Diagnose for InputError {
                 "name a buildpack's directory, a `.wasm` file, or an image as `oci:DIR[:REF]`; `--host` is this machine"
             }
             Self::Unwritable { .. } => "name a file in a directory that is there and can be written",
-            Self::Project(_) | Self::ProjectVariable { .. } | Self::Unreadable { .. } => return None,
+            Self::Project(_)
+            | Self::ProjectVariable { .. }
+            | Self::Unreadable { .. }
+            | Self::NoImage { .. }
+            | Self::EngineAddress { .. } => return None,
             Self::SourceFlag { .. } => {
                 "write `--source npm=https://mirror.example/npm/` or `--source npm=DIR`"
             }

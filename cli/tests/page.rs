@@ -14,14 +14,14 @@ const EVIL: &str = "<img src=x onerror=\"document.title='evil'\">\u{202e}gnp.exe
 /// An image of three layers: 600, 300 and 100 kB of files.
 fn image(site: &Site) -> PathBuf {
     let base = Layer::new()
-        .file("usr/bin/large", &[1; 400_000])
-        .file("usr/lib/medium", &[2; 150_000])
-        .file("var/cache/old", &[3; 50_000]);
+        .file("usr/bin/large", &vec![1; 400_000])
+        .file("usr/lib/medium", &vec![2; 150_000])
+        .file("var/cache/old", &vec![3; 50_000]);
     let app = Layer::new()
-        .file("workspace/app.js", &[4; 200_000])
-        .file(&format!("workspace/{EVIL}"), &[5; 60_000])
-        .file("workspace/</script><script>document.title='evil'<", &[6; 40_000]);
-    let top = Layer::new().file("workspace/data", &[7; 100_000]).file("var/cache/.wh.old", b"");
+        .file("workspace/app.js", &vec![4; 200_000])
+        .file(&format!("workspace/{EVIL}"), &vec![5; 60_000])
+        .file("workspace/</script><script>document.title='evil'<", &vec![6; 40_000]);
+    let top = Layer::new().file("workspace/data", &vec![7; 100_000]).file("var/cache/.wh.old", b"");
     let run_image = json!({ "topLayer": base.diff_id(), "reference": "", "image": "base:1" });
     let metadata = json!({
         "runImage": run_image,

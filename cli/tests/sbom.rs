@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -72,7 +73,11 @@ fn an_image_without_any_says_so() {
     layout(&site.path().join("image"), "demo:1", &json!({}), &[Layer::new().file("a", b"x")]);
     site.run(&["sbom", "download", "oci:image"]).with(3).complains(&["error[image.no_sbom]", "hint: "]);
     assert_eq!(
-        files(&site, ".").iter().filter(|file| file.ends_with(".json") && !file.contains("image/")).count(),
+        files(&site, ".")
+            .iter()
+            .filter(|file| Path::new(file).extension().is_some_and(|extension| extension == "json")
+                && !file.contains("image/"))
+            .count(),
         0
     );
     site.run(&["inspect", "oci:image"]).with(0).says(&["sbom        none", "it was not made by buildpacks"]);

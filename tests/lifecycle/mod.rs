@@ -11,5 +11,6 @@ mod fixture;
 mod foreign;
 mod random;
 mod reference;
+mod registry;
 mod start;
 mod untouched;

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use wapack_runtime::cancel::Cancel;
 use wapack_runtime::cnb::target::Target;
-use wapack_runtime::images::{Held, Images};
+use wapack_runtime::images::{Held, Images, SavedImage};
 use wapack_runtime::lifecycle::{self, BuildRequest, BuiltImage};
 use wapack_runtime::network::{FindSource, NetworkSettings};
 use wapack_runtime::oci::layer::Owner;
@@ -24,7 +24,7 @@ use self::run_image::{Chosen, run_image};
 use super::cache;
 use crate::app::{self, App};
 use crate::args::{BuildArguments, CreationTime, LauncherChoice};
-use crate::discovery;
+use crate::discovery::{self, Finder};
 use crate::embedded;
 use crate::failure::{Failure, InputError};
 use crate::images::{Opened, Places};
@@ -61,30 +61,96 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
     let settings = NetworkSettings { finder: Some(finder), ..network.settings };
     let sources = Sources::new(settings, &app.policy.limits, app.store.downloads());
 
-    let held = Held::new(destination.opened.images.family());
-    let is_index = parts.len() > 1;
-    let mut built = Vec::with_capacity(parts.len());
-    for part in &parts {
-        let image = destination.image();
-        // Layers for one system are none for another.
-        let cached_as = if is_index { format!("{image} {}", part.name()) } else { image.to_owned() };
-        let to: &dyn Images = if is_index { &held } else { &*destination.opened.images };
-        let earlier = previous.as_ref().unwrap_or(&part.previous);
-        let earlier_place = earlier.place.to_string();
-        let earlier = PreviousImage {
-            images: &*earlier.images,
-            name: if previous.is_some() { earlier.place.name() } else { image },
-            place: &earlier_place,
-            is_asked_for: previous.is_some(),
-        };
-        if is_index {
-            output.say(&format!("\nFor {}", part.name()));
+    let job = Job {
+        arguments,
+        destination: &destination,
+        parts: &parts,
+        previous: previous.as_ref(),
+        owners,
+        created,
+        app: &app,
+        sources: &sources,
+        finder: &network.finder,
+        cancel,
+    };
+    let result = job.run(output);
+    // Whoever waits for the image has it by now; a build that failed has left something, too.
+    cache::keep_under_cap(&app.store, &app.policy, output);
+    result?;
+    Ok(0)
+}
+
+/// A build for which everything is at hand.
+struct Job<'a> {
+    arguments: &'a BuildArguments,
+    destination: &'a Destination,
+    /// At least one.
+    parts: &'a [Part],
+    /// The earlier image that was asked for.
+    previous: Option<&'a Opened>,
+    owners: Owners,
+    created: Option<u64>,
+    app: &'a App,
+    sources: &'a Sources,
+    finder: &'a Finder,
+    cancel: &'a Cancel,
+}
+
+impl Job<'_> {
+    /// Builds for every system, saves, attaches, and says what there is.
+    fn run(&self, output: &mut Output) -> Result<(), Failure> {
+        let to = &*self.destination.opened.images;
+        let held = Held::new(to.family());
+        let mut built = Vec::with_capacity(self.parts.len());
+        for part in self.parts {
+            if self.is_index() {
+                output.say(&format!("\nFor {}", part.name()));
+            }
+            built.push(self.build(part, if self.is_index() { &held } else { to }, output)?);
         }
+        let saved = match &built[..] {
+            [only] => only.saved.clone(),
+            several => self.publish_index(several)?,
+        };
+        for (built, part) in built.iter().zip(self.parts) {
+            let known = attach::Known {
+                arguments: self.arguments,
+                app: self.app.request(&part.run_image.target, self.cancel),
+                created: self.created,
+                cancel: self.cancel,
+            };
+            let count = attach::attach(built, part, self.destination, &known)?;
+            if count > 0 {
+                output.detail(&format!("{count} documents are attached to {}", built.exported.digest));
+            }
+        }
+        summary::show(&built, &saved, self.destination, output);
+        Ok(())
+    }
+
+    /// Whether there is an image for each of several systems, and an index of them.
+    fn is_index(&self) -> bool {
+        self.parts.len() > 1
+    }
+
+    fn build(&self, part: &Part, to: &dyn Images, output: &mut Output) -> Result<BuiltImage, Failure> {
+        let arguments = self.arguments;
+        let image = self.destination.image();
+        // Layers for one system are none for another.
+        let cached_as = if self.is_index() { format!("{image} {}", part.name()) } else { image.to_owned() };
+        let earlier = self.previous.unwrap_or(&part.previous);
+        let place = earlier.place.to_string();
+        let previous = PreviousImage {
+            images: &*earlier.images,
+            name: if self.previous.is_some() { earlier.place.name() } else { image },
+            place: &place,
+            is_asked_for: self.previous.is_some(),
+        };
         let request = BuildRequest {
-            app: app.request(&part.run_image.target, cancel),
+            app: self.app.request(&part.run_image.target, self.cancel),
             tenant: TENANT,
             image: &cached_as,
-            sources: &sources,
+            sources: self.sources,
             run_image: &part.run_image.run_image,
             run_images: part.run_image.opened.as_ref().map(|opened| &*opened.images),
             launcher: &part.launcher,
@@ -93,49 +159,36 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
                 LauncherChoice::Always => LauncherMode::Always,
                 LauncherChoice::Never => LauncherMode::Never,
             },
-            user: owners.user,
-            files: owners.files,
+            user: self.owners.user,
+            files: self.owners.files,
             process_type: arguments.image.process_type.as_ref(),
-            project: &app.project,
+            project: &self.app.project,
             output: to,
-            names: &destination.names,
-            created,
+            names: &self.destination.names,
+            created: self.created,
             encoding: arguments.image.compression,
             sboms: arguments.image.sbom_output_dir.as_deref(),
             clear_cache: arguments.earlier.clear_cache,
-            previous: Some(earlier),
+            previous: Some(previous),
         };
         let result = lifecycle::build(&request, output);
-        discovery::say_remarks(&network.finder, output);
-        built.push(result?);
+        discovery::say_remarks(self.finder, output);
+        Ok(result?)
     }
-    let saved = match &built[..] {
-        [BuiltImage { saved, .. }] => saved.clone(),
-        _ => {
-            let images: Vec<_> = built.iter().map(|built| built.exported.image.clone()).collect();
-            let from: Vec<&dyn Images> =
-                parts.iter().filter_map(|part| Some(&*part.run_image.opened.as_ref()?.images)).collect();
-            let request = IndexRequest {
-                images: &images,
-                to: &*destination.opened.images,
-                names: &destination.names,
-                from: &from,
-            };
-            publish_index(&request, &app.store, cancel).map_err(wapack_runtime::error::Error::from)?
-        }
-    };
-    for (built, part) in built.iter().zip(&parts) {
-        let app = app.request(&part.run_image.target, cancel);
-        let known = attach::Known { arguments, app, created, cancel };
-        let count = attach::attach(built, part, &destination, &known)?;
-        if count > 0 {
-            output.detail(&format!("{count} documents are attached to {}", built.exported.digest));
-        }
+
+    fn publish_index(&self, built: &[BuiltImage]) -> Result<SavedImage, Failure> {
+        let images: Vec<_> = built.iter().map(|built| built.exported.image.clone()).collect();
+        let opened = self.parts.iter().filter_map(|part| part.run_image.opened.as_ref());
+        let from: Vec<&dyn Images> = opened.map(|opened| &*opened.images).collect();
+        let request = IndexRequest {
+            images: &images,
+            to: &*self.destination.opened.images,
+            names: &self.destination.names,
+            from: &from,
+        };
+        let saved = publish_index(&request, &self.app.store, self.cancel);
+        Ok(saved.map_err(wapack_runtime::error::Error::from)?)
     }
-    summary::show(&built, &saved, &destination, output);
-    // Whoever waits for the image has it by now.
-    cache::keep_under_cap(&app.store, &app.policy, output);
-    Ok(0)
 }
 
 /// What is built for one system.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 use wapack_runtime::cancel::Cancel;
+use wapack_runtime::cnb::sbom::SbomFormat;
 use wapack_runtime::inspection::{InspectionError, SbomDocument, read_sboms, write_sboms};
 use wapack_runtime::limits::show_bytes;
 use wapack_runtime::text::harmless_lines;
@@ -59,7 +60,7 @@ fn list(documents: &[SbomDocument], as_json: bool, output: &mut Output) {
             .map(|document| {
                 json!({
                     "path": document.path,
-                    "format": document.format.map(|format| format.media_type()),
+                    "format": document.format.map(SbomFormat::media_type),
                     "bytes": document.content.len(),
                 })
             })

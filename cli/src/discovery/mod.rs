@@ -35,8 +35,7 @@ use registries::UserCredentials;
 pub(crate) use environment::{Environment, token_variable};
 pub(crate) use finder::Finder;
 pub(crate) use found::{Found, Remark};
-pub(crate) use registries::InvalidRegistryAuth;
-pub(crate) use registries::of_program as registry_credentials_of_program;
+pub(crate) use registries::{InvalidRegistryAuth, registry_of_key};
 
 /// Sources that this program knows how to look for.
 const KNOWN: [&str; 4] = ["debian", "go", npm::WHOLE, "pypi"];
@@ -111,12 +110,12 @@ pub(crate) fn of_variables(
     policy: &Policy,
     environment: Environment,
     cancel: &Cancel,
-) -> Result<Network, Failure> {
-    let credentials = registry_credentials_of_program(environment.clone(), cancel.clone());
+) -> Result<Network, InvalidRegistryAuth> {
+    let credentials = registries::of_program(environment.clone(), cancel.clone());
     let trusted = Trusted { tools: false, app: false, offline: policy.network.offline };
     let finder = Finder::new(environment, None, trusted, BTreeSet::new(), cancel.clone());
     let mut settings = surroundings::settings(&policy.network, &finder, false);
-    settings.registry_credentials = Some(credentials.map_err(InputError::RegistryAuth)?);
+    settings.registry_credentials = Some(credentials?);
     Ok(Network { settings, finder: Arc::new(finder), discovered: BTreeMap::new() })
 }
 

@@ -7,17 +7,18 @@ use wapack_runtime::images::{Daemon, DaemonError, Images, LayoutImages};
 use wapack_runtime::policy::{Policy, PolicyError, PolicyPaths};
 
 use super::inputs::{ImagePlace, Inputs};
-use super::registries::{self, AuthError};
+use super::registries;
 use super::settings::Surroundings;
 use crate::app;
+use crate::discovery::InvalidRegistryAuth;
 use crate::failure::InputError;
 use crate::images::engine_address;
 
 /// Why there are no images.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ImageError {
-    #[error("cannot use registries")]
-    Registry(#[from] AuthError),
+    #[error("cannot use the variable `CNB_REGISTRY_AUTH`")]
+    Registry(#[from] InvalidRegistryAuth),
     #[error("cannot use registries")]
     Settings(#[source] Box<PolicyError>),
     #[error("there is no place for images")]

@@ -22,7 +22,7 @@ use super::inputs::Keeping;
 use super::settings::Surroundings;
 use crate::app;
 use crate::discovery::{self, Environment};
-use crate::failure::Failure;
+use crate::failure::{Failure, InputError};
 
 /// Everything of [`Services`], owned.
 pub(super) struct Equipment {
@@ -54,7 +54,8 @@ impl Equipment {
         let sources = match &store {
             Some(kept) => {
                 let environment = Environment::of_variables(surroundings.environment.clone());
-                let network = discovery::of_variables(&policy, environment, cancel)?;
+                let network = discovery::of_variables(&policy, environment, cancel)
+                    .map_err(InputError::RegistryAuth)?;
                 let finder = Arc::clone(&network.finder) as Arc<dyn FindSource>;
                 let settings = NetworkSettings { finder: Some(finder), ..network.settings };
                 Sources::new(settings, &policy.limits, kept.store.downloads())

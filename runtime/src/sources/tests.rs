@@ -1044,9 +1044,8 @@ fn speed_of_a_real_registry() {
 /// store or from a directory; what it was refused is not.
 #[test]
 fn what_a_buildpack_was_given_is_noted() {
-    let server = Server::start(|request, _| match request.line.contains("/missing") {
-        true => answer("404 Not Found", "", b""),
-        false => ok("", HELLO),
+    let server = Server::start(|request, _| {
+        if request.line.contains("/missing") { answer("404 Not Found", "", b"") } else { ok("", HELLO) }
     });
     let rig = rig(&server);
     let noted = |rig: &Rig, artifacts: Vec<ArtifactRequest>| {
@@ -1059,7 +1058,7 @@ fn what_a_buildpack_was_given_is_noted() {
                 let mut bytes = Vec::new();
                 file.read_to_end(&mut bytes).unwrap();
                 bytes
-            })))
+            })));
         });
         session.fetch(artifacts, &arrivals);
         for _ in 0..count {

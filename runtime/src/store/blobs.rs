@@ -54,25 +54,15 @@ impl BlobStore for Store {
     /// An untouched blob costs one small record and one `stat`.
     fn find(&self, diff_id: &DiffId, encoder: &str) -> Option<StoredBlob> {
         let name = index_name(diff_id, encoder);
-        let mut record: IndexRecord = self.read_record(&name)?;
+        let record: IndexRecord = self.read_record(&name)?;
         if record.diff_id != *diff_id || record.encoder != encoder {
             return None;
         }
-        self.leases.take(&blob_name(&record.blob.digest));
-        // Collected before it was leased: a record goes before its blob.
-        Status::of(&self.root().join(&name)).ok()?;
-        let Some(sound) = self.check_blob(&record.blob) else {
-            // The record would only lead here again.
-            let _ = std::fs::remove_file(self.root().join(&name));
-            return None;
-        };
-        let blob = self.stored(&sound);
-        if sound != record.blob {
-            record.blob = sound;
-            // Without the new seal the next build reads the bytes once more, no worse.
-            let _ = self.write_record(&name, &record);
-        }
-        Some(blob)
+        self.recorded(&name, &record.blob, |blob| IndexRecord {
+            diff_id: diff_id.clone(),
+            encoder: encoder.to_owned(),
+            blob,
+        })
     }
 
     fn create(&self) -> io::Result<NewBlob> {
@@ -104,22 +94,11 @@ impl BlobStore for Store {
     /// An untouched blob costs one small record and one `stat`.
     fn blob(&self, digest: &Digest, size: u64) -> Option<StoredBlob> {
         let name = fetched_name(digest);
-        let mut record: FetchedRecord = self.read_record(&name)?;
+        let record: FetchedRecord = self.read_record(&name)?;
         if record.blob.digest != *digest || record.blob.size != size {
             return None;
         }
-        let Some(sound) = self.check_blob(&record.blob) else {
-            // The record would only lead here again.
-            let _ = std::fs::remove_file(self.root().join(&name));
-            return None;
-        };
-        let blob = self.stored(&sound);
-        if sound != record.blob {
-            record.blob = sound;
-            // Without the new seal the next build reads the bytes once more, no worse.
-            let _ = self.write_record(&name, &record);
-        }
-        Some(blob)
+        self.recorded(&name, &record.blob, |blob| FetchedRecord { blob })
     }
 
     fn commit_fetched(&self, blob: NewBlob, digest: &Digest, size: u64) -> io::Result<StoredBlob> {
@@ -153,6 +132,30 @@ impl Notes for Store {
 }
 
 impl Store {
+    /// The blob that the record `name` is about, from here on leased. With a new seal the
+    /// record is written again, as `with_seal` makes it.
+    fn recorded<R: Serialize>(
+        &self,
+        name: &str,
+        expected: &SealedBlob,
+        with_seal: impl FnOnce(SealedBlob) -> R,
+    ) -> Option<StoredBlob> {
+        self.leases.take(&blob_name(&expected.digest));
+        // Collected before it was leased: a record goes before its blob.
+        Status::of(&self.root().join(name)).ok()?;
+        let Some(sound) = self.check_blob(expected) else {
+            // The record would only lead here again.
+            let _ = std::fs::remove_file(self.root().join(name));
+            return None;
+        };
+        let blob = self.stored(&sound);
+        if sound != *expected {
+            // Without the new seal the next build reads the bytes once more, no worse.
+            let _ = self.write_record(name, &with_seal(sound));
+        }
+        Some(blob)
+    }
+
     fn stored(&self, blob: &SealedBlob) -> StoredBlob {
         StoredBlob { digest: blob.digest.clone(), size: blob.size, path: self.blob_path(&blob.digest) }
     }

@@ -7,6 +7,7 @@ use wapack_runtime::attestation::{
 };
 use wapack_runtime::cancel::Cancel;
 use wapack_runtime::catalog::BuildpackKind;
+use wapack_runtime::cnb::id::ProcessType;
 use wapack_runtime::images::{Attachments, ImagesError};
 use wapack_runtime::inspection::{ImageView, read_sboms};
 use wapack_runtime::lifecycle::{AppRequest, BuiltImage};
@@ -115,7 +116,7 @@ fn provenance_of(
         buildpacks: &buildpacks,
         run_image: run_image.as_ref(),
         variables: &variables,
-        process_type: known.arguments.image.process_type.as_ref().map(|it| it.as_str()),
+        process_type: known.arguments.image.process_type.as_ref().map(ProcessType::as_str),
         artifacts: &built.exported.artifacts,
         version: env!("CARGO_PKG_VERSION"),
         created: known.created,

@@ -42,8 +42,8 @@ const HUB_SERVER: &str = "https://index.docker.io/v1/";
 /// What one file says. It has no `Debug`: there are passwords in it.
 #[derive(Default, Deserialize)]
 pub(super) struct Auths {
-    #[serde(default)]
-    auths: Option<BTreeMap<String, Option<Auth>>>,
+    #[serde(default, rename = "auths")]
+    registries: Option<BTreeMap<String, Option<Auth>>>,
     #[serde(default, rename = "credHelpers")]
     helpers: Option<BTreeMap<String, String>>,
     #[serde(default, rename = "credsStore")]
@@ -53,7 +53,8 @@ pub(super) struct Auths {
 #[derive(Default, Deserialize)]
 struct Auth {
     /// Base64 of `user:password`; wins over the two apart, as with Docker.
-    auth: Option<String>,
+    #[serde(rename = "auth")]
+    encoded: Option<String>,
     username: Option<String>,
     password: Option<String>,
     identitytoken: Option<String>,
@@ -94,7 +95,7 @@ impl Auths {
         registry: &str,
         repository: &str,
     ) -> Result<Option<RegistryCredentials>, String> {
-        let entries = self.auths.iter().flatten();
+        let entries = self.registries.iter().flatten();
         let fitting = entries.filter_map(|(key, auth)| {
             let place = Place::of(key);
             let auth = auth.as_ref().filter(|auth| auth.says_something())?;
@@ -109,8 +110,8 @@ impl Auths {
 
 impl Auth {
     fn says_something(&self) -> bool {
-        let Self { auth, username, password: _, identitytoken, registrytoken } = self;
-        [auth, username, identitytoken, registrytoken].into_iter().flatten().any(|text| !text.is_empty())
+        let Self { encoded, username, password: _, identitytoken, registrytoken } = self;
+        [encoded, username, identitytoken, registrytoken].into_iter().flatten().any(|text| !text.is_empty())
     }
 
     fn credentials(&self, registry: &str) -> Result<RegistryCredentials, String> {
@@ -121,7 +122,7 @@ impl Auth {
         if let Some(token) = text(&self.identitytoken) {
             return Ok(RegistryCredentials::IdentityToken(Secret::new(token)));
         }
-        if let Some(auth) = text(&self.auth) {
+        if let Some(auth) = text(&self.encoded) {
             return decode_basic(&auth)
                 .ok_or_else(|| format!("the `auth` for `{registry}` is not base64 of `USER:PASSWORD`"));
         }
@@ -186,6 +187,6 @@ pub(super) fn registry_name(text: &str) -> String {
 }
 
 /// The registry that a key is about, whatever else it says.
-pub(super) fn registry_of_key(key: &str) -> String {
+pub(crate) fn registry_of_key(key: &str) -> String {
     Place::of(key).registry
 }

@@ -22,12 +22,13 @@ use wapack_runtime::network::{FindRegistryCredentials, RegistryCredentials};
 use super::environment::Environment;
 use super::files::{self, Links};
 use auths::Auths;
+pub(crate) use auths::registry_of_key;
 use helper::Helpers;
 pub(crate) use variable::InvalidRegistryAuth;
 use variable::{VARIABLE, VariableCredentials};
 
 /// How long a credential helper may take: it may ask the user for a passphrase first.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What this machine's user is signed in to.
 pub(crate) struct UserCredentials {

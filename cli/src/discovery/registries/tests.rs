@@ -290,7 +290,7 @@ fn what_cannot_be_read_is_named_without_what_it_says() {
             assert_eq!(user.error("registry.example"), error);
         }
     }
-    let mut user = User::new();
+    let user = User::new();
     std::fs::create_dir_all(user.path("home/.docker/config.json")).unwrap();
     assert_eq!(user.error("registry.example"), "`home/.docker/config.json`: it is not a file");
     // What is wrong with one registry is no matter for another.

@@ -122,7 +122,7 @@ fn every_block_is_a_member_of_its_own() {
     for (bytes, expected) in [
         (0, "0 True\n".to_owned()),
         (2 * BLOCK_BYTES, format!("{BLOCK_BYTES} True\n").repeat(2)),
-        (2 * BLOCK_BYTES + 5, format!("{0} True\n{0} True\n5 True\n", BLOCK_BYTES)),
+        (2 * BLOCK_BYTES + 5, format!("{BLOCK_BYTES} True\n{BLOCK_BYTES} True\n5 True\n")),
     ] {
         let compressed = encode(Encoding::Gzip, &sample(bytes), 2, BLOCK_BYTES);
         let found = run(Command::new("python3").args(["-c", script]), &compressed);
