@@ -295,6 +295,8 @@ impl ImageLayout {
         });
         match failures.into_iter().min_by_key(|(is_cancelled, place, _)| (*is_cancelled, *place)) {
             Some((_, _, error)) => Err(error),
+            // The last one may have been copied before it was told.
+            None if stop.into_inner() => Err(LayoutError::Cancelled { directory: self.directory.clone() }),
             None => Ok(()),
         }
     }
