@@ -74,6 +74,8 @@ fn kinds(store: &Path) -> Vec<(&'static str, PathBuf)> {
         match name.split('/').next().unwrap_or_default() {
             "version" => "version",
             "key" => "key",
+            "leases" => "leases",
+            "size" => "size",
             "blobs" => "blob",
             "index" => "index",
             "compiled" => "compiled code",

@@ -282,7 +282,7 @@ fn assert_labels(labels: &Value, diff_ids: &Value) {
     let ours = label("io.wapack.layers");
     assert_eq!(
         ours,
-        json!({ "test/well-behaved": { "assets": { "key": "key = \"1\"\n", "encoder": "gzip-1m-2;zlib-rs-0.6.8;6" } } })
+        json!({ "test/well-behaved": { "assets": { "key": "key = \"1\"\n", "encoder": "gzip-1m-members-1;libdeflate-sys-1.26.1;1" } } })
     );
     assert_eq!(labels["io.buildpacks.rebasable"], "false");
     assert_eq!(labels["io.buildpacks.exec-env"], "production");

@@ -328,7 +328,8 @@ impl Layout {
         let mut files = BTreeMap::new();
         for layer in manifest["layers"].as_array().expect("layers") {
             let blob = std::fs::File::open(self.blob(&layer["digest"])).expect("a blob");
-            for entry in tar::Archive::new(flate2::read::GzDecoder::new(blob)).entries().expect("a tar") {
+            for entry in tar::Archive::new(flate2::read::MultiGzDecoder::new(blob)).entries().expect("a tar")
+            {
                 let mut entry = entry.expect("an entry");
                 let name = entry.path().expect("a path").display().to_string();
                 let mut bytes = Vec::new();
