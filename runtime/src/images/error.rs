@@ -44,7 +44,7 @@ pub enum ImagesError {
     },
 }
 
-/// What a kind of [`Images`] has to say about an error.
+/// What a kind of [`Images`](super::Images) has to say about an error.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// A name that an image was not saved under.

@@ -14,7 +14,7 @@ pub type OpenLayer<'a> =
 
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// A verified tar; what comes out counts only when [`LayerTar::end`] said yes.
+/// A tar that is verified while it is read; what came out counts only when its end was reached.
 pub(super) struct LayerTar {
     pub(super) tar: TarReader<BufReader<VerifyingReader<Box<dyn Read>>>>,
     diff_id: DiffId,

@@ -1,7 +1,7 @@
 //! A client of registries: what is in a repository, and how to put something there.
 //!
 //! It knows the distribution specification, and neither what images are for nor where blobs
-//! are kept on this machine: those go through [`BlobStore`].
+//! are kept on this machine: those go through [`BlobStore`](crate::oci::blob::BlobStore).
 //!
 //! It is our own on top of `reqwest`, and not the `oci-client` crate (0.18), which has no
 //! seam for what is promised here: it makes its own connections (no look at the address a

@@ -15,7 +15,7 @@ use super::{PATIENCE, open};
 use crate::cancel::Cancel;
 use crate::limits::Limits;
 
-/// The program that calls [`worker_main`], as the embedder knows it.
+/// The program that calls [`worker_main`](super::worker_main), as the embedder knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerCommand {
     /// The program; usually the running one.
