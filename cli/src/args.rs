@@ -434,6 +434,10 @@ pub(crate) struct InspectArguments {
     #[arg(value_name = "TARGET", required_unless_present = "host", conflicts_with = "host")]
     pub(crate) target: Option<OsString>,
 
+    /// Of an image for several systems, the one for this [default: this machine's]
+    #[arg(long = "target", value_name = "OS/ARCH", conflicts_with = "host")]
+    pub(crate) system: Option<String>,
+
     /// Show what holds a buildpack on this machine, by starting a worker that tries to get out
     #[arg(long)]
     pub(crate) host: bool,
@@ -503,6 +507,10 @@ pub(crate) struct ImageToRead {
     /// or a name in a registry
     #[arg(value_name = "IMAGE")]
     pub(crate) image: OsString,
+
+    /// Of an image for several systems, the one for this [default: this machine's]
+    #[arg(long = "target", value_name = "OS/ARCH")]
+    pub(crate) system: Option<String>,
 
     #[command(flatten)]
     pub(crate) policy: PolicyArguments,

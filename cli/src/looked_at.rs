@@ -32,14 +32,18 @@ impl LookedAt {
     }
 
     /// What its configuration and labels say.
-    pub(crate) fn view(&self) -> ImageView {
+    ///
+    /// # Errors
+    /// When it cannot be found out what else the image's name stands for.
+    pub(crate) fn view(&self) -> Result<ImageView, Failure> {
         let view = ImageView::of(&self.found.image, self.digest().as_ref());
         let name = self.opened.place.name();
-        ImageView {
+        Ok(ImageView {
+            systems: self.opened.images.systems(name)?,
             image_name: (!name.is_empty()).then(|| name.to_owned()),
             image_id: self.opened.images.is_daemon().then(|| self.found.reference.clone()),
             ..view
-        }
+        })
     }
 
     /// The uncompressed tar of a layer, fetched if it has to be; not verified.

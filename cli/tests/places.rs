@@ -344,6 +344,14 @@ fn one_build_makes_an_image_for_each_system() {
             assert!(found.values().all(|found| *found == machine), "{architecture}: {found:?}");
         }
     }
+    for (asked, places) in
+        [("linux/arm64", "oci:image:app:1"), ("linux/amd64", "oci-archive:image.tar:app:1")]
+    {
+        let out = site.run(&["inspect", "--json", "--target", asked, places]).with(0).out;
+        let view: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(view["target"], asked);
+        assert_eq!(view["systems"], serde_json::json!(["linux/amd64", "linux/arm64"]));
+    }
     let one = |place: &str| {
         site.run(&[&["build", "--output", place], &common[..]].concat())
             .with(3)
@@ -358,6 +366,8 @@ fn one_build_makes_an_image_for_each_system() {
         let arguments = ["--path", SAMPLE, "--launcher", "always", "--target", targets, "--publish", &name];
         assert_eq!(build(&site, &arguments)["digest"], said["digest"]);
         assert_eq!(skopeo_digest(&site, &format!("docker://{name}")), Some(said["digest"].clone()));
+        let out = site.run(&["inspect", "--target", "linux/arm64", &name]).with(0).out;
+        assert!(out.contains("target      linux/arm64\n  of        linux/amd64, linux/arm64;"), "{out}");
     }
 }
 

@@ -10,6 +10,7 @@ use wapack_runtime::inspection::{InspectionError, SbomDocument, read_sboms, writ
 use wapack_runtime::limits::show_bytes;
 use wapack_runtime::text::harmless_lines;
 
+use crate::app;
 use crate::args::{ImageToRead, SbomArguments, SbomCommand};
 use crate::failure::Failure;
 use crate::images::Places;
@@ -32,8 +33,9 @@ pub(crate) fn run(arguments: &SbomArguments, cancel: &Cancel, output: &mut Outpu
 /// The documents of an image; of its layers only the one that has them is read.
 fn documents(image: &ImageToRead, cancel: &Cancel) -> Result<Vec<SbomDocument>, Failure> {
     let places = Places::new(&image.policy, None, cancel);
-    let opened = LookedAt::find(places.open_image(&image.image, None)?, &places)?;
-    let view = opened.view();
+    let system = image.system.as_deref().map(app::target).transpose()?;
+    let opened = LookedAt::find(places.open_image(&image.image, system.as_ref())?, &places)?;
+    let view = opened.view()?;
     let layer = view.sbom.layer.as_ref().and_then(|layer| layer.parse().ok());
     let layer = layer.ok_or(InspectionError::NoSboms)?;
     let documents = read_sboms(&layer, view.layers_directory(), &|layer| opened.layer(layer), cancel)?;

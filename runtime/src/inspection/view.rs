@@ -34,6 +34,8 @@ pub struct ImageView {
     pub image_id: Option<String>,
     /// `os/architecture`, with the variant if it has one.
     pub target: String,
+    /// Where the name it was asked for by stands for images for several systems: which.
+    pub systems: Vec<String>,
     pub created: Option<String>,
     pub user: Option<String>,
     /// `NAME=value`, in order.
@@ -208,6 +210,7 @@ impl ImageView {
             digest: digest.map(ToString::to_string),
             image_id: None,
             target: target.into_iter().flatten().collect::<Vec<_>>().join("/"),
+            systems: Vec::new(),
             created: configuration.created.clone(),
             user: run.user.clone(),
             env: run.env.clone(),

@@ -36,6 +36,9 @@ pub(super) fn text(view: &ImageView) -> String {
         field("id", id);
     }
     field("target", &view.target);
+    if view.systems.len() > 1 {
+        field("  of", &format!("{}; `--target` shows another", view.systems.join(", ")));
+    }
     field("created", view.created.as_deref().unwrap_or("it does not say"));
     field("base", &base(view));
     for mirror in view.run_images.iter().skip(1).take(MAX_LINES) {

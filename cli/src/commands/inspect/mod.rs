@@ -37,7 +37,8 @@ pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Ou
     match kind_of(target)? {
         Kind::Image(place) => {
             let places = Places::new(&arguments.policy, None, cancel);
-            let opened = LookedAt::find(places.open(place, None)?, &places)?;
+            let system = arguments.system.as_deref().map(app::target).transpose()?;
+            let opened = LookedAt::find(places.open(place, system.as_ref())?, &places)?;
             if arguments.provenance {
                 output.line(&provenance(&opened)?);
                 return Ok(0);
@@ -72,7 +73,7 @@ fn provenance(opened: &LookedAt) -> Result<String, Failure> {
 /// What is known of an image. Its bills of materials are listed where that costs no
 /// transfer; a damaged layer is no reason to say nothing of the others.
 fn look_at_image(opened: &LookedAt, cancel: &Cancel) -> Result<ImageView, Failure> {
-    let mut view = opened.view();
+    let mut view = opened.view()?;
     match opened.attached() {
         Ok(attached) => view.set_attached(&attached),
         Err(error) => view.problems.push(error.to_string()),
