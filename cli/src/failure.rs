@@ -141,6 +141,13 @@ pub(crate) enum InputError {
     NotAnImage { value: String },
     #[error("there is no image `{value}`")]
     NoImage { value: String, names: Vec<String> },
+    #[error("cannot use the image `{value}`")]
+    BuiltHere {
+        value: String,
+        place: String,
+        #[source]
+        cause: Box<Failure>,
+    },
     #[error("`{value}` says no name of an image")]
     NameMissing { value: String },
     #[error("`DOCKER_HOST` is `{value}`, which is neither `unix://<path>` nor `tcp://<host>:<port>`")]
@@ -246,6 +253,7 @@ impl Diagnose for InputError {
             Self::PreviousImage { .. } => "input.previous_image",
             Self::NotAnImage { .. } | Self::NameMissing { .. } | Self::SeveralSystems { .. } => "input.image",
             Self::NoImage { .. } => "input.no_image",
+            Self::BuiltHere { cause, .. } => cause.id(),
             Self::EngineAddress { .. } | Self::EngineTls => "input.engine",
             Self::RunImageTarget { .. }
             | Self::Target { .. }
@@ -309,6 +317,7 @@ impl Diagnose for InputError {
             Self::NoImage { names, .. } if !names.is_empty() => {
                 return Some(format!("there is {}", quoted(names)));
             }
+            Self::BuiltHere { place, .. } => return Some(format!("`wapack build` left one here: `{place}`")),
             Self::EngineTls => "name its socket: `DOCKER_HOST=unix:///var/run/docker.sock`",
             Self::Unnamed { .. } => "say where the new one goes: `--output oci:DIR:REF`",
             Self::OthersInArchive { .. } => "name another archive with `--output`",

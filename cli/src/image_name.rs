@@ -1,6 +1,7 @@
 //! Names of images: `demo/website`, `registry.example:5000/team/app:1.0`.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::failure::InputError;
@@ -17,9 +18,9 @@ pub(crate) struct ImageName {
 }
 
 impl ImageName {
-    /// A name for a file or directory made from the repository.
-    pub(crate) fn file_name(&self) -> String {
-        self.repository.replace(['/', ':', '@'], "-")
+    /// The layout that a build writes the image to when nothing else is said.
+    pub(crate) fn default_layout(&self) -> PathBuf {
+        format!("{}.oci", self.repository.replace(['/', ':', '@'], "-")).into()
     }
 }
 
@@ -96,7 +97,10 @@ mod tests {
             ("Registry.example/a/b_c--d:V2", "Registry.example/a/b_c--d:V2", "Registry.example-a-b_c--d"),
         ] {
             let name: ImageName = text.parse().unwrap();
-            assert_eq!((name.to_string().as_str(), name.file_name().as_str()), (full, file));
+            assert_eq!(
+                (name.to_string().as_str(), name.default_layout()),
+                (full, PathBuf::from(format!("{file}.oci")))
+            );
         }
     }
 

@@ -15,13 +15,14 @@ use wapack_runtime::images::{
     Daemon, DaemonAddress, DockerArchive, FoundImage, Images, ImagesError, OciArchive, OciDirectory,
     RegistryImages,
 };
-use wapack_runtime::oci::layout::{LayoutError, Platform, read_image};
+use wapack_runtime::oci::layout::{LayoutError, Platform, image_names, read_image};
 use wapack_runtime::registry::Registry;
 
 use crate::app;
 use crate::args::PolicyArguments;
 use crate::discovery::{self, Environment, Question};
 use crate::failure::{Failure, InputError};
+use crate::image_name::ImageName;
 use crate::place::Place;
 
 /// Where container engines listen.
@@ -123,6 +124,28 @@ impl Opened {
     /// # Errors
     /// When there is none, or it cannot be read.
     pub(crate) fn find(&self, places: &Places) -> Result<FoundImage, Failure> {
+        self.look(places).map_err(|failure| match self.built_here() {
+            Some(place) => InputError::BuiltHere {
+                value: self.place.to_string(),
+                place: place.to_string(),
+                cause: Box::new(failure),
+            }
+            .into(),
+            None => failure,
+        })
+    }
+
+    /// Where a build without `--output` leaves the image that is looked for in a registry,
+    /// if one did here.
+    fn built_here(&self) -> Option<Place> {
+        let Place::Registry { name: Some(name) } = &self.place else { return None };
+        let name: ImageName = name.parse().ok()?;
+        let directory = name.default_layout();
+        let is_there = image_names(&directory).is_ok_and(|names| names.contains(&name.to_string()));
+        is_there.then(|| Place::Layout { directory, reference: Some(name.to_string()) })
+    }
+
+    fn look(&self, places: &Places) -> Result<FoundImage, Failure> {
         let name = self.place.name();
         if name.is_empty() && matches!(self.place, Place::Daemon { .. } | Place::Registry { .. }) {
             return Err(InputError::NameMissing { value: self.place.to_string() }.into());

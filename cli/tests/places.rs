@@ -537,3 +537,18 @@ fn a_container_engine_takes_images_and_only_layers_that_it_lacks() {
         .with(3)
         .complains(&["error[input.no_image]: there is no image `docker:demo/none`"]);
 }
+
+/// A build without `--output` leaves a layout; who then looks in a registry is told.
+#[test]
+fn an_image_that_was_left_here_is_pointed_out() {
+    let site = Site::new();
+    let Some(registry) = registry(&site) else { return };
+    let name = format!("{}/left/here:2", registry.address);
+    let layout = format!("oci:{}-left-here.oci:{name}", registry.address.replace(':', "-"));
+    let hint = format!("hint: `wapack build` left one here: `{layout}`");
+    site.run(&["build", "-q", "--path", SAMPLE, &name]).with(0);
+    site.run(&["inspect", &name]).with(3).complains(&["error[input.no_image]", &hint]);
+    site.run(&["inspect", &layout]).with(0);
+    site.run(&["build", "-q", "--path", SAMPLE, "--publish", &name]).with(0);
+    site.run(&["inspect", &name]).with(0);
+}

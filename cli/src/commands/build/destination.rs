@@ -1,6 +1,6 @@
 //! Where the image goes, and what it is called there.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use wapack_runtime::oci::reference::same_image;
 
@@ -43,10 +43,7 @@ impl Destination {
         let name: ImageName = arguments.name.parse()?;
         let place = match arguments.output.as_deref() {
             _ if arguments.publish => Place::Registry { name: None },
-            None => Place::Layout {
-                directory: PathBuf::from(format!("{}.oci", name.file_name())),
-                reference: None,
-            },
+            None => Place::Layout { directory: name.default_layout(), reference: None },
             Some(value) => Place::parse(value).ok_or_else(|| InputError::Output {
                 value: value.to_string_lossy().escape_debug().to_string(),
             })?,
