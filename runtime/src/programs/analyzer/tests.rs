@@ -126,7 +126,7 @@ impl Platform {
 
     fn analyze(&mut self) -> Result<Analyzed, AnalyzeError> {
         let warnings = &mut self.warnings;
-        run(&self.inputs, &self.images, &mut |event| {
+        run(&self.inputs, ImagePlaces::one(&self.images), &mut |event| {
             if let crate::event::Event::Warning { message } = event {
                 warnings.push(message);
             }

@@ -141,7 +141,7 @@ impl Platform {
         }
         let images = self.images();
         let events = &mut self.events;
-        run(&self.inputs, &images, &mut |event| events.push(event))
+        run(&self.inputs, ImagePlaces::one(&images), &mut |event| events.push(event))
     }
 
     fn warnings(&self) -> Vec<&str> {
@@ -559,7 +559,7 @@ mod images {
         images: &dyn Images,
     ) -> Result<Analyzed, RestoreError> {
         platform.write_analyzed(&Analyzed { run_image: Some(run_image), ..Analyzed::default() });
-        run(&platform.inputs, images, &mut |_| {})?;
+        run(&platform.inputs, ImagePlaces::one(images), &mut |_| {})?;
         Ok(Analyzed::parse(&fs::read_to_string(&platform.inputs.analyzed).unwrap()).unwrap())
     }
 
