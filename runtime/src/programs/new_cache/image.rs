@@ -134,8 +134,8 @@ impl<'a> NewImage<'a> {
         }
     }
 
-    /// A layer of the last cache image in the words of this one. As the exporter's, its bytes
-    /// are believed until somebody reads them.
+    /// A layer of the last cache image in the words of this one. Its bytes
+    /// are verified by whoever restores them.
     fn has_been(&self, diff_id: &DiffId) -> Option<Layer> {
         self.named(self.last.iter().find(|layer| layer.diff_id == *diff_id)?)
     }
