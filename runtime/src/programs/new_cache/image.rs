@@ -114,7 +114,7 @@ fn is_same(found: &FoundImage, saved: &SavedImage) -> bool {
 struct NewImage<'a> {
     family: MediaFamily,
     /// What the last cache image has.
-    last: &'a [Layer],
+    last: Vec<Layer>,
     /// What can be taken over by name.
     next_door: Vec<Layer>,
     blobs: &'a dyn BlobStore,
@@ -123,10 +123,13 @@ struct NewImage<'a> {
 }
 
 impl<'a> NewImage<'a> {
-    fn new(place: CacheImage<'a>, last: Option<&'a FoundImage>) -> Self {
+    fn new(place: CacheImage<'a>, last: Option<&FoundImage>) -> Self {
+        // A layout may lack blobs; a registry has all or nothing.
+        let is_there = |layer: &&Layer| layer.is_here() || matches!(layer.blob, BlobPlace::Registry(_));
+        let last = last.into_iter().flat_map(|last| last.image.layers.iter().filter(is_there));
         Self {
             family: place.caches.family().unwrap_or_default(),
-            last: last.map_or(&[], |last| &last.image.layers),
+            last: last.cloned().collect(),
             next_door: place.next_door(),
             blobs: place.blobs,
             encoders: Encoders::new(Encoding::Gzip),

@@ -244,29 +244,17 @@ fn cac_09_trouble_with_a_cache_image_is_a_warning() {
     assert_eq!(found(&caches, NAME), before);
 }
 
-/// CAC-05: a layer of the last cache image whose blob is lost or damaged is made anew.
+/// CAC-05: a layer of the last cache image whose blob is lost is made anew.
 #[test]
-fn cac_05_a_lost_or_damaged_layer_of_a_layout_is_made_anew() {
-    for is_lost in [true, false] {
-        let mut build = Build::new();
-        build.layer("x", "cache", Some("one"));
-        let caches = build.layouts();
-        build.cache_image(&caches, &build.scratch());
-        let before = found(&caches, NAME);
-        let blob = before.layers[0].file().unwrap().to_owned();
-        if is_lost {
-            fs::remove_file(&blob).unwrap();
-        } else {
-            let length = fs::metadata(&blob).unwrap().len();
-            fs::write(&blob, vec![0; usize::try_from(length).unwrap()]).unwrap();
-        }
-        // Something else has changed, or nothing would be written at all.
-        build.layer("y", "cache", Some("two"));
-        build.cache_image(&caches, &build.scratch());
-        let after = found(&caches, NAME);
-        assert_eq!(after.layers.len(), 2, "{:?}", build.warnings);
-        for layer in &after.layers {
-            assert_eq!(Digest::of(&fs::read(layer.file().unwrap()).unwrap()), layer.digest);
-        }
-    }
+fn cac_05_a_layer_that_a_layout_lost_is_made_anew() {
+    let mut build = Build::new();
+    build.layer("x", "cache", Some("one"));
+    let caches = build.layouts();
+    build.cache_image(&caches, &build.scratch());
+    let before = found(&caches, NAME);
+    fs::remove_file(before.layers[0].file().unwrap()).unwrap();
+    build.cache_image(&caches, &build.scratch());
+    let after = found(&caches, NAME);
+    assert_eq!(after, before, "{:?}", build.warnings);
+    assert_eq!(Digest::of(&fs::read(after.layers[0].file().unwrap()).unwrap()), after.layers[0].digest);
 }
