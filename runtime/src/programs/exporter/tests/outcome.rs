@@ -249,9 +249,9 @@ fn nothing_is_left_in_the_scratch_directory() {
     assert_eq!(left, ["etc.blob"]);
 }
 
-/// CAC-09, CAC-11: whoever waits for the image need not wait for the cache.
+/// CAC-09: whoever waits for the image need not wait for the cache.
 #[test]
-fn cac_11_the_image_is_told_of_before_the_cache_is_written() {
+fn cac_09_the_image_is_told_of_before_the_cache_is_written() {
     let mut site = Site::new();
     site.layer("kept", "[types]\ncache = true\n");
     site.file("layers/acme_node/kept/file", "x", 0o644);
