@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::chain::example;
-use super::fixture::{Lifecycle, Platform, RUN_IMAGE};
+use super::fixture::{IMAGE, Lifecycle, Platform, RUN_IMAGE};
 use crate::image::tools::{have, skip};
 
 /// `printf joe:s3cret | base64`
@@ -179,4 +179,47 @@ fn cli_08_rbs_04_a_build_into_a_registry() {
     assert_eq!(served.inspect("team/app:1")["Digest"], *rebased);
     assert_eq!(served.inspect("team/app:latest")["Digest"], *digest);
     assert_eq!(served.sent(before).len(), 1, "{:#?}", served.sent(before));
+}
+
+/// A build whose cache is an image and nothing else: the next one has what it needs, and sends
+/// what changed (CAC-06, CAC-07, CAC-10, RST-05).
+#[test]
+fn cac_06_and_07_a_build_with_a_cache_image() {
+    for api in ["0.12", "0.15"] {
+        let mut platform = example(Lifecycle::ours(), api);
+        let Some(served) = Served::start(&platform) else { return };
+        // The app's image is in a layout, its cache in a registry all the same.
+        platform.variables.remove("CNB_CACHE_DIR");
+        let cache = format!("{}/team/cache:1", served.name);
+        platform.set("CNB_CACHE_IMAGE", &cache);
+        let refused = platform.run("analyzer", &[IMAGE]);
+        assert!(refused.code != 0 && refused.said().contains(&cache), "{}", refused.said());
+        platform.set("CNB_REGISTRY_AUTH", &format!("{{\"{}\": \"{JOE}\"}}", served.name));
+
+        let ended = platform.build();
+        assert!(ended[3].said().contains("kept is new"), "{}", ended[3].said());
+        let inspected = served.inspect("team/cache:1");
+        let label = inspected["Labels"]["io.buildpacks.lifecycle.cache.metadata"].as_str().unwrap();
+        let label: serde_json::Value = serde_json::from_str(label).unwrap();
+        assert_eq!(label["buildpacks"][0]["layers"]["kept"]["data"]["key"], "one");
+        assert_eq!(inspected["Layers"].as_array().unwrap().len(), 1);
+
+        std::fs::remove_dir_all(platform.path("layers")).unwrap();
+        std::fs::create_dir(platform.path("layers")).unwrap();
+        let before = served.said().len();
+        let ended = platform.build();
+        assert!(ended[3].said().contains("kept was here"), "{}", ended[3].said());
+        assert_eq!(served.sent(before), Vec::<String>::new());
+        assert_eq!(served.inspect("team/cache:1")["Digest"], inspected["Digest"]);
+        if let Some(reference) = Lifecycle::reference() {
+            // Each reads what the other wrote.
+            for lifecycle in [reference, Lifecycle::ours()] {
+                platform.lifecycle = lifecycle;
+                std::fs::remove_dir_all(platform.path("layers")).unwrap();
+                std::fs::create_dir(platform.path("layers")).unwrap();
+                let ended = platform.build();
+                assert!(ended[3].said().contains("kept was here"), "{}", ended[3].said());
+            }
+        }
+    }
 }

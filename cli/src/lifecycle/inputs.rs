@@ -20,6 +20,9 @@ use super::usage::UsageError;
 pub(crate) struct Task {
     pub(crate) inputs: Inputs,
     pub(crate) images: ImagePlace,
+    /// Registries that may be spoken to without TLS (CLI-09). Where one has TLS, its certificate
+    /// is verified all the same, unlike with the reference.
+    pub(crate) insecure: Vec<String>,
     /// As whom it works, when it is told.
     pub(crate) user: Option<(u32, u32)>,
     /// Directories that have to be that user's.
@@ -85,6 +88,17 @@ impl Inputs {
         }
     }
 
+    /// The image that is the cache.
+    pub(super) fn cache_image(&self) -> Option<&str> {
+        match self {
+            Self::Analyzer(inputs) => inputs.cache_image.as_deref(),
+            Self::Restorer(inputs) => inputs.cache_image.as_deref(),
+            Self::Exporter(inputs) => inputs.cache_image.as_deref(),
+            Self::Creator(inputs) => inputs.exporter.cache_image.as_deref(),
+            Self::Detector(_) | Self::Extender(_) | Self::Builder(_) | Self::Rebaser(_) => None,
+        }
+    }
+
     /// Whether it reads or writes images.
     pub(super) fn needs_images(&self) -> bool {
         !matches!(self, Self::Detector(_) | Self::Extender(_) | Self::Builder(_))
@@ -107,11 +121,7 @@ pub(crate) enum ImagePlace {
     Daemon,
     /// Layouts below a directory.
     Layout(PathBuf),
-    /// Registries, also without TLS for those that are listed (CLI-09). Where one has TLS, its
-    /// certificate is verified all the same, unlike with the reference.
-    Registry {
-        insecure: Vec<String>,
-    },
+    Registry,
 }
 
 /// How much a program says; settled before anything else is looked at.
@@ -140,8 +150,9 @@ pub(super) fn resolve(settings: &Settings, surroundings: &Surroundings) -> Resul
     check_names(settings, &names)?;
     let images = images(settings, &inputs, surroundings, &mut warnings)?;
     warnings.extend(remarks(settings, &images));
+    let insecure = if inputs.needs_images() { settings.texts("insecure-registry")? } else { vec![] };
     let user = reader.user()?;
-    Ok(Task { inputs, images, user, volumes: volumes(settings), warnings })
+    Ok(Task { inputs, images, insecure, user, volumes: volumes(settings), warnings })
 }
 
 /// The names of the image, in the order they are given.
@@ -219,7 +230,7 @@ fn images(
         let directory = settings.path("layout-dir").ok_or(UsageError::NoLayoutDirectory)?;
         return Ok(ImagePlace::Layout(directory));
     }
-    Ok(ImagePlace::Registry { insecure: settings.texts("insecure-registry")? })
+    Ok(ImagePlace::Registry)
 }
 
 /// `CNB_EXEC_ENV`. Buildpacks of API 0.12 are told whatever the Platform API is, as by the

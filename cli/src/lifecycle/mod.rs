@@ -28,14 +28,13 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use wapack_runtime::cancel::Cancel;
-use wapack_runtime::images::Images;
 use wapack_runtime::programs::extender::ExtendKind;
 use wapack_runtime::programs::{
-    ProgramError, analyzer, builder, creator, detector, exporter, extender, rebaser, restorer,
+    ImagePlaces, ProgramError, analyzer, builder, creator, detector, exporter, extender, rebaser, restorer,
 };
 
 use self::go_flags::FlagError;
-use self::images::ImageError;
+use self::images::{ImageError, OpenImages};
 use self::inputs::{Inputs, Task};
 pub(crate) use self::program::Call;
 use self::program::Program;
@@ -137,7 +136,7 @@ fn start(task: &Task, surroundings: &mut Surroundings, speech: Speech, cancel: &
         log.warning(warning);
     }
     // The daemon's socket can be root's alone, so it is opened first.
-    let ready = images::open(&task.images, &task.inputs, surroundings, cancel)
+    let ready = images::open(task, surroundings, cancel)
         .map_err(Failed::from)
         .and_then(|images| Ok((images, privileges(task, surroundings)?)));
     let images = match ready {
@@ -152,7 +151,7 @@ fn start(task: &Task, surroundings: &mut Surroundings, speech: Speech, cancel: &
     let task = builder.as_ref().unwrap_or(task);
     // From here on there are threads.
     let caught = signals::watch(cancel);
-    match run_task(task, images.as_deref(), surroundings, cancel, &mut log) {
+    match run_task(task, images.as_ref().map(OpenImages::places), surroundings, cancel, &mut log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let signal = caught.signal().and_then(|signal| u8::try_from(128 + signal).ok());
@@ -190,7 +189,7 @@ fn extend(task: &Task, surroundings: &mut Surroundings, log: &mut Log) -> Result
 
 fn run_task(
     task: &Task,
-    images: Option<&dyn Images>,
+    images: Option<ImagePlaces<'_>>,
     surroundings: &Surroundings,
     cancel: &Cancel,
     log: &mut Log,
@@ -223,7 +222,7 @@ fn run_task(
             equipment().lend(cancel, log, |services| creator::run(inputs, images, services))?;
         }
         Inputs::Rebaser(inputs) => {
-            rebaser::run(inputs, images()?, cancel, log).map_err(ProgramError::from)?;
+            rebaser::run(inputs, images()?.images, cancel, log).map_err(ProgramError::from)?;
         }
     }
     Ok(())

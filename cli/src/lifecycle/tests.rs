@@ -250,13 +250,12 @@ fn cli_04_tags_and_insecure_registries_are_lists() {
     assert_eq!((inputs.image.as_str(), inputs.tags), ("image", vec!["a".to_owned(), "b".to_owned()]));
     let insecure = |line: &str| {
         let variables = [("CNB_INSECURE_REGISTRIES", "one:5000,two")];
-        task_with("0.13", line, &variables).unwrap().images
+        task_with("0.13", line, &variables).unwrap().insecure
     };
-    let hosts = |hosts: &[&str]| ImagePlace::Registry {
-        insecure: hosts.iter().map(|host| (*host).to_owned()).collect(),
-    };
-    assert_eq!(insecure("exporter image"), hosts(&["one:5000", "two"]));
-    assert_eq!(insecure("exporter -insecure-registry=x -insecure-registry y image"), hosts(&["x", "y"]));
+    assert_eq!(insecure("exporter image"), ["one:5000", "two"]);
+    assert_eq!(insecure("exporter -insecure-registry=x -insecure-registry y image"), ["x", "y"]);
+    // Cache images are in registries, wherever the others are.
+    assert_eq!(insecure("exporter -daemon -cache-image c image"), ["one:5000", "two"]);
 }
 
 /// CLI-14, API-03

@@ -96,6 +96,16 @@ impl ImagesError {
         })
     }
 
+    /// Whether a layer that was to be used where it is turned out to be missing there, or damaged.
+    #[must_use]
+    pub fn is_of_layer(&self) -> bool {
+        let is_gone = |cause: &Cause| match cause.downcast_ref() {
+            Some(RegistryError::Step { source, .. }) => source.is_damage(),
+            _ => layout_error(cause).is_some_and(|error| error.damaged_blob().is_some()),
+        };
+        self.is_not_here() || self.causes().any(is_gone)
+    }
+
     /// Whether a layer was to be written that is not on this machine.
     #[must_use]
     pub fn is_not_here(&self) -> bool {

@@ -79,6 +79,16 @@ pub trait Images {
         cancel: &Cancel,
     ) -> Result<SavedImage, ImagesError>;
 
+    /// Removes an image that was found, where it stays although its name leads to another one
+    /// by now. Where it does not, there is nothing to do.
+    ///
+    /// # Errors
+    /// When it is not removed.
+    fn remove(&self, image: &FoundImage) -> Result<(), ImagesError> {
+        let _ = image;
+        Ok(())
+    }
+
     /// The names of the images that are there, where they can be counted; else none.
     ///
     /// # Errors

@@ -233,6 +233,19 @@ impl Images for RegistryImages {
         self.save_all(&[], &Package::of_image(image), names, blobs, cancel)
     }
 
+    /// By its digest.
+    fn remove(&self, image: &FoundImage) -> Result<(), ImagesError> {
+        let name = &image.reference;
+        let reference: Reference = name.parse()?;
+        let Some(digest) = reference.digest() else {
+            let rule = "only what is named by its digest is removed";
+            return Err(InvalidReference { value: name.escape_debug().to_string(), rule }.into());
+        };
+        self.found().retain(|_, found| found.reference != *name);
+        let removed = self.registry.remove(reference.name(), digest, &Cancel::default());
+        removed.map_err(|error| ImagesError::Image { name: name.clone(), source: error.into() })
+    }
+
     fn save_index(
         &self,
         images: &[Image],

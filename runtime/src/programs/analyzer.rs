@@ -5,9 +5,10 @@ mod tests;
 
 use std::path::PathBuf;
 
+use super::ImagePlaces;
 use super::error::{INVALID, of_file};
 use super::files::{self, FileError};
-use super::last_cache::verified;
+use super::last_cache::{CacheInDaemon, check_place, verified};
 use super::layers_dir::{LayersDir, LayersDirError};
 use super::telling::{note, warn, with_causes};
 use crate::cnb::analyzed_toml::{Analyzed, AnalyzedRunImage};
@@ -86,6 +87,8 @@ pub enum AnalyzeError {
     /// It could not be kept (ANA-02).
     #[error("there is no access to write image `{name}`")]
     Access { name: String, source: ImagesError },
+    #[error(transparent)]
+    CacheInDaemon(#[from] CacheInDaemon),
     /// What is known of the images does not fit into `analyzed.toml`.
     #[error("cannot write what is known of the images")]
     Analyzed(#[source] MetadataError),
@@ -106,6 +109,7 @@ impl AnalyzeError {
             Self::File(error) => of_file(error),
             Self::Name(_)
             | Self::Registries { .. }
+            | Self::CacheInDaemon(_)
             | Self::RunToml(_)
             | Self::NoRunImage { .. }
             | Self::NoReadableRunImage { .. } => INVALID,
@@ -129,12 +133,16 @@ impl AnalyzeError {
 ///
 /// # Spec
 /// `platform.md` 0.15 "Phase: Analysis"; ANA-01 to ANA-10, RUN-01 to RUN-04.
-pub fn run(inputs: &Inputs, images: &dyn Images, events: &mut dyn EventSink) -> Result<(), AnalyzeError> {
+pub fn run(inputs: &Inputs, places: ImagePlaces<'_>, events: &mut dyn EventSink) -> Result<(), AnalyzeError> {
+    let ImagePlaces { images, caches } = places;
     check_names(inputs, images)?;
+    let cache_image = inputs.cache_image.as_deref();
+    cache_image.map_or(Ok(()), |name| check_place(caches, name))?;
     let run_image = choose_run_image(inputs, images)?;
-    for name in std::iter::once(&inputs.image).chain(&inputs.tags).chain(&inputs.cache_image) {
+    let names = std::iter::once(&inputs.image).chain(&inputs.tags).map(|name| (images, name));
+    for (place, name) in names.chain(inputs.cache_image.iter().map(|name| (caches, name))) {
         let failed = |source| AnalyzeError::Access { name: name.clone(), source };
-        images.check_write(name).map_err(failed)?;
+        place.check_write(name).map_err(failed)?;
     }
     let previous = find_previous(inputs, images, events)?;
     let run_image = look_at_run_image(&run_image, inputs, images)?;

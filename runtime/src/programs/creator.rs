@@ -1,9 +1,8 @@
 //! `creator`: all phases in one process, in order.
 
 use super::seals::Seals;
-use super::{ProgramError, Services, analyzer, builder, detector, exporter, restorer};
+use super::{ImagePlaces, ProgramError, Services, analyzer, builder, detector, exporter, restorer};
 use crate::event::{Event, Phase};
-use crate::images::Images;
 
 /// What it is told: what each phase is told.
 #[derive(Debug, Clone)]
@@ -22,7 +21,11 @@ pub struct Inputs {
 ///
 /// # Spec
 /// `platform.md` 0.15 "`creator`"; CRE-01 to CRE-04.
-pub fn run(inputs: &Inputs, images: &dyn Images, services: &mut Services<'_>) -> Result<(), ProgramError> {
+pub fn run(
+    inputs: &Inputs,
+    images: ImagePlaces<'_>,
+    services: &mut Services<'_>,
+) -> Result<(), ProgramError> {
     begin(Phase::Analyze, services);
     analyzer::run(&inputs.analyzer, images, services.events)?;
     begin(Phase::Detect, services);

@@ -26,19 +26,38 @@ pub enum LastCacheError {
     Directory(#[from] CacheError),
     #[error("cannot use the cache image `{name}`")]
     Image { name: String, source: ImagesError },
+    #[error(transparent)]
+    Daemon(#[from] CacheInDaemon),
+}
+
+/// A cache image was to be in a daemon (CAC-07).
+#[derive(Debug, thiserror::Error)]
+#[error("the cache image `{name}` cannot be in a daemon, only in a registry")]
+pub struct CacheInDaemon {
+    pub name: String,
+}
+
+/// # Errors
+/// Where caches would be in a daemon.
+pub(super) fn check_place(caches: &dyn Images, name: &str) -> Result<(), CacheInDaemon> {
+    if caches.is_daemon() { Err(CacheInDaemon { name: name.to_owned() }) } else { Ok(()) }
 }
 
 impl<'a> LastCache<'a> {
     /// Opens what is named; of both the image (CAC-10). A cache image that is not
     /// there, or damaged, is an empty cache.
+    ///
+    /// # Errors
+    /// When it cannot be used.
     pub(super) fn open(
         directory: Option<&Path>,
         image: Option<&str>,
-        images: &'a dyn Images,
+        caches: &'a dyn Images,
     ) -> Result<Self, LastCacheError> {
         if let Some(name) = image {
-            return match images.find(name) {
-                Ok(Some(found)) => Ok(Self::Image { images, found: Box::new(found) }),
+            check_place(caches, name)?;
+            return match caches.find(name) {
+                Ok(Some(found)) => Ok(Self::Image { images: caches, found: Box::new(found) }),
                 Ok(None) | Err(ImagesError::Damaged { .. }) => Ok(Self::None),
                 Err(source) => Err(LastCacheError::Image { name: name.to_owned(), source }),
             };
@@ -51,10 +70,7 @@ impl<'a> LastCache<'a> {
         match self {
             Self::None => CacheMetadata::default(),
             Self::Directory(directory) => directory.metadata(),
-            Self::Image { found, .. } => {
-                let label = found.image.configuration.config.labels.get(CACHE_METADATA);
-                label.map(|text| CacheMetadata::parse(text.as_bytes())).unwrap_or_default()
-            }
+            Self::Image { found, .. } => metadata_of(found),
         }
     }
 
@@ -84,6 +100,12 @@ impl<'a> LastCache<'a> {
             }
         }
     }
+}
+
+/// What the label of a cache image says.
+pub(super) fn metadata_of(found: &FoundImage) -> CacheMetadata {
+    let label = found.image.configuration.config.labels.get(CACHE_METADATA);
+    label.map(|text| CacheMetadata::parse(text.as_bytes())).unwrap_or_default()
 }
 
 /// The tar of a layer in a cache directory; `None` when there is none.

@@ -37,14 +37,32 @@ mod telling;
 
 pub use self::error::{BUILDPACK_API, GENERIC, INVALID, PLATFORM_API, ProgramError};
 pub use self::files::FileError;
-pub use self::last_cache::LastCacheError;
+pub use self::last_cache::{CacheInDaemon, LastCacheError};
 pub use self::layers_dir::LayersDirError;
 
 use crate::cancel::Cancel;
 use crate::event::EventSink;
 use crate::executor::worker::{CodeCache, Root, WorkerCommand, WorkerSettings};
+use crate::images::Images;
 use crate::policy::{Isolation, Policy};
 use crate::sources::Sources;
+
+/// Where programs find and keep images.
+#[derive(Clone, Copy)]
+pub struct ImagePlaces<'a> {
+    /// Of apps, and what they run on.
+    pub images: &'a dyn Images,
+    /// Those that are caches. They are refused where it is a daemon (CAC-07).
+    pub caches: &'a dyn Images,
+}
+
+impl<'a> ImagePlaces<'a> {
+    /// All in one place.
+    #[must_use]
+    pub fn one(images: &'a dyn Images) -> Self {
+        Self { images, caches: images }
+    }
+}
 
 /// What the embedder gives to programs that run buildpacks.
 pub struct Services<'a> {

@@ -1,15 +1,18 @@
 //! The cache of this build, for the next one.
 
+mod image;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde_json::Value;
 
+pub(super) use self::image::CacheImage;
 use super::each::each;
+use super::last_cache::CacheInDaemon;
 use super::layers_dir::{LayersDir, LayersDirError};
 use super::telling::{note, warn, with_causes};
 use crate::cache_dir::{CacheDir, CacheError, NewCache};
@@ -21,9 +24,10 @@ use crate::cnb::id::LayerName;
 use crate::cnb::labels::{BuildpackLayers, LayerRecord, LayerSha, json_of_toml};
 use crate::cnb::layer_toml::LayerToml;
 use crate::event::EventSink;
+use crate::images::ImagesError;
 use crate::oci::digest::DiffId;
 use crate::oci::layer::Owner;
-use crate::phase::export::{KnownDiffIds, write_directory};
+use crate::phase::export::{ExportError, KnownDiffIds, write_directory};
 use crate::text::harmless;
 use crate::toml_text;
 use crate::tree::TreeLimits;
@@ -43,35 +47,81 @@ pub(super) struct Cached<'a> {
     pub known: &'a KnownDiffIds,
 }
 
+/// Where the cache goes.
+#[derive(Clone, Copy)]
+pub(super) enum CachePlace<'a> {
+    None,
+    Directory(&'a Path),
+    Image(CacheImage<'a>),
+}
+
 /// Writes the cache. Whatever goes wrong is a warning, for the image is made.
 ///
 /// # Spec
-/// CAC-01 to CAC-05, CAC-09, CAC-10, SBOM-09, LYR-17, QRK-25.
-pub(super) fn write(
-    cached: &Cached<'_>,
-    directory: Option<&Path>,
-    image: Option<&str>,
-    cancel: &Cancel,
-    events: &mut dyn EventSink,
-) {
-    if let Some(name) = image {
-        warn(events, format!("nothing is cached: the cache image `{}` is not written", harmless(name)));
-        return;
-    }
-    // Whoever gives no cache is told so before anything is done.
-    let Some(directory) = directory else { return };
-    if let Err(error) = cached.write(directory, cancel, events) {
+/// CAC-01 to CAC-10, SBOM-09, LYR-17, QRK-25.
+pub(super) fn write(cached: &Cached<'_>, place: CachePlace<'_>, cancel: &Cancel, events: &mut dyn EventSink) {
+    let result = match place {
+        // Whoever gives no cache is told so before anything is done.
+        CachePlace::None => Ok(()),
+        CachePlace::Directory(directory) => cached.write_directory(directory, cancel, events),
+        CachePlace::Image(image) => image.write(cached, cancel, events),
+    };
+    if let Err(error) = result {
         warn(events, format!("nothing is cached: {}", with_causes(&error)));
     }
 }
 
-/// Why there is no cache.
+/// Why there is no cache, or a layer is not in it.
 #[derive(Debug, thiserror::Error)]
 enum NotCached {
     #[error(transparent)]
     Cache(#[from] CacheError),
     #[error(transparent)]
     Layers(#[from] LayersDirError),
+    #[error(transparent)]
+    InDaemon(#[from] CacheInDaemon),
+    #[error("`{name}` is the name of the image itself")]
+    TakenName { name: String },
+    #[error(transparent)]
+    Layer(#[from] ExportError),
+    #[error("it cannot be compressed")]
+    Compress(#[from] io::Error),
+    #[error("what is in it cannot be stored in a label")]
+    Label(#[source] serde_json::Error),
+    #[error(transparent)]
+    Images(#[from] ImagesError),
+}
+
+/// The next cache, while layers come into it.
+trait Keep: Sync {
+    /// Keeps a layer; its digest.
+    fn keep(&self, contents: &Contents<'_>) -> Result<DiffId, NotCached>;
+}
+
+/// What a layer is made of.
+struct Contents<'a> {
+    path: &'a str,
+    owner: Owner,
+    /// Its digest, where it is known already.
+    diff_id: Option<&'a DiffId>,
+    /// Of the same layer in the last cache.
+    last: Option<&'a DiffId>,
+    cancel: &'a Cancel,
+}
+
+impl Contents<'_> {
+    fn write(&self, out: &mut dyn Write) -> Result<(), ExportError> {
+        write_directory(self.path, self.owner, TreeLimits::default(), self.cancel, out)
+    }
+}
+
+impl Keep for NewCache<'_> {
+    fn keep(&self, contents: &Contents<'_>) -> Result<DiffId, NotCached> {
+        match contents.diff_id {
+            Some(diff_id) if self.reuse(diff_id)? => Ok(diff_id.clone()),
+            _ => Ok(self.add(contents.last, |out| contents.write(out).map_err(io::Error::other))?),
+        }
+    }
 }
 
 /// A layer that is to be cached.
@@ -88,11 +138,28 @@ struct Layer<'a> {
 }
 
 impl Cached<'_> {
-    fn write(&self, directory: &Path, cancel: &Cancel, events: &mut dyn EventSink) -> Result<(), NotCached> {
+    fn write_directory(
+        &self,
+        directory: &Path,
+        cancel: &Cancel,
+        events: &mut dyn EventSink,
+    ) -> Result<(), NotCached> {
         let cache = CacheDir::open(directory)?;
-        let last = cache.metadata();
-        let layers = self.layers(&last, events)?;
         let new = cache.begin()?;
+        let metadata = self.fill(&new, &cache.metadata(), cancel, events)?;
+        Ok(new.commit(&metadata)?)
+    }
+
+    /// Puts all layers into a cache, and says what is in it then. Those that it does not take
+    /// are warnings.
+    fn fill(
+        &self,
+        new: &dyn Keep,
+        last: &CacheMetadata,
+        cancel: &Cancel,
+        events: &mut dyn EventSink,
+    ) -> Result<CacheMetadata, NotCached> {
+        let layers = self.layers(last, events)?;
         let mut metadata = CacheMetadata::default();
         for buildpack in self.buildpacks {
             metadata.buildpacks.push(BuildpackLayers {
@@ -101,7 +168,11 @@ impl Cached<'_> {
                 ..BuildpackLayers::default()
             });
         }
-        let digests = self.add_all(&new, &layers, cancel);
+        let owner = self.owner;
+        let digests = each(&layers, |layer| {
+            let (diff_id, last) = (layer.diff_id.as_ref(), layer.last.as_ref());
+            new.keep(&Contents { path: &layer.path, owner, diff_id, last, cancel })
+        });
         for (layer, digest) in layers.into_iter().zip(digests) {
             let name = format!("{}:{}", layer.buildpack.id, layer.name);
             match digest {
@@ -119,14 +190,15 @@ impl Cached<'_> {
         let sbom = self.layers.join("sbom/cache");
         let has_sbom = is_directory(&self.layers.join("sbom")) && is_directory(&sbom);
         if let (true, true, Some(path)) = (self.api.at_least(8), has_sbom, sbom.to_str()) {
-            match self.add(&new, path, last.sbom.sha.parse().ok().as_ref(), cancel) {
+            let last = last.sbom.sha.parse().ok();
+            match new.keep(&Contents { path, owner, diff_id: None, last: last.as_ref(), cancel }) {
                 Ok(diff_id) => metadata.sbom = LayerSha { sha: diff_id.to_string() },
                 Err(error) => {
                     warn(events, format!("bills of materials are not cached: {}", with_causes(&error)));
                 }
             }
         }
-        Ok(new.commit(&metadata)?)
+        Ok(metadata)
     }
 
     /// The layers with `cache = true` and contents.
@@ -191,40 +263,6 @@ impl Cached<'_> {
             }
         }
         Ok(layers)
-    }
-
-    /// Adds all layers, several at a time; one result for each, in order.
-    fn add_all(
-        &self,
-        new: &NewCache<'_>,
-        layers: &[Layer<'_>],
-        cancel: &Cancel,
-    ) -> Vec<Result<DiffId, CacheError>> {
-        each(layers, |layer| self.reuse_or_add(new, layer, cancel))
-    }
-
-    fn reuse_or_add(
-        &self,
-        new: &NewCache<'_>,
-        layer: &Layer<'_>,
-        cancel: &Cancel,
-    ) -> Result<DiffId, CacheError> {
-        match &layer.diff_id {
-            Some(diff_id) if new.reuse(diff_id)? => Ok(diff_id.clone()),
-            _ => self.add(new, &layer.path, layer.last.as_ref(), cancel),
-        }
-    }
-
-    fn add(
-        &self,
-        new: &NewCache<'_>,
-        path: &str,
-        last: Option<&DiffId>,
-        cancel: &Cancel,
-    ) -> Result<DiffId, CacheError> {
-        new.add(last, |out| {
-            write_directory(path, self.owner, TreeLimits::default(), cancel, out).map_err(io::Error::other)
-        })
     }
 }
 

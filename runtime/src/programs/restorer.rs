@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use self::contents::{Miss, Wanted};
 use self::decisions::{Decision, Known, decide};
 pub use self::run_image::RunImageError;
+use super::ImagePlaces;
 use super::error::{BUILDPACK_API, GENERIC, of_file};
 use super::files::{self, FileError};
 use super::last_cache::{LastCache, LastCacheError};
@@ -27,7 +28,6 @@ use crate::cnb::id::{BuildpackId, BuildpackRef, ExecEnv, LayerName};
 use crate::cnb::labels::{LayerRecord, LifecycleMetadata, MetadataError, file_of_json};
 use crate::cnb::sbom::SbomFormat;
 use crate::event::{Event, EventSink};
-use crate::images::Images;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::unpack::UnpackError;
 use crate::text::harmless;
@@ -109,8 +109,8 @@ impl RestoreError {
 /// `platform.md` 0.15 "Phase: Restore"; RST-01 to RST-17, RUN-06 to RUN-08, STO-01
 /// to STO-03, LYR-12, LYR-13, EXE-04. Where the specification and the reference
 /// disagree: RST-07 and RST-12 (CON-19, CON-20) as the specification has it.
-pub fn run(inputs: &Inputs, images: &dyn Images, events: &mut dyn EventSink) -> Result<(), RestoreError> {
-    run_in_creator(inputs, images, events).map(drop)
+pub fn run(inputs: &Inputs, places: ImagePlaces<'_>, events: &mut dyn EventSink) -> Result<(), RestoreError> {
+    run_in_creator(inputs, places, events).map(drop)
 }
 
 /// A layer whose contents were brought back.
@@ -130,9 +130,10 @@ pub(super) struct Unpacked {
 /// [`RestoreError`], as [`run`].
 pub(super) fn run_in_creator(
     inputs: &Inputs,
-    images: &dyn Images,
+    places: ImagePlaces<'_>,
     events: &mut dyn EventSink,
 ) -> Result<Vec<Unpacked>, RestoreError> {
+    let ImagePlaces { images, caches } = places;
     let group = files::read(&inputs.group, Group::parse)?;
     let all = group.buildpacks.iter().chain(&group.extensions);
     if let Some(element) = { all }.find(|element| !element.api.is_supported()) {
@@ -147,7 +148,7 @@ pub(super) fn run_in_creator(
         let path = inputs.analyzed.display();
         warn(events, format!("there is no `{path}`: nothing is known of the last image"));
     }
-    let cache = LastCache::open(inputs.cache_dir.as_deref(), inputs.cache_image.as_deref(), images)?;
+    let cache = LastCache::open(inputs.cache_dir.as_deref(), inputs.cache_image.as_deref(), caches)?;
     let layers = LayersDir::open(&inputs.layers)?;
     let restoring = Restoring { inputs, layers, cache, app };
     let unpacked = restoring.restore(&group.buildpacks, events)?;

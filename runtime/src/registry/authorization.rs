@@ -35,22 +35,31 @@ const LONGEST_LIFE: Duration = Duration::from_hours(1);
 pub(super) struct Scope {
     pub(super) repository: String,
     pub(super) push: bool,
+    pub(super) delete: bool,
     /// Another repository of the registry that blobs are mounted from.
     pub(super) from: Option<String>,
 }
 
 impl Scope {
     pub(super) fn pull(repository: &str) -> Self {
-        Self { repository: repository.to_owned(), push: false, from: None }
+        Self { repository: repository.to_owned(), push: false, delete: false, from: None }
     }
 
     pub(super) fn push(repository: &str) -> Self {
-        Self { repository: repository.to_owned(), push: true, from: None }
+        Self { push: true, ..Self::pull(repository) }
+    }
+
+    pub(super) fn delete(repository: &str) -> Self {
+        Self { delete: true, ..Self::push(repository) }
     }
 
     /// As token servers read it.
     fn words(&self) -> Vec<String> {
-        let actions = if self.push { "pull,push" } else { "pull" };
+        let actions = match self {
+            Self { delete: true, .. } => "pull,push,delete",
+            Self { push: true, .. } => "pull,push",
+            _ => "pull",
+        };
         let own = format!("repository:{}:{actions}", self.repository);
         let from = self.from.as_ref().map(|from| format!("repository:{from}:pull"));
         std::iter::once(own).chain(from).collect()

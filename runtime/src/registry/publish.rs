@@ -170,7 +170,7 @@ impl Registry {
         })
     }
 
-    async fn writable(&self, repository: &Repository) -> Result<Endpoint, RegistryError> {
+    pub(super) async fn writable(&self, repository: &Repository) -> Result<Endpoint, RegistryError> {
         self.shared.check_online(repository.registry())?;
         self.shared.origin(repository.registry()).await.map_err(|source| RegistryError::Step {
             step: format!("write to `{repository}`"),

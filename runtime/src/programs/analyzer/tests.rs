@@ -126,7 +126,7 @@ impl Platform {
 
     fn analyze(&mut self) -> Result<Analyzed, AnalyzeError> {
         let warnings = &mut self.warnings;
-        run(&self.inputs, &self.images, &mut |event| {
+        run(&self.inputs, ImagePlaces::one(&self.images), &mut |event| {
             if let crate::event::Event::Warning { message } = event {
                 warnings.push(message);
             }
@@ -185,6 +185,25 @@ fn ana_02_access_is_checked_before_anything_is_written() {
     platform.images.unreachable = vec!["h.example/app".into()];
     let error = platform.analyze().unwrap_err();
     assert_eq!(error.code(), 32, "{error:?}");
+}
+
+/// ANA-02, CAC-07: a cache image is looked for where caches are, and not in a daemon.
+#[test]
+fn ana_02_and_cac_07_caches_have_a_place_of_their_own() {
+    let cache = "h.example/cache".to_owned();
+    let mut platform = Platform::new();
+    platform.inputs.cache_image = Some(cache.clone());
+    platform.images.is_daemon = true;
+    assert_eq!(platform.analyze().unwrap_err().code(), 3);
+    let analyze = |caches: &Fake| {
+        let places = ImagePlaces { images: &platform.images, caches };
+        run(&platform.inputs, places, &mut |_| {})
+    };
+    let error = analyze(&Fake { read_only: vec![cache.clone()], ..Fake::default() }).unwrap_err();
+    assert!(matches!(&error, AnalyzeError::Access { name, .. } if *name == cache), "{error:?}");
+    assert!(!platform.inputs.analyzed.exists());
+    // Of the app's image nothing is asked there.
+    analyze(&Fake { read_only: vec!["h.example/app".to_owned()], ..Fake::default() }).unwrap();
 }
 
 #[test]

@@ -13,10 +13,11 @@ pub use self::buildpacks::LayersError;
 pub use self::sboms::SbomError;
 
 use self::base::Base;
-use self::scratch::ScratchBlobs;
+pub(in crate::programs) use self::scratch::ScratchBlobs;
+use super::ImagePlaces;
 use super::error::{BUILDPACK_API, GENERIC, INVALID, of_file};
 use super::files::{self, FileError};
-use super::new_cache::{self, Cached};
+use super::new_cache::{self, CacheImage, CachePlace, Cached};
 use super::telling::with_causes;
 use crate::cancel::Cancel;
 use crate::cnb::analyzed_toml::{Analyzed, AnalyzedRunImage};
@@ -156,11 +157,11 @@ impl ExporterError {
 /// `platform.md` 0.15 "Phase: Export"; EXP-01 to EXP-13, RPT-01 to RPT-06.
 pub fn run(
     inputs: &Inputs,
-    images: &dyn Images,
+    places: ImagePlaces<'_>,
     cancel: &Cancel,
     events: &mut dyn EventSink,
 ) -> Result<(), ExporterError> {
-    run_knowing(&KnownDiffIds::new(), inputs, images, cancel, events)
+    run_knowing(&KnownDiffIds::new(), inputs, places, cancel, events)
 }
 
 /// Runs it where the digests of some layers are known already: nothing has touched
@@ -172,10 +173,11 @@ pub fn run(
 pub fn run_knowing(
     known_diff_ids: &KnownDiffIds,
     inputs: &Inputs,
-    images: &dyn Images,
+    places: ImagePlaces<'_>,
     cancel: &Cancel,
     events: &mut dyn EventSink,
 ) -> Result<(), ExporterError> {
+    let ImagePlaces { images, caches } = places;
     let scratch = &inputs.scratch;
     let failed = |source| ExporterError::Scratch { path: scratch.clone(), source };
     let mut given = Given::read(inputs, images, events)?;
@@ -193,7 +195,7 @@ pub fn run_knowing(
     given.report(inputs, saved)?;
     let group = read_group(&inputs.group)?;
     let mut known_diff_ids = known_diff_ids.clone();
-    known_diff_ids.extend(made.diff_ids);
+    known_diff_ids.extend(made.diff_ids.clone());
     let cached = Cached {
         api: inputs.api,
         layers: &inputs.layers,
@@ -201,7 +203,16 @@ pub fn run_knowing(
         owner: owner(inputs),
         known: &known_diff_ids,
     };
-    new_cache::write(&cached, inputs.cache_dir.as_deref(), inputs.cache_image.as_deref(), cancel, events);
+    // The image is there and told of: what follows is for the next build.
+    let place = match (&inputs.cache_image, &inputs.cache_dir) {
+        (Some(name), _) => {
+            let others: &[String] = if std::ptr::addr_eq(images, caches) { &inputs.images } else { &[] };
+            CachePlace::Image(CacheImage { name, caches, blobs: &blobs, app: &made.image.layers, others })
+        }
+        (None, Some(directory)) => CachePlace::Directory(directory),
+        (None, None) => CachePlace::None,
+    };
+    new_cache::write(&cached, place, cancel, events);
     Ok(())
 }
 

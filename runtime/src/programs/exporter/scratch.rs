@@ -14,7 +14,7 @@ use crate::oci::digest::{DiffId, Digest};
 use crate::walk;
 
 /// A directory of blobs, removed at the end.
-pub(super) struct ScratchBlobs {
+pub(in crate::programs) struct ScratchBlobs {
     directory: PathBuf,
     made: AtomicUsize,
     known: Mutex<BTreeMap<(String, String), StoredBlob>>,
@@ -22,7 +22,7 @@ pub(super) struct ScratchBlobs {
 
 impl ScratchBlobs {
     /// Makes it in `parent`.
-    pub(super) fn new(parent: &Path) -> io::Result<Self> {
+    pub(in crate::programs) fn new(parent: &Path) -> io::Result<Self> {
         let directory = parent.join(format!("wapack-export-{}", walk::random_name()));
         std::fs::DirBuilder::new().mode(0o700).create(&directory)?;
         Ok(Self { directory, made: AtomicUsize::new(0), known: Mutex::default() })

@@ -236,7 +236,7 @@ impl Site {
     fn try_export(&self) -> Result<Image, ExporterError> {
         self.events.borrow_mut().clear();
         let mut sink = |event| self.events.borrow_mut().push(event);
-        run(&self.inputs, &self.images, &Cancel::default(), &mut sink)?;
+        run(&self.inputs, ImagePlaces::one(&self.images), &Cancel::default(), &mut sink)?;
         Ok(self.images.find(&self.inputs.images[0]).unwrap().unwrap().image)
     }
 

@@ -1,5 +1,8 @@
 //! Caches of builds that left one thing or another.
 
+mod image;
+mod registry;
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -50,11 +53,16 @@ impl Build {
     }
 
     fn cache(&mut self) -> CacheMetadata {
-        self.cache_in(Some("cache"), None);
+        self.cache_in("cache");
         CacheDir::open(&self.path("cache")).unwrap().metadata()
     }
 
-    fn cache_in(&mut self, directory: Option<&str>, image: Option<&str>) {
+    fn cache_in(&mut self, directory: &str) {
+        let directory = self.root.path().join(directory);
+        self.cache_at(CachePlace::Directory(&directory));
+    }
+
+    fn cache_at(&mut self, place: CachePlace<'_>) {
         let cached = Cached {
             api: self.api,
             layers: &self.root.path().join("layers"),
@@ -62,14 +70,13 @@ impl Build {
             owner: Owner { uid: 1001, gid: 1002 },
             known: &self.made,
         };
-        let directory = directory.map(|name| self.root.path().join(name));
         let warnings = &mut self.warnings;
         let mut events = |event| {
             if let Event::Warning { message } = event {
                 warnings.push(message);
             }
         };
-        write(&cached, directory.as_deref(), image, &Cancel::default(), &mut events);
+        write(&cached, place, &Cancel::default(), &mut events);
     }
 
     fn tar(&self, sha: &str) -> Vec<u8> {
@@ -201,17 +208,16 @@ fn lyr_17_a_cached_layer_without_contents_is_a_warning() {
 fn cac_09_trouble_with_the_cache_is_a_warning() {
     let mut build = Build::new();
     build.layer("x", "cache", Some("one"));
-    build.cache_in(Some("nowhere"), None);
-    build.cache_in(None, None);
-    build.cache_in(Some("cache"), Some("registry.example/cache"));
-    assert_eq!(build.warnings.len(), 2, "{:?}", build.warnings);
+    build.cache_in("nowhere");
+    build.cache_at(CachePlace::None);
+    assert_eq!(build.warnings.len(), 1, "{:?}", build.warnings);
     assert!(!build.path("nowhere").exists());
     assert_eq!(fs::read_dir(build.path("cache")).unwrap().count(), 0);
 
     fs::write(build.path("layers/acme_node/bad.toml"), "[").unwrap();
     let metadata = build.cache();
     assert_eq!(metadata.buildpacks[0].layers.len(), 1);
-    assert_eq!(build.warnings.len(), 3);
+    assert_eq!(build.warnings.len(), 2);
 }
 
 /// A FIFO or a link out of the layers directory does not stop or mislead anything.

@@ -141,7 +141,7 @@ impl Platform {
         }
         let images = self.images();
         let events = &mut self.events;
-        run(&self.inputs, &images, &mut |event| events.push(event))
+        run(&self.inputs, ImagePlaces::one(&images), &mut |event| events.push(event))
     }
 
     fn warnings(&self) -> Vec<&str> {
@@ -516,7 +516,7 @@ fn cac_03_a_cache_directory_that_is_not_there_is_an_error() {
 mod images {
     use super::*;
     use crate::cancel::Cancel;
-    use crate::images::{FoundImage, ImagesError, SavedImage};
+    use crate::images::{FoundImage, Images, ImagesError, SavedImage};
     use crate::oci::blob::BlobStore;
     use crate::oci::image::{Image, ImageConfiguration, MediaFamily};
 
@@ -559,12 +559,92 @@ mod images {
         images: &dyn Images,
     ) -> Result<Analyzed, RestoreError> {
         platform.write_analyzed(&Analyzed { run_image: Some(run_image), ..Analyzed::default() });
-        run(&platform.inputs, images, &mut |_| {})?;
+        run(&platform.inputs, ImagePlaces::one(images), &mut |_| {})?;
         Ok(Analyzed::parse(&fs::read_to_string(&platform.inputs.analyzed).unwrap()).unwrap())
     }
 
     fn run_image(reference: &str, image: &str) -> AnalyzedRunImage {
         AnalyzedRunImage { reference: reference.into(), image: image.into(), ..AnalyzedRunImage::default() }
+    }
+
+    /// A cache image; its layers are files of the cache directory.
+    struct CacheImage {
+        metadata: CacheMetadata,
+        directory: PathBuf,
+        fetched: std::cell::RefCell<Vec<String>>,
+    }
+
+    impl Images for CacheImage {
+        fn find(&self, name: &str) -> Result<Option<FoundImage>, ImagesError> {
+            let label = json!({"io.buildpacks.lifecycle.cache.metadata": self.metadata.to_json().unwrap()});
+            let configuration: ImageConfiguration = serde_json::from_value(json!({
+                "architecture": "", "os": "linux", "config": {"Labels": label},
+                "rootfs": {"type": "layers", "diff_ids": []}
+            }))
+            .unwrap();
+            let image = Image { family: MediaFamily::Oci, configuration, layers: vec![] };
+            Ok(Some(FoundImage { reference: name.to_owned(), image }))
+        }
+
+        fn layer(&self, image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn std::io::Read>, ImagesError> {
+            self.fetched.borrow_mut().push(diff_id.to_string());
+            let (image, diff_id) = (image.reference.clone(), diff_id.clone());
+            match fs::read(self.directory.join(format!("{diff_id}.tar"))) {
+                Ok(tar) => Ok(Box::new(std::io::Cursor::new(tar))),
+                Err(_) => Err(ImagesError::NoLayer { image, diff_id }),
+            }
+        }
+
+        fn check_write(&self, _: &str) -> Result<(), ImagesError> {
+            unreachable!("nothing is written")
+        }
+
+        fn save(
+            &self,
+            _: &Image,
+            _: &[String],
+            _: &dyn BlobStore,
+            _: &Cancel,
+        ) -> Result<SavedImage, ImagesError> {
+            unreachable!("nothing is written")
+        }
+    }
+
+    /// RST-05, RST-07, CAC-10: only layers of the group are fetched from a cache image, and
+    /// they have to be what they should be.
+    #[test]
+    fn rst_05_from_a_cache_image_only_layers_of_the_group_are_fetched() {
+        let mut platform = Platform::new();
+        for layer in ["kept", "damaged", "lost"] {
+            platform.last_build(layer, "c");
+        }
+        let sha = |platform: &mut Platform, layer: &str| platform.cache_layers()[layer].sha.clone();
+        let shas = ["damaged", "kept", "lost"].map(|layer| sha(&mut platform, layer));
+        let directory = platform.path("cache/committed");
+        let mut other = platform.cache.buildpacks[0].clone();
+        other.key = "acme/gone".to_owned();
+        other.layers.values_mut().for_each(|layer| layer.sha = format!("sha256:{}", "a".repeat(64)));
+        platform.cache.buildpacks.push(other);
+        fs::write(directory.join(format!("{}.tar", shas[0])), platform.tar("damaged", "other")).unwrap();
+        fs::remove_file(directory.join(format!("{}.tar", shas[2]))).unwrap();
+        let metadata = std::mem::take(&mut platform.cache);
+        let caches = CacheImage { metadata, directory, fetched: std::cell::RefCell::default() };
+        platform.inputs.cache_image = Some("h.example/cache".to_owned());
+        platform.write_analyzed(&Analyzed::default());
+        let images = platform.images();
+        let events = &mut platform.events;
+        let places = ImagePlaces { images: &images, caches: &caches };
+        run(&platform.inputs, places, &mut |event| events.push(event)).unwrap();
+        let mut fetched = caches.fetched.take();
+        fetched.sort();
+        let mut expected = shas.to_vec();
+        expected.sort();
+        assert_eq!(fetched, expected);
+        assert_eq!(fs::read_to_string(platform.node("kept/file")).unwrap(), "kept");
+        for layer in ["damaged", "lost"] {
+            assert!(!platform.node(layer).exists() && !platform.node(&format!("{layer}.toml")).exists());
+        }
+        assert_eq!(platform.warnings().len(), 2, "{:?}", platform.warnings());
     }
 
     #[test]

@@ -19,8 +19,17 @@ impl Served {
         Self::with("", |_| String::new())
     }
 
+    /// For everybody; what is there stays.
+    pub(crate) fn keeping() -> Self {
+        Self::configured("", false, |_| String::new())
+    }
+
     /// With more lines of configuration: of its `http` part, and at the end.
     pub(crate) fn with(http: &str, more: impl FnOnce(&Path) -> String) -> Self {
+        Self::configured(http, true, more)
+    }
+
+    fn configured(http: &str, deletes: bool, more: impl FnOnce(&Path) -> String) -> Self {
         let directory = tempfile::tempdir().unwrap();
         // Nobody else is given this port in the moment it is free.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
@@ -29,7 +38,7 @@ impl Served {
         let http = http.replace("$DIRECTORY", directory.path().to_str().unwrap());
         let config = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: false}}}}\n\
-             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
+             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: {deletes}}}}}\n\
              http:\n  addr: 127.0.0.1:{port}\n  secret: test\n{http}{more}",
             root.display()
         );

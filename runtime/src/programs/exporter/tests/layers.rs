@@ -346,7 +346,8 @@ fn a_layer_whose_digest_is_known_is_not_read() {
     let known = [("x", first.layers[2].diff_id.clone()), ("new", DiffId(Digest::of(b"nowhere")))]
         .map(|(name, diff_id)| (("acme/node".parse().unwrap(), name.parse().unwrap()), diff_id));
     let known = KnownDiffIds::from(known);
-    run_knowing(&known, &site.inputs, &site.images, &Cancel::default(), &mut |_| ()).unwrap();
+    run_knowing(&known, &site.inputs, ImagePlaces::one(&site.images), &Cancel::default(), &mut |_| ())
+        .unwrap();
     let second = site.images.find("registry.example/app:1").unwrap().unwrap().image;
     assert_eq!(second.layers[2], first.layers[2]);
     // One that the previous image does not have is made.

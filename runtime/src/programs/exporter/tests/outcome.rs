@@ -248,3 +248,24 @@ fn nothing_is_left_in_the_scratch_directory() {
         fs::read_dir(site.path("scratch")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["etc.blob"]);
 }
+
+/// CAC-09: whoever waits for the image need not wait for the cache.
+#[test]
+fn cac_09_the_image_is_told_of_before_the_cache_is_written() {
+    let mut site = Site::new();
+    site.layer("kept", "[types]\ncache = true\n");
+    site.file("layers/acme_node/kept/file", "x", 0o644);
+    site.inputs.cache_image = Some("registry.example/cache".to_owned());
+    site.export();
+    let caches = site.images.find("registry.example/cache").unwrap().unwrap().image;
+    assert_eq!(caches.layers.len(), 1);
+    let events = site.events.borrow().clone();
+    let place = |wanted: fn(&Event) -> bool| events.iter().position(wanted).unwrap();
+    let written = place(|event| matches!(event, Event::ImageWritten { .. }));
+    assert!(written < place(|event| matches!(event, Event::Note { message } if message.contains("kept"))));
+
+    site.inputs.cache_image = Some(site.inputs.images[0].clone());
+    let app = site.export();
+    assert!(app.layers.len() > 1);
+    assert!(site.warnings().iter().any(|warning| warning.contains("nothing is cached")));
+}
