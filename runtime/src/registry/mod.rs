@@ -37,7 +37,6 @@ pub use self::error::{RegistryError, Trouble};
 pub use self::fetch::RemoteBlob;
 pub use self::image::RemoteImage;
 pub use self::publish::{Package, PackageBlob, PackageBytes, Published, PublishedTag};
-pub use self::referrers::Attachment;
 
 use self::authorization::Authorization;
 use self::endpoint::{Endpoint, may_be_plain};
