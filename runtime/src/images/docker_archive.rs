@@ -264,6 +264,6 @@ impl Images for DockerArchive {
         let id = result.as_ref().ok().map(|digest| digest.hex().to_owned());
         let mut saving = Saving::default();
         saving.note_all(names, result.map(drop).map_err(Into::into));
-        saving.finish(|names| SavedImage { names, digest: None, id, manifest_bytes: None })
+        saving.finish(|names| SavedImage { names, id, ..SavedImage::default() })
     }
 }

@@ -175,7 +175,7 @@ impl Images for LayoutImages {
         blobs: &dyn BlobStore,
         cancel: &Cancel,
     ) -> Result<SavedImage, ImagesError> {
-        let mut saved = SavedImage { names: vec![], digest: None, id: None, manifest_bytes: None };
+        let mut saved = SavedImage::default();
         let mut unsaved = vec![];
         for name in names {
             let result = self.place(name).map_err(Into::into).and_then(|place| {

@@ -149,7 +149,7 @@ pub struct FoundImage {
 }
 
 /// An image as it was kept (RPT-01).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SavedImage {
     pub names: Vec<String>,
     /// Of the manifest; `None` in a daemon.
@@ -157,6 +157,16 @@ pub struct SavedImage {
     /// In a daemon.
     pub id: Option<String>,
     pub manifest_bytes: Option<u64>,
+    /// Those of the names that lead elsewhere by now.
+    pub overtaken: Vec<OvertakenName>,
+}
+
+/// A name that was written, and by somebody else at the same time (R11).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OvertakenName {
+    pub name: String,
+    /// What it leads to.
+    pub digest: Digest,
 }
 
 impl SavedImage {
@@ -165,9 +175,17 @@ impl SavedImage {
         Self {
             names,
             digest: Some(document.digest.clone()),
-            id: None,
             manifest_bytes: Some(document.bytes.len() as u64),
+            ..Self::default()
         }
+    }
+
+    /// What the user should know of it, a sentence each.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.overtaken.iter().map(|OvertakenName { name, digest }| {
+            let ours = self.digest.as_ref().map(|ours| format!(" instead of `{ours}`")).unwrap_or_default();
+            format!("`{name}` leads to `{digest}`{ours}: somebody else published it at the same time")
+        })
     }
 
     /// What `report.toml` says of it.

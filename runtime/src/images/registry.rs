@@ -2,18 +2,18 @@
 
 mod attachments;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::image::ImageIndex;
 
-use super::{Attachments, Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved};
+use super::{Attachments, Cause, FoundImage, Images, ImagesError, OvertakenName, SavedImage, Unsaved};
 use crate::cancel::Cancel;
 use crate::oci::blob::BlobStore;
 use crate::oci::compression::decompress;
-use crate::oci::digest::DiffId;
+use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{BlobPlace, Image, Layer, MediaFamily, index_document};
 use crate::oci::layout::{Platform, systems_of};
 use crate::oci::reference::{InvalidReference, Reference, Repository};
@@ -88,22 +88,31 @@ impl RegistryImages {
                 None => repositories.push((reference.name().clone(), vec![tag])),
             }
         }
-        let mut saved = BTreeSet::new();
+        let mut results = BTreeMap::new();
         for (repository, tags) in &repositories {
-            let (done, failed) = self.save_in(parts, package, repository, tags, blobs, cancel);
-            saved.extend(done);
-            unsaved.extend(failed);
+            results.extend(self.save_in(parts, package, repository, tags, blobs, cancel));
         }
-        let saved = SavedImage {
-            names: names.iter().filter(|name| saved.contains(*name)).cloned().collect(),
-            digest: Some(package.manifest.digest.clone()).filter(|_| !saved.is_empty()),
-            id: None,
-            manifest_bytes: Some(package.manifest.bytes.len() as u64).filter(|_| !saved.is_empty()),
+        let mut saved = Vec::new();
+        let mut overtaken = Vec::new();
+        for name in names {
+            match results.remove(name) {
+                Some(Ok(other)) => {
+                    saved.push(name.clone());
+                    overtaken.extend(other.map(|digest| OvertakenName { name: name.clone(), digest }));
+                }
+                Some(Err(cause)) => unsaved.push(Unsaved { name: name.clone(), cause }),
+                None => {}
+            }
+        }
+        let saved = match &saved[..] {
+            [] => SavedImage::default(),
+            _ => SavedImage { overtaken, ..SavedImage::of_document(saved, &package.manifest) },
         };
         if unsaved.is_empty() { Ok(saved) } else { Err(ImagesError::Unsaved { saved, unsaved }) }
     }
 
-    /// Saves a package under the tags of one repository.
+    /// Saves a package under the tags of one repository. Of each name, the manifest that it
+    /// leads to by now if that is another one.
     fn save_in(
         &self,
         parts: &[Package],
@@ -112,7 +121,7 @@ impl RegistryImages {
         names: &[(&String, String)],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
-    ) -> (Vec<String>, Vec<Unsaved>) {
+    ) -> Vec<(String, Result<Option<Digest>, Cause>)> {
         let tags: Vec<String> = names.iter().map(|(_, tag)| tag.clone()).collect();
         // An index comes after what it lists.
         let listed = parts
@@ -120,23 +129,14 @@ impl RegistryImages {
             .try_for_each(|part| self.registry.publish(part, repository, &[], blobs, cancel).map(drop));
         match listed.and_then(|()| self.registry.publish(package, repository, &tags, blobs, cancel)) {
             Ok(published) => {
-                let (mut saved, mut unsaved) = (Vec::new(), Vec::new());
-                for ((name, _), tag) in names.iter().zip(published.tags) {
-                    match tag.result {
-                        Ok(_) => saved.push((*name).clone()),
-                        Err(error) => unsaved.push(Unsaved { name: (*name).clone(), cause: error.into() }),
-                    }
-                }
-                (saved, unsaved)
+                let results = published.tags.into_iter().map(|tag| tag.result.map_err(Cause::from));
+                names.iter().map(|(name, _)| (*name).clone()).zip(results).collect()
             }
             // The cause is of all of these names, and is told with the first.
             Err(error) => {
-                let mut causes = std::iter::once(Cause::from(error));
-                let unsaved = names.iter().map(|(name, _)| Unsaved {
-                    name: (*name).clone(),
-                    cause: causes.next().unwrap_or_else(|| "as the names before it".into()),
-                });
-                (Vec::new(), unsaved.collect())
+                let others = std::iter::repeat_with(|| Cause::from("as the names before it"));
+                let causes = std::iter::once(Cause::from(error)).chain(others).map(Err);
+                names.iter().map(|(name, _)| (*name).clone()).zip(causes).collect()
             }
         }
     }

@@ -4,6 +4,7 @@
 //! that needs their bytes.
 
 use crate::cancel::Cancel;
+use crate::event::{Event, EventSink};
 use crate::images::{Images, ImagesError, SavedImage};
 use crate::oci::blob::BlobStore;
 use crate::oci::image::{Image, Layer};
@@ -28,17 +29,20 @@ pub fn publish(
     request: &PublishRequest<'_>,
     blobs: &dyn BlobStore,
     cancel: &Cancel,
+    events: &mut dyn EventSink,
 ) -> Result<SavedImage, ImagesError> {
     let PublishRequest { image, to, names, from } = *request;
     let brought = bring(image, |layer| to.wanted(layer), from, blobs, cancel)?;
-    match to.save(brought.as_ref().unwrap_or(image), names, blobs, cancel) {
+    let saved = match to.save(brought.as_ref().unwrap_or(image), names, blobs, cancel) {
         // What the place seemed to have is damaged there.
         Err(error) if error.is_not_here() => {
             let all = bring(image, |layer| !layer.is_here(), from, blobs, cancel)?;
             all.map_or(Err(error), |image| to.save(&image, names, blobs, cancel))
         }
         result => result,
-    }
+    }?;
+    warn(&saved, events);
+    Ok(saved)
 }
 
 /// Images for several systems that are to be saved under one name.
@@ -62,6 +66,7 @@ pub fn publish_index(
     request: &IndexRequest<'_>,
     blobs: &dyn BlobStore,
     cancel: &Cancel,
+    events: &mut dyn EventSink,
 ) -> Result<SavedImage, ImagesError> {
     let IndexRequest { images, to, names, from } = *request;
     let all_brought = |wanted: &dyn Fn(&Layer) -> bool| {
@@ -71,12 +76,20 @@ pub fn publish_index(
         });
         brought.collect::<Result<Vec<Image>, ImagesError>>()
     };
-    match to.save_index(&all_brought(&|layer| to.wanted(layer))?, names, blobs, cancel) {
+    let saved = match to.save_index(&all_brought(&|layer| to.wanted(layer))?, names, blobs, cancel) {
         // What the place seemed to have is damaged there.
         Err(error) if error.is_not_here() => {
             to.save_index(&all_brought(&|layer| !layer.is_here())?, names, blobs, cancel)
         }
         result => result,
+    }?;
+    warn(&saved, events);
+    Ok(saved)
+}
+
+fn warn(saved: &SavedImage, events: &mut dyn EventSink) {
+    for message in saved.warnings() {
+        events.event(Event::Warning { message });
     }
 }
 
@@ -102,3 +115,6 @@ fn bring(
     }
     Ok(Some(image))
 }
+
+#[cfg(test)]
+mod tests;

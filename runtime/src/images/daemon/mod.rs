@@ -243,7 +243,7 @@ impl Images for Daemon {
         _: &dyn BlobStore,
         cancel: &Cancel,
     ) -> Result<SavedImage, ImagesError> {
-        let mut saved = SavedImage { names: vec![], digest: None, id: None, manifest_bytes: None };
+        let mut saved = SavedImage::default();
         let mut unsaved = vec![];
         for name in names {
             let result = taggable(name).and_then(|reference| {

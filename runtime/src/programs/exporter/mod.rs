@@ -416,6 +416,9 @@ fn created(inputs: &Inputs, events: &mut dyn EventSink) -> Option<u64> {
 
 fn tell(made: &MadeImage, saved: &SavedImage, events: &mut dyn EventSink) {
     let digest = saved.digest.as_ref().map(ToString::to_string).or_else(|| saved.id.clone());
+    for message in saved.warnings() {
+        events.event(Event::Warning { message });
+    }
     for name in &saved.names {
         events.event(Event::ImageWritten {
             reference: name.clone(),

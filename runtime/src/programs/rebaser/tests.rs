@@ -237,7 +237,7 @@ impl Images for Daemon<'_> {
         _: &Cancel,
     ) -> Result<SavedImage, ImagesError> {
         self.saved.borrow_mut().extend_from_slice(names);
-        Ok(SavedImage { names: names.to_vec(), digest: None, id: text("sha256:id"), manifest_bytes: None })
+        Ok(SavedImage { names: names.to_vec(), id: text("sha256:id"), ..SavedImage::default() })
     }
     fn is_daemon(&self) -> bool {
         true
