@@ -30,6 +30,7 @@ use std::io::{self, Read};
 
 use crate::cancel::Cancel;
 use crate::cnb::report_toml::{ImageReport, Report};
+use crate::event::EventSink;
 use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest, HashingWriter};
@@ -55,8 +56,14 @@ pub trait Images {
     ///
     /// # Errors
     /// When one does not come, or not as it should be.
-    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
-        let _ = (layers, blobs, cancel);
+    fn fetch(
+        &self,
+        layers: &mut [Layer],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+        events: &mut dyn EventSink,
+    ) -> Result<(), ImagesError> {
+        let _ = (layers, blobs, cancel, events);
         Ok(())
     }
 
@@ -77,6 +84,7 @@ pub trait Images {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError>;
 
     /// The names of the images that are there, where they can be counted; else none.
@@ -114,8 +122,9 @@ pub trait Images {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        let (_, _, _, _) = (images, names, blobs, cancel);
+        let _ = (images, names, blobs, cancel, events);
         Err(ImagesError::OneSystem)
     }
 

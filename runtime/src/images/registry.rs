@@ -11,6 +11,7 @@ use oci_spec::image::ImageIndex;
 
 use super::{Attachments, Cause, FoundImage, Images, ImagesError, OvertakenName, SavedImage, Unsaved};
 use crate::cancel::Cancel;
+use crate::event::EventSink;
 use crate::oci::blob::BlobStore;
 use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest};
@@ -64,6 +65,7 @@ impl RegistryImages {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
         let mut repositories: Vec<(Repository, Vec<(&String, String)>)> = Vec::new();
         let mut unsaved = Vec::new();
@@ -90,7 +92,7 @@ impl RegistryImages {
         }
         let mut results = BTreeMap::new();
         for (repository, tags) in &repositories {
-            results.extend(self.save_in(parts, package, repository, tags, blobs, cancel));
+            results.extend(self.save_in(parts, package, repository, tags, blobs, cancel, events));
         }
         let mut saved = Vec::new();
         let mut overtaken = Vec::new();
@@ -121,13 +123,14 @@ impl RegistryImages {
         names: &[(&String, String)],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Vec<(String, Result<Option<Digest>, Cause>)> {
         let tags: Vec<String> = names.iter().map(|(_, tag)| tag.clone()).collect();
         // An index comes after what it lists.
-        let listed = parts
-            .iter()
-            .try_for_each(|part| self.registry.publish(part, repository, &[], blobs, cancel).map(drop));
-        match listed.and_then(|()| self.registry.publish(package, repository, &tags, blobs, cancel)) {
+        let listed = parts.iter().try_for_each(|part| {
+            self.registry.publish(part, repository, &[], blobs, cancel, events).map(drop)
+        });
+        match listed.and_then(|()| self.registry.publish(package, repository, &tags, blobs, cancel, events)) {
             Ok(published) => {
                 let results = published.tags.into_iter().map(|tag| tag.result.map_err(Cause::from));
                 names.iter().map(|(name, _)| (*name).clone()).zip(results).collect()
@@ -193,12 +196,19 @@ impl Images for RegistryImages {
         }
     }
 
-    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+    fn fetch(
+        &self,
+        layers: &mut [Layer],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+        events: &mut dyn EventSink,
+    ) -> Result<(), ImagesError> {
         let (places, wanted): (Vec<usize>, Vec<RemoteBlob>) =
             layers.iter().enumerate().filter_map(|(place, layer)| Some((place, remote(layer)?))).unzip();
         let Some(first) = wanted.first() else { return Ok(()) };
         let name = first.repository.to_string();
-        let fetched = self.registry.fetch(&wanted, blobs, cancel).map_err(|error| failed(&name, error))?;
+        let fetched =
+            self.registry.fetch(&wanted, blobs, cancel, events).map_err(|error| failed(&name, error))?;
         for (place, blob) in places.into_iter().zip(fetched) {
             layers[place].blob = blob.path.into();
         }
@@ -229,8 +239,9 @@ impl Images for RegistryImages {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        self.save_all(&[], &Package::of_image(image), names, blobs, cancel)
+        self.save_all(&[], &Package::of_image(image), names, blobs, cancel, events)
     }
 
     fn save_index(
@@ -239,10 +250,11 @@ impl Images for RegistryImages {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
         let parts: Vec<Package> = images.iter().map(Package::of_image).collect();
         let index = Package { blobs: vec![], configuration: None, manifest: index_document(images) };
-        self.save_all(&parts, &index, names, blobs, cancel)
+        self.save_all(&parts, &index, names, blobs, cancel, events)
     }
 
     fn has_indexes(&self) -> bool {

@@ -23,6 +23,7 @@ mod image;
 mod json;
 mod publish;
 mod referrers;
+mod tally;
 mod upload;
 
 use std::collections::BTreeMap;

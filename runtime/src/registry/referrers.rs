@@ -54,7 +54,7 @@ impl Registry {
             configuration: Some(PackageBlob::of(&configuration)),
             manifest,
         };
-        let published = self.publish(&package, repository, &[], &(), cancel)?;
+        let published = self.publish(&package, repository, &[], &(), cancel, &mut |_| ())?;
         if !published.knows_subject {
             self.list(&entry, &subject.digest, repository, cancel)?;
         }
@@ -106,7 +106,8 @@ impl Registry {
             let bytes = value.to_string().into_bytes();
             let manifest = Document { media_type: MediaType::ImageIndex, digest: Digest::of(&bytes), bytes };
             let package = Package { blobs: Vec::new(), configuration: None, manifest };
-            let published = self.publish(&package, repository, std::slice::from_ref(&tag), &(), cancel)?;
+            let published =
+                self.publish(&package, repository, std::slice::from_ref(&tag), &(), cancel, &mut |_| ())?;
             for tag in published.tags {
                 // Whoever was faster may have a list without this entry.
                 tag.result?;

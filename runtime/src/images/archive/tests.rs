@@ -49,7 +49,7 @@ fn compressed(program: &str, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn save(images: &dyn Images, image: &Image, name: &str) -> Result<(), ImagesError> {
-    images.save(image, &[name.to_owned()], &(), &Cancel::default()).map(drop)
+    images.save(image, &[name.to_owned()], &(), &Cancel::default(), &mut |_| ()).map(drop)
 }
 
 /// The contents of a layer, read through the place.
@@ -86,7 +86,7 @@ fn a_damaged_layer_leaves_the_archive_as_it_was() {
         }
         let stopped = Cancel::default();
         stopped.cancel();
-        let error = place.save(&good, &["app:2".to_owned()], &(), &stopped).unwrap_err();
+        let error = place.save(&good, &["app:2".to_owned()], &(), &stopped, &mut |_| ()).unwrap_err();
         assert_eq!(error.id(), "build.cancelled");
         assert!(fs::read(file).unwrap() == before);
         let names: Vec<_> =

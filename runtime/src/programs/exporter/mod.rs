@@ -182,7 +182,7 @@ pub fn run_knowing(
     let blobs = ScratchBlobs::new(scratch).map_err(failed)?;
     let (made, saved) = loop {
         let made = given.make(inputs, known_diff_ids, &blobs, cancel, events)?;
-        match images.save(&made.image, &inputs.images, &blobs, cancel) {
+        match images.save(&made.image, &inputs.images, &blobs, cancel, events) {
             Ok(saved) => break (made, saved),
             // Layers of the previous image are believed until they are copied.
             Err(error) if given.forget_damaged(&error, events) => {}

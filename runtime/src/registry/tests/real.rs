@@ -29,7 +29,8 @@ fn an_image_is_published_found_and_fetched() {
 
     let package = Package::of_image(&image);
     let tags = ["1".to_owned(), "latest".to_owned()];
-    let published = bench.registry.publish(&package, to.name(), &tags, &bench.store, &go()).unwrap();
+    let published =
+        bench.registry.publish(&package, to.name(), &tags, &bench.store, &go(), &mut |_| ()).unwrap();
     assert!(published.tags.iter().all(|tag| matches!(tag.result, Ok(None))), "{:?}", published.tags);
     let total: u64 = image.layers[..3].iter().map(|layer| layer.size).sum();
     assert_eq!(published.sent_bytes, total + image.documents().0.bytes.len() as u64);
@@ -43,7 +44,7 @@ fn an_image_is_published_found_and_fetched() {
     assert_eq!(found.image.configuration, image.configuration);
     assert_eq!(found.image.layers.len(), 4);
 
-    let blobs = bench.registry.fetch(&remote(&found.image.layers), &bench.store, &go()).unwrap();
+    let blobs = bench.registry.fetch(&remote(&found.image.layers), &bench.store, &go(), &mut |_| ()).unwrap();
     for (blob, layer) in blobs.iter().zip(&image.layers) {
         assert_eq!(std::fs::read(&blob.path).unwrap(), std::fs::read(layer.file().unwrap()).unwrap());
     }
