@@ -110,6 +110,25 @@ fn attachments_are_published_found_and_not_sent_twice() {
     assert!(sent.is_empty(), "{sent:#?}");
 }
 
+#[test]
+fn programs_are_told_of_transfers() {
+    let site = Site::new();
+    let Some(registry) = Registry::start(&site) else { return };
+    let name = format!("{}/demo/website:1", registry.host);
+    let build = || {
+        let arguments = ["build", "--output-format", "json", "--path", SAMPLE, "--publish", &name];
+        let out = site.run(&arguments).with(0).out;
+        let events = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events.filter(|event| event["event"] == "transfer").collect::<Vec<_>>()
+    };
+    let told = build();
+    let last = told.last().unwrap();
+    assert_eq!(last["transfer"], "publish");
+    assert!(last["total_bytes"].as_u64().unwrap() > 0);
+    assert_eq!(last["done_bytes"], last["total_bytes"]);
+    assert_eq!(build(), [Value::Null; 0], "nothing is sent again");
+}
+
 /// R8: an image for another processor is refused by what its configuration says.
 #[test]
 fn r8_a_run_image_for_another_processor_is_refused_before_its_layers() {
