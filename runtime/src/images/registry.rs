@@ -34,6 +34,13 @@ pub struct RegistryImages {
     found: Mutex<BTreeMap<Reference, FoundImage>>,
 }
 
+/// What names are to lead to.
+struct Parcel {
+    package: Package,
+    /// Those that an index lists; they have no names.
+    listed: Vec<Package>,
+}
+
 impl RegistryImages {
     /// Images as `registry` reaches them; where one name stands for several, it is the one
     /// for `architecture` (`amd64`, `arm64`) and `variant`. The directory `scratch` takes
@@ -57,11 +64,10 @@ impl RegistryImages {
         Platform { os: "linux", architecture: &self.architecture, variant: self.variant.as_deref() }
     }
 
-    /// Saves a package under names, after those that it refers to.
+    /// Saves a parcel under names, in as many repositories as they have.
     fn save_all(
         &self,
-        parts: &[Package],
-        package: &Package,
+        parcel: &Parcel,
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
@@ -92,7 +98,7 @@ impl RegistryImages {
         }
         let mut results = BTreeMap::new();
         for (repository, tags) in &repositories {
-            results.extend(self.save_in(parts, package, repository, tags, blobs, cancel, events));
+            results.extend(self.save_in(parcel, repository, tags, blobs, cancel, events));
         }
         let mut saved = Vec::new();
         let mut overtaken = Vec::new();
@@ -108,17 +114,16 @@ impl RegistryImages {
         }
         let saved = match &saved[..] {
             [] => SavedImage::default(),
-            _ => SavedImage { overtaken, ..SavedImage::of_document(saved, &package.manifest) },
+            _ => SavedImage { overtaken, ..SavedImage::of_document(saved, &parcel.package.manifest) },
         };
         if unsaved.is_empty() { Ok(saved) } else { Err(ImagesError::Unsaved { saved, unsaved }) }
     }
 
-    /// Saves a package under the tags of one repository. Of each name, the manifest that it
+    /// Saves a parcel under the tags of one repository. Of each name, the manifest that it
     /// leads to by now if that is another one.
     fn save_in(
         &self,
-        parts: &[Package],
-        package: &Package,
+        parcel: &Parcel,
         repository: &Repository,
         names: &[(&String, String)],
         blobs: &dyn BlobStore,
@@ -127,10 +132,12 @@ impl RegistryImages {
     ) -> Vec<(String, Result<Option<Digest>, Cause>)> {
         let tags: Vec<String> = names.iter().map(|(_, tag)| tag.clone()).collect();
         // An index comes after what it lists.
-        let listed = parts.iter().try_for_each(|part| {
-            self.registry.publish(part, repository, &[], blobs, cancel, events).map(drop)
+        let listed = parcel.listed.iter().try_for_each(|package| {
+            self.registry.publish(package, repository, &[], blobs, cancel, events).map(drop)
         });
-        match listed.and_then(|()| self.registry.publish(package, repository, &tags, blobs, cancel, events)) {
+        match listed
+            .and_then(|()| self.registry.publish(&parcel.package, repository, &tags, blobs, cancel, events))
+        {
             Ok(published) => {
                 let results = published.tags.into_iter().map(|tag| tag.result.map_err(Cause::from));
                 names.iter().map(|(name, _)| (*name).clone()).zip(results).collect()
@@ -241,7 +248,13 @@ impl Images for RegistryImages {
         cancel: &Cancel,
         events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        self.save_all(&[], &Package::of_image(image), names, blobs, cancel, events)
+        self.save_all(
+            &Parcel { package: Package::of_image(image), listed: vec![] },
+            names,
+            blobs,
+            cancel,
+            events,
+        )
     }
 
     fn save_index(
@@ -252,9 +265,14 @@ impl Images for RegistryImages {
         cancel: &Cancel,
         events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        let parts: Vec<Package> = images.iter().map(Package::of_image).collect();
         let index = Package { blobs: vec![], configuration: None, manifest: index_document(images) };
-        self.save_all(&parts, &index, names, blobs, cancel, events)
+        self.save_all(
+            &Parcel { package: index, listed: images.iter().map(Package::of_image).collect() },
+            names,
+            blobs,
+            cancel,
+            events,
+        )
     }
 
     fn has_indexes(&self) -> bool {

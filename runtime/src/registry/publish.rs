@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
@@ -95,12 +94,7 @@ impl PackageBlob {
 pub struct Published {
     /// Of the manifest.
     pub digest: Digest,
-    pub manifest_bytes: u64,
     pub tags: Vec<PublishedTag>,
-    /// Bytes of blobs that were sent.
-    pub sent_bytes: u64,
-    /// Blobs that were taken over from other repositories of the registry.
-    pub mounted: u64,
     /// Whether the registry knows which manifest this one refers to (`OCI-Subject`).
     pub(super) knows_subject: bool,
 }
@@ -112,12 +106,6 @@ pub struct PublishedTag {
     /// The manifest that the name led to afterwards, if it is another one: somebody else
     /// published at the same time.
     pub result: Result<Option<Digest>, RegistryError>,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    sent_bytes: AtomicU64,
-    mounted: AtomicU64,
 }
 
 impl Registry {
@@ -156,7 +144,6 @@ impl Registry {
             repository,
             store,
             cancel,
-            counters: Counters::default(),
             tally: Tally::new(Transfer::Publish),
         };
         let mut knows_subject = false;
@@ -170,14 +157,7 @@ impl Registry {
                 PublishedTag { tag: tag.clone(), result }
             })
             .collect();
-        Ok(Published {
-            digest: package.manifest.digest.clone(),
-            manifest_bytes: package.manifest.bytes.len() as u64,
-            tags,
-            sent_bytes: publisher.counters.sent_bytes.into_inner(),
-            mounted: publisher.counters.mounted.into_inner(),
-            knows_subject,
-        })
+        Ok(Published { digest: package.manifest.digest.clone(), tags, knows_subject })
     }
 
     async fn writable(&self, repository: &Repository) -> Result<Endpoint, RegistryError> {
@@ -207,7 +187,6 @@ struct Publisher<'a> {
     repository: &'a Repository,
     store: &'a dyn BlobStore,
     cancel: &'a Cancel,
-    counters: Counters,
     tally: Tally,
 }
 
@@ -274,7 +253,6 @@ impl Publisher<'_> {
                 let mounted = target.mount(from.path(), &blob.digest);
                 match self.wait(async { mounted.await.map_err(failed) })? {
                     Mounted::Done => {
-                        self.counters.mounted.fetch_add(1, Ordering::Relaxed);
                         gauge.spare();
                         return Ok(());
                     }
@@ -297,7 +275,6 @@ impl Publisher<'_> {
         if let Err(error) = result {
             return Err(self.blame(error, blob, &outgoing));
         }
-        self.counters.sent_bytes.fetch_add(blob.size, Ordering::Relaxed);
         Ok(())
     }
 
