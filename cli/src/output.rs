@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write as _;
 use wapack_runtime::cnb::id::BuildpackRef;
-use wapack_runtime::event::{Event, EventSink, LayerSource, Phase, Verdict};
+use wapack_runtime::event::{Event, EventSink, LayerSource, Phase, Transfer, Verdict};
 use wapack_runtime::limits::show_bytes;
 use wapack_runtime::text::{harmless, harmless_lines};
 
@@ -114,7 +114,7 @@ impl Output {
     }
 
     fn text_event(&mut self, event: &Event) {
-        if !matches!(event, Event::Progress { .. } | Event::Download { .. }) {
+        if !matches!(event, Event::Progress { .. } | Event::Download { .. } | Event::Transfer { .. }) {
             self.progress.clear();
         }
         match event {
@@ -173,6 +173,13 @@ impl Output {
             }
             Event::Progress { done_bytes, total_bytes } => {
                 self.progress.bytes(*done_bytes, *total_bytes, String::new());
+            }
+            Event::Transfer { transfer, done_bytes, total_bytes } => {
+                let what = match transfer {
+                    Transfer::Fetch => "fetching layers",
+                    Transfer::Publish => "publishing layers",
+                };
+                self.progress.bytes(*done_bytes, Some(*total_bytes), what.to_owned());
             }
             // The command says it, with what else it knows.
             Event::ImageWritten { .. } => {}

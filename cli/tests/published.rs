@@ -109,3 +109,46 @@ fn attachments_are_published_found_and_not_sent_twice() {
     let sent = registry.requests(&["\"PUT /v2/", "\"PATCH /v2/"]);
     assert!(sent.is_empty(), "{sent:#?}");
 }
+
+#[test]
+fn programs_are_told_of_transfers() {
+    let site = Site::new();
+    let Some(registry) = Registry::start(&site) else { return };
+    let name = format!("{}/demo/website:1", registry.host);
+    let build = || {
+        let arguments = ["build", "--output-format", "json", "--path", SAMPLE, "--publish", &name];
+        let out = site.run(&arguments).with(0).out;
+        let events = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events.filter(|event| event["event"] == "transfer").collect::<Vec<_>>()
+    };
+    let told = build();
+    let last = told.last().unwrap();
+    assert_eq!(last["transfer"], "publish");
+    assert!(last["total_bytes"].as_u64().unwrap() > 0);
+    assert_eq!(last["done_bytes"], last["total_bytes"]);
+    assert_eq!(build(), [Value::Null; 0], "nothing is sent again");
+}
+
+/// R8: an image for another processor is refused by what its configuration says.
+#[test]
+fn r8_a_run_image_for_another_processor_is_refused_before_its_layers() {
+    let site = Site::new();
+    let Some(registry) = Registry::start(&site) else { return };
+    let run_image = format!("{}/run:1", registry.host);
+    site.run(&["build", "--path", SAMPLE, "--target", "linux/amd64", "--publish", &run_image]).with(0);
+    registry.requests(&[]);
+
+    let build = |architecture: &str| {
+        let (target, output) = (format!("linux/{architecture}"), format!("oci:{architecture}"));
+        let run_image = ["--run-image", &run_image, "--target", &target];
+        let output = ["--output", &output, "app"];
+        site.run(&[&["build", "--path", SAMPLE], &run_image[..], &output].concat())
+    };
+    build("arm64").with(3).complains(&["linux/amd64", "linux/arm64"]);
+    let blobs = registry.requests(&["\"GET /v2/run/blobs/", "\"HEAD /v2/run/blobs/"]);
+    assert_eq!(blobs.len(), 1, "the configuration: {blobs:#?}");
+    assert!(!site.path().join("arm64").exists());
+    // The layers are fetched once they are of use, so the log would show it.
+    build("amd64").with(0);
+    assert!(registry.requests(&["\"GET /v2/run/blobs/"]).len() > 1);
+}

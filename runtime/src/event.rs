@@ -38,6 +38,16 @@ pub enum Verdict {
     },
 }
 
+/// Which way layers go between a registry and this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transfer {
+    /// To this machine.
+    Fetch,
+    /// To the registry of the image.
+    Publish,
+}
+
 /// How a layer got into the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -184,6 +194,13 @@ pub enum Event {
     Progress {
         done_bytes: u64,
         total_bytes: Option<u64>,
+    },
+    /// Bytes of layers that went over the network so far; what is there is not among them.
+    Transfer {
+        transfer: Transfer,
+        done_bytes: u64,
+        /// As far as it is known by now.
+        total_bytes: u64,
     },
     /// The image is where it belongs.
     ImageWritten {

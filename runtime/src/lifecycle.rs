@@ -286,7 +286,7 @@ fn export_and_publish(
     loop {
         let image =
             PublishRequest { image: &exported.image, to: request.output, names: request.names, from: &from };
-        let error = match publish(&image, store, cancel) {
+        let error = match publish(&image, store, cancel, events) {
             Ok(saved) => return Ok(BuiltImage { exported, saved }),
             Err(error) => error,
         };

@@ -110,7 +110,7 @@ impl Job<'_> {
         }
         let saved = match &built[..] {
             [only] => only.saved.clone(),
-            several => self.publish_index(several)?,
+            several => self.publish_index(several, output)?,
         };
         for (built, part) in built.iter().zip(self.parts) {
             let known = attach::Known {
@@ -176,7 +176,7 @@ impl Job<'_> {
         Ok(result?)
     }
 
-    fn publish_index(&self, built: &[BuiltImage]) -> Result<SavedImage, Failure> {
+    fn publish_index(&self, built: &[BuiltImage], output: &mut Output) -> Result<SavedImage, Failure> {
         let images: Vec<_> = built.iter().map(|built| built.exported.image.clone()).collect();
         let opened = self.parts.iter().filter_map(|part| part.run_image.opened.as_ref());
         let from: Vec<&dyn Images> = opened.map(|opened| &*opened.images).collect();
@@ -186,7 +186,7 @@ impl Job<'_> {
             names: &self.destination.names,
             from: &from,
         };
-        let saved = publish_index(&request, &self.app.store, self.cancel);
+        let saved = publish_index(&request, &self.app.store, self.cancel, output);
         Ok(saved.map_err(wapack_runtime::error::Error::from)?)
     }
 }

@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &RebaseArguments, cancel: &Cancel, output: &mut Out
         names: &[to.place.name().to_owned()],
         from: &[&*chosen.place.images, &*app_place.images],
     };
-    let saved = publish(&request, blobs, cancel).map_err(Failure::Rebased)?;
+    let saved = publish(&request, blobs, cancel, output).map_err(Failure::Rebased)?;
     summary(&Done { app, chosen, rebased, saved, place: to.place, moved }, output);
     Ok(0)
 }

@@ -181,7 +181,10 @@ fn line(event: &Event) -> Option<Line> {
             info(format!("*** Images ({}):\n      {}", harmless(digest), harmless(reference)))
         }
         Event::Detail { message } => debug(harmless_lines(message)),
-        Event::Download { .. } | Event::Progress { .. } | Event::LayerExplained { .. } => None,
+        Event::Download { .. }
+        | Event::Progress { .. }
+        | Event::Transfer { .. }
+        | Event::LayerExplained { .. } => None,
         Event::Warning { message } => Some(Line::at(Level::Warn, harmless_lines(message))),
         Event::Note { message } => info(harmless_lines(message)),
     }

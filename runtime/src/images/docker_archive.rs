@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::archive::{ArchiveError, ArchiveFile, check_place};
 use super::{FoundImage, Images, ImagesError, SavedImage, Saving, fetch_parts, layer_of};
 use crate::cancel::Cancel;
+use crate::event::EventSink;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest, Hasher};
 use crate::oci::image::{BlobFile, BlobPlace, Image, ImageConfiguration, Layer, MediaFamily};
@@ -232,7 +233,13 @@ impl Images for DockerArchive {
         layer_of(image, diff_id)
     }
 
-    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+    fn fetch(
+        &self,
+        layers: &mut [Layer],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+        _: &mut dyn EventSink,
+    ) -> Result<(), ImagesError> {
         fetch_parts(layers, blobs, cancel)
     }
 
@@ -259,11 +266,12 @@ impl Images for DockerArchive {
         names: &[String],
         _: &dyn BlobStore,
         cancel: &Cancel,
+        _: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
         let result = self.write(image, names, cancel);
         let id = result.as_ref().ok().map(|digest| digest.hex().to_owned());
         let mut saving = Saving::default();
         saving.note_all(names, result.map(drop).map_err(Into::into));
-        saving.finish(|names| SavedImage { names, digest: None, id, manifest_bytes: None })
+        saving.finish(|names| SavedImage { names, id, ..SavedImage::default() })
     }
 }

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use super::{FoundImage, Images, ImagesError, SavedImage};
 use crate::cancel::Cancel;
+use crate::event::EventSink;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::DiffId;
 use crate::oci::image::{Image, Layer, MediaFamily};
@@ -49,6 +50,7 @@ impl Images for Held {
         _: &[String],
         _: &dyn BlobStore,
         _: &Cancel,
+        _: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
         Ok(SavedImage::of_document(vec![], &image.documents().1))
     }

@@ -8,6 +8,7 @@ use rustix::fs::Access;
 
 use super::{Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved, layer_of};
 use crate::cancel::Cancel;
+use crate::event::EventSink;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{Document, Image};
@@ -174,8 +175,9 @@ impl Images for LayoutImages {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
+        _: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        let mut saved = SavedImage { names: vec![], digest: None, id: None, manifest_bytes: None };
+        let mut saved = SavedImage::default();
         let mut unsaved = vec![];
         for name in names {
             let result = self.place(name).map_err(Into::into).and_then(|place| {

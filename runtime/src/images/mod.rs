@@ -30,6 +30,7 @@ use std::io::{self, Read};
 
 use crate::cancel::Cancel;
 use crate::cnb::report_toml::{ImageReport, Report};
+use crate::event::EventSink;
 use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest, HashingWriter};
@@ -55,8 +56,14 @@ pub trait Images {
     ///
     /// # Errors
     /// When one does not come, or not as it should be.
-    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
-        let _ = (layers, blobs, cancel);
+    fn fetch(
+        &self,
+        layers: &mut [Layer],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+        events: &mut dyn EventSink,
+    ) -> Result<(), ImagesError> {
+        let _ = (layers, blobs, cancel, events);
         Ok(())
     }
 
@@ -77,6 +84,7 @@ pub trait Images {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError>;
 
     /// Removes an image that was found, where it stays although its name leads to another one
@@ -124,8 +132,9 @@ pub trait Images {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        let (_, _, _, _) = (images, names, blobs, cancel);
+        let _ = (images, names, blobs, cancel, events);
         Err(ImagesError::OneSystem)
     }
 
@@ -159,7 +168,7 @@ pub struct FoundImage {
 }
 
 /// An image as it was kept (RPT-01).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SavedImage {
     pub names: Vec<String>,
     /// Of the manifest; `None` in a daemon.
@@ -167,6 +176,16 @@ pub struct SavedImage {
     /// In a daemon.
     pub id: Option<String>,
     pub manifest_bytes: Option<u64>,
+    /// Those of the names that lead elsewhere by now.
+    pub overtaken: Vec<OvertakenName>,
+}
+
+/// A name that was written, and by somebody else at the same time (R11).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OvertakenName {
+    pub name: String,
+    /// What it leads to.
+    pub digest: Digest,
 }
 
 impl SavedImage {
@@ -175,9 +194,17 @@ impl SavedImage {
         Self {
             names,
             digest: Some(document.digest.clone()),
-            id: None,
             manifest_bytes: Some(document.bytes.len() as u64),
+            ..Self::default()
         }
+    }
+
+    /// What the user should know of it, a sentence each.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.overtaken.iter().map(|OvertakenName { name, digest }| {
+            let ours = self.digest.as_ref().map(|ours| format!(" instead of `{ours}`")).unwrap_or_default();
+            format!("`{name}` leads to `{digest}`{ours}: somebody else published it at the same time")
+        })
     }
 
     /// What `report.toml` says of it.

@@ -9,6 +9,7 @@ use super::attachments::{Attachments, attached_in, attachment_in};
 use super::{FoundImage, Images, ImagesError, SavedImage, Saving, fetch_parts, layer_of, oci_directory};
 use crate::cancel::Cancel;
 use crate::cnb::target::Target;
+use crate::event::EventSink;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{Document, Image, Layer, MediaFamily, index_document};
@@ -90,7 +91,13 @@ impl Images for OciArchive {
         layer_of(image, diff_id)
     }
 
-    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+    fn fetch(
+        &self,
+        layers: &mut [Layer],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+        _: &mut dyn EventSink,
+    ) -> Result<(), ImagesError> {
         fetch_parts(layers, blobs, cancel)
     }
 
@@ -120,6 +127,7 @@ impl Images for OciArchive {
         names: &[String],
         _: &dyn BlobStore,
         cancel: &Cancel,
+        _: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
         let (_, manifest) = image.documents();
         let result = self.write(std::slice::from_ref(image), &manifest, names, cancel);
@@ -134,6 +142,7 @@ impl Images for OciArchive {
         names: &[String],
         _: &dyn BlobStore,
         cancel: &Cancel,
+        _: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
         let index = index_document(images);
         let result = self.write(images, &index, names, cancel);

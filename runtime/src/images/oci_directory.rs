@@ -12,6 +12,7 @@ use super::layout::is_damage;
 use super::{FoundImage, Images, ImagesError, SavedImage, Saving, layer_of};
 use crate::cancel::Cancel;
 use crate::cnb::target::Target;
+use crate::event::EventSink;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{Document, Image, Layer, MediaFamily, index_document};
@@ -159,6 +160,7 @@ impl Images for OciDirectory {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
+        _: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
         let mut saving = Saving::default();
         let (_, manifest) = image.documents();
@@ -177,6 +179,7 @@ impl Images for OciDirectory {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
+        _: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
         let mut saving = Saving::default();
         let index = index_document(images);

@@ -2,18 +2,19 @@
 
 mod attachments;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::image::ImageIndex;
 
-use super::{Attachments, Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved};
+use super::{Attachments, Cause, FoundImage, Images, ImagesError, OvertakenName, SavedImage, Unsaved};
 use crate::cancel::Cancel;
+use crate::event::EventSink;
 use crate::oci::blob::BlobStore;
 use crate::oci::compression::decompress;
-use crate::oci::digest::DiffId;
+use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{BlobPlace, Image, Layer, MediaFamily, index_document};
 use crate::oci::layout::{Platform, systems_of};
 use crate::oci::reference::{InvalidReference, Reference, Repository};
@@ -31,6 +32,13 @@ pub struct RegistryImages {
     /// What a name led to at first, until it is written: all that is made in one run is made
     /// of the same images.
     found: Mutex<BTreeMap<Reference, FoundImage>>,
+}
+
+/// What names are to lead to.
+struct Parcel {
+    package: Package,
+    /// Those that an index lists; they have no names.
+    listed: Vec<Package>,
 }
 
 impl RegistryImages {
@@ -56,14 +64,14 @@ impl RegistryImages {
         Platform { os: "linux", architecture: &self.architecture, variant: self.variant.as_deref() }
     }
 
-    /// Saves a package under names, after those that it refers to.
+    /// Saves a parcel under names, in as many repositories as they have.
     fn save_all(
         &self,
-        parts: &[Package],
-        package: &Package,
+        parcel: &Parcel,
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
         let mut repositories: Vec<(Repository, Vec<(&String, String)>)> = Vec::new();
         let mut unsaved = Vec::new();
@@ -88,55 +96,57 @@ impl RegistryImages {
                 None => repositories.push((reference.name().clone(), vec![tag])),
             }
         }
-        let mut saved = BTreeSet::new();
+        let mut results = BTreeMap::new();
         for (repository, tags) in &repositories {
-            let (done, failed) = self.save_in(parts, package, repository, tags, blobs, cancel);
-            saved.extend(done);
-            unsaved.extend(failed);
+            results.extend(self.save_in(parcel, repository, tags, blobs, cancel, events));
         }
-        let saved = SavedImage {
-            names: names.iter().filter(|name| saved.contains(*name)).cloned().collect(),
-            digest: Some(package.manifest.digest.clone()).filter(|_| !saved.is_empty()),
-            id: None,
-            manifest_bytes: Some(package.manifest.bytes.len() as u64).filter(|_| !saved.is_empty()),
+        let mut saved = Vec::new();
+        let mut overtaken = Vec::new();
+        for name in names {
+            match results.remove(name) {
+                Some(Ok(other)) => {
+                    saved.push(name.clone());
+                    overtaken.extend(other.map(|digest| OvertakenName { name: name.clone(), digest }));
+                }
+                Some(Err(cause)) => unsaved.push(Unsaved { name: name.clone(), cause }),
+                None => {}
+            }
+        }
+        let saved = match &saved[..] {
+            [] => SavedImage::default(),
+            _ => SavedImage { overtaken, ..SavedImage::of_document(saved, &parcel.package.manifest) },
         };
         if unsaved.is_empty() { Ok(saved) } else { Err(ImagesError::Unsaved { saved, unsaved }) }
     }
 
-    /// Saves a package under the tags of one repository.
+    /// Saves a parcel under the tags of one repository. Of each name, the manifest that it
+    /// leads to by now if that is another one.
     fn save_in(
         &self,
-        parts: &[Package],
-        package: &Package,
+        parcel: &Parcel,
         repository: &Repository,
         names: &[(&String, String)],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
-    ) -> (Vec<String>, Vec<Unsaved>) {
+        events: &mut dyn EventSink,
+    ) -> Vec<(String, Result<Option<Digest>, Cause>)> {
         let tags: Vec<String> = names.iter().map(|(_, tag)| tag.clone()).collect();
         // An index comes after what it lists.
-        let listed = parts
-            .iter()
-            .try_for_each(|part| self.registry.publish(part, repository, &[], blobs, cancel).map(drop));
-        match listed.and_then(|()| self.registry.publish(package, repository, &tags, blobs, cancel)) {
+        let listed = parcel.listed.iter().try_for_each(|package| {
+            self.registry.publish(package, repository, &[], blobs, cancel, events).map(drop)
+        });
+        match listed
+            .and_then(|()| self.registry.publish(&parcel.package, repository, &tags, blobs, cancel, events))
+        {
             Ok(published) => {
-                let (mut saved, mut unsaved) = (Vec::new(), Vec::new());
-                for ((name, _), tag) in names.iter().zip(published.tags) {
-                    match tag.result {
-                        Ok(_) => saved.push((*name).clone()),
-                        Err(error) => unsaved.push(Unsaved { name: (*name).clone(), cause: error.into() }),
-                    }
-                }
-                (saved, unsaved)
+                let results = published.tags.into_iter().map(|tag| tag.result.map_err(Cause::from));
+                names.iter().map(|(name, _)| (*name).clone()).zip(results).collect()
             }
             // The cause is of all of these names, and is told with the first.
             Err(error) => {
-                let mut causes = std::iter::once(Cause::from(error));
-                let unsaved = names.iter().map(|(name, _)| Unsaved {
-                    name: (*name).clone(),
-                    cause: causes.next().unwrap_or_else(|| "as the names before it".into()),
-                });
-                (Vec::new(), unsaved.collect())
+                let others = std::iter::repeat_with(|| Cause::from("as the names before it"));
+                let causes = std::iter::once(Cause::from(error)).chain(others).map(Err);
+                names.iter().map(|(name, _)| (*name).clone()).zip(causes).collect()
             }
         }
     }
@@ -193,12 +203,19 @@ impl Images for RegistryImages {
         }
     }
 
-    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+    fn fetch(
+        &self,
+        layers: &mut [Layer],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+        events: &mut dyn EventSink,
+    ) -> Result<(), ImagesError> {
         let (places, wanted): (Vec<usize>, Vec<RemoteBlob>) =
             layers.iter().enumerate().filter_map(|(place, layer)| Some((place, remote(layer)?))).unzip();
         let Some(first) = wanted.first() else { return Ok(()) };
         let name = first.repository.to_string();
-        let fetched = self.registry.fetch(&wanted, blobs, cancel).map_err(|error| failed(&name, error))?;
+        let fetched =
+            self.registry.fetch(&wanted, blobs, cancel, events).map_err(|error| failed(&name, error))?;
         for (place, blob) in places.into_iter().zip(fetched) {
             layers[place].blob = blob.path.into();
         }
@@ -229,8 +246,15 @@ impl Images for RegistryImages {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        self.save_all(&[], &Package::of_image(image), names, blobs, cancel)
+        self.save_all(
+            &Parcel { package: Package::of_image(image), listed: vec![] },
+            names,
+            blobs,
+            cancel,
+            events,
+        )
     }
 
     /// By its digest.
@@ -252,10 +276,16 @@ impl Images for RegistryImages {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        let parts: Vec<Package> = images.iter().map(Package::of_image).collect();
         let index = Package { blobs: vec![], configuration: None, manifest: index_document(images) };
-        self.save_all(&parts, &index, names, blobs, cancel)
+        self.save_all(
+            &Parcel { package: index, listed: images.iter().map(Package::of_image).collect() },
+            names,
+            blobs,
+            cancel,
+            events,
+        )
     }
 
     fn has_indexes(&self) -> bool {

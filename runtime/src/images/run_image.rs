@@ -45,6 +45,7 @@ mod tests {
 
     use super::*;
     use crate::cancel::Cancel;
+    use crate::event::EventSink;
     use crate::images::{FoundImage, ImagesError, SavedImage};
     use crate::oci::blob::BlobStore;
     use crate::oci::digest::DiffId;
@@ -75,6 +76,7 @@ mod tests {
             _: &[String],
             _: &dyn BlobStore,
             _: &Cancel,
+            _: &mut dyn EventSink,
         ) -> Result<SavedImage, ImagesError> {
             unreachable!("nothing is saved")
         }

@@ -4,6 +4,7 @@
 //! that needs their bytes.
 
 use crate::cancel::Cancel;
+use crate::event::{Event, EventSink};
 use crate::images::{Images, ImagesError, SavedImage};
 use crate::oci::blob::BlobStore;
 use crate::oci::image::{Image, Layer};
@@ -28,17 +29,20 @@ pub fn publish(
     request: &PublishRequest<'_>,
     blobs: &dyn BlobStore,
     cancel: &Cancel,
+    events: &mut dyn EventSink,
 ) -> Result<SavedImage, ImagesError> {
     let PublishRequest { image, to, names, from } = *request;
-    let brought = bring(image, |layer| to.wanted(layer), from, blobs, cancel)?;
-    match to.save(brought.as_ref().unwrap_or(image), names, blobs, cancel) {
+    let brought = bring(image, |layer| to.wanted(layer), from, blobs, cancel, events)?;
+    let saved = match to.save(brought.as_ref().unwrap_or(image), names, blobs, cancel, events) {
         // What the place seemed to have is damaged there.
         Err(error) if error.is_not_here() => {
-            let all = bring(image, |layer| !layer.is_here(), from, blobs, cancel)?;
-            all.map_or(Err(error), |image| to.save(&image, names, blobs, cancel))
+            let all = bring(image, |layer| !layer.is_here(), from, blobs, cancel, events)?;
+            all.map_or(Err(error), |image| to.save(&image, names, blobs, cancel, events))
         }
         result => result,
-    }
+    }?;
+    warn(&saved, events);
+    Ok(saved)
 }
 
 /// Images for several systems that are to be saved under one name.
@@ -62,21 +66,31 @@ pub fn publish_index(
     request: &IndexRequest<'_>,
     blobs: &dyn BlobStore,
     cancel: &Cancel,
+    events: &mut dyn EventSink,
 ) -> Result<SavedImage, ImagesError> {
     let IndexRequest { images, to, names, from } = *request;
-    let all_brought = |wanted: &dyn Fn(&Layer) -> bool| {
+    let all_brought = |wanted: &dyn Fn(&Layer) -> bool, events: &mut dyn EventSink| {
         let brought = images.iter().map(|image| {
-            let brought = bring(image, wanted, from, blobs, cancel)?;
+            let brought = bring(image, wanted, from, blobs, cancel, events)?;
             Ok(brought.unwrap_or_else(|| image.clone()))
         });
         brought.collect::<Result<Vec<Image>, ImagesError>>()
     };
-    match to.save_index(&all_brought(&|layer| to.wanted(layer))?, names, blobs, cancel) {
-        // What the place seemed to have is damaged there.
-        Err(error) if error.is_not_here() => {
-            to.save_index(&all_brought(&|layer| !layer.is_here())?, names, blobs, cancel)
-        }
-        result => result,
+    let saved =
+        match to.save_index(&all_brought(&|layer| to.wanted(layer), events)?, names, blobs, cancel, events) {
+            // What the place seemed to have is damaged there.
+            Err(error) if error.is_not_here() => {
+                to.save_index(&all_brought(&|layer| !layer.is_here(), events)?, names, blobs, cancel, events)
+            }
+            result => result,
+        }?;
+    warn(&saved, events);
+    Ok(saved)
+}
+
+fn warn(saved: &SavedImage, events: &mut dyn EventSink) {
+    for message in saved.warnings() {
+        events.event(Event::Warning { message });
     }
 }
 
@@ -87,6 +101,7 @@ fn bring(
     from: &[&dyn Images],
     blobs: &dyn BlobStore,
     cancel: &Cancel,
+    events: &mut dyn EventSink,
 ) -> Result<Option<Image>, ImagesError> {
     let places: Vec<usize> = (0..image.layers.len()).filter(|place| wanted(&image.layers[*place])).collect();
     if places.is_empty() {
@@ -94,7 +109,7 @@ fn bring(
     }
     let mut layers: Vec<Layer> = places.iter().map(|place| image.layers[*place].clone()).collect();
     for source in from {
-        source.fetch(&mut layers, blobs, cancel)?;
+        source.fetch(&mut layers, blobs, cancel, events)?;
     }
     let mut image = image.clone();
     for (place, layer) in places.into_iter().zip(layers) {
@@ -102,3 +117,6 @@ fn bring(
     }
     Ok(Some(image))
 }
+
+#[cfg(test)]
+mod tests;

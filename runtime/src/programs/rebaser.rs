@@ -126,8 +126,11 @@ pub fn run(
     }
 
     // Blobs are where they were found: nothing of them is kept elsewhere.
-    let saved = images.save(&rebased.image, &inputs.images, &(), cancel)?;
+    let saved = images.save(&rebased.image, &inputs.images, &(), cancel, events)?;
     let digest = saved.digest.as_ref().map(ToString::to_string).or(saved.id.clone()).unwrap_or_default();
+    for message in saved.warnings() {
+        events.event(Event::Warning { message });
+    }
     for name in &saved.names {
         events.event(Event::ImageWritten {
             reference: name.clone(),

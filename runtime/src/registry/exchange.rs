@@ -23,6 +23,7 @@ use super::Shared;
 use super::authorization::Scope;
 use super::endpoint::Endpoint;
 use super::error::Trouble;
+use super::tally::Gauge;
 use crate::http::client::{Blocked, cause, find};
 use crate::http::pace::{self, Floor};
 use crate::walk::random_bytes;
@@ -79,6 +80,7 @@ pub(super) enum Payload {
         file: Arc<File>,
         from: u64,
         length: u64,
+        gauge: Gauge,
     },
 }
 
@@ -251,11 +253,12 @@ impl Payload {
         match self {
             Self::Nothing => request,
             Self::Bytes(bytes) => request.body(bytes.clone()),
-            Self::Part { file, from, length } => request.body(reqwest::Body::wrap(FilePart {
+            Self::Part { file, from, length, gauge } => request.body(reqwest::Body::wrap(FilePart {
                 file: Arc::clone(file),
                 place: *from,
                 left: *length,
                 sent: Arc::clone(sent),
+                gauge: gauge.clone(),
             })),
         }
     }
@@ -266,7 +269,9 @@ struct FilePart {
     file: Arc<File>,
     place: u64,
     left: u64,
+    /// Bytes of this request.
     sent: Arc<AtomicU64>,
+    gauge: Gauge,
 }
 
 impl Body for FilePart {
@@ -288,6 +293,7 @@ impl Body for FilePart {
         self.place += size as u64;
         self.left -= size as u64;
         self.sent.fetch_add(size as u64, Ordering::Relaxed);
+        self.gauge.reach(self.place);
         Poll::Ready(Some(Ok(Frame::data(piece.freeze()))))
     }
 

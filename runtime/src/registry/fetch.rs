@@ -1,10 +1,11 @@
 //! Bringing blobs here: in pieces where the connection breaks, verified as a whole (R3).
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
 
 use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE};
 use reqwest::{Method, StatusCode};
@@ -13,9 +14,11 @@ use super::authorization::Scope;
 use super::endpoint::Endpoint;
 use super::error::{RegistryError, Trouble};
 use super::exchange::{Call, Tried, Tries, busy, is_busy, next_piece, read_up_to, refusal};
+use super::tally::{Gauge, Tally};
 use super::upload::NO_BODY;
-use super::{Registry, Shared, TRANSFERS};
+use super::{LOOK, Registry, Shared, TRANSFERS};
 use crate::cancel::Cancel;
+use crate::event::{EventSink, Transfer};
 use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::digest::{Digest, Hasher};
 use crate::oci::reference::Repository;
@@ -43,8 +46,12 @@ impl Registry {
         wanted: &[RemoteBlob],
         store: &dyn BlobStore,
         cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Result<Vec<StoredBlob>, RegistryError> {
-        self.each(wanted, cancel, |blob| self.fetch_one(blob, store, cancel))
+        let tally = Tally::new(Transfer::Fetch);
+        let wanted: Vec<_> = wanted.iter().map(|blob| (blob, tally.expect(blob.size))).collect();
+        let fetch = |(blob, gauge): &(&RemoteBlob, Gauge)| self.fetch_one(blob, store, gauge, cancel);
+        self.each(&wanted, fetch, &tally, cancel, events)
     }
 
     /// Writes a blob to `file`, which is empty. The file is rewound when it is complete.
@@ -52,31 +59,45 @@ impl Registry {
     /// # Errors
     /// When it does not come, or not as its digest and size say.
     pub fn fetch_to(&self, blob: &RemoteBlob, file: &File, cancel: &Cancel) -> Result<(), RegistryError> {
-        self.wait(cancel, self.shared.fetch(blob, file))
+        self.fetch_counted(blob, file, &Gauge::default(), cancel)
+    }
+
+    pub(super) fn fetch_counted(
+        &self,
+        blob: &RemoteBlob,
+        file: &File,
+        gauge: &Gauge,
+        cancel: &Cancel,
+    ) -> Result<(), RegistryError> {
+        self.wait(cancel, self.shared.fetch(blob, file, gauge))
     }
 
     fn fetch_one(
         &self,
         blob: &RemoteBlob,
         store: &dyn BlobStore,
+        gauge: &Gauge,
         cancel: &Cancel,
     ) -> Result<StoredBlob, RegistryError> {
         if let Some(stored) = store.blob(&blob.digest, blob.size) {
+            gauge.spare();
             return Ok(stored);
         }
         let failed = |source| RegistryError::File { digest: blob.digest.clone(), source };
         let new = store.create().map_err(failed)?;
-        self.fetch_to(blob, new.file(), cancel)?;
+        self.fetch_counted(blob, new.file(), gauge, cancel)?;
         store.commit_fetched(new, &blob.digest, blob.size).map_err(failed)
     }
 
-    /// Does something for each item on a few threads at once. After the first error nothing
-    /// new is begun.
+    /// Does something for each item on a few threads at once, while this one tells how far they
+    /// are. After the first error nothing new is begun.
     pub(super) fn each<I: Sync, T: Send>(
         &self,
         items: &[I],
-        cancel: &Cancel,
         work: impl Fn(&I) -> Result<T, RegistryError> + Sync,
+        tally: &Tally,
+        cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Result<Vec<T>, RegistryError> {
         // Made once, before there are several who might.
         self.runtime.handle()?;
@@ -98,13 +119,26 @@ impl Registry {
                 }
             }
         };
+        let mut told = (0, 0);
         std::thread::scope(|scope| {
-            for _ in 1..TRANSFERS.min(items.len()) {
+            let (working, ended) = channel::<Infallible>();
+            for _ in 0..TRANSFERS.min(items.len()) {
+                let (run, working) = (&run, working.clone());
+                let thread = std::thread::Builder::new().name("registries".to_owned());
                 // With fewer threads it takes longer.
-                let _ = std::thread::Builder::new().name("registries".to_owned()).spawn_scoped(scope, run);
+                let _ = thread.spawn_scoped(scope, move || {
+                    run();
+                    drop(working);
+                });
             }
+            drop(working);
+            while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                tally.tell(&mut told, events);
+            }
+            // All that is left where there can be no threads.
             run();
         });
+        tally.tell(&mut told, events);
         if let Some(error) = first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
         }
@@ -114,14 +148,14 @@ impl Registry {
 }
 
 impl Shared {
-    pub(super) async fn fetch(&self, blob: &RemoteBlob, file: &File) -> Result<(), RegistryError> {
+    async fn fetch(&self, blob: &RemoteBlob, file: &File, gauge: &Gauge) -> Result<(), RegistryError> {
         let registry = blob.repository.registry();
         self.check_online(registry)?;
         let mut last = None;
         for endpoint in self.readable(registry).await {
             let (host, result) = match endpoint {
                 Ok(endpoint) => {
-                    let mut body = Arriving::new(file, blob);
+                    let mut body = Arriving::new(file, blob, gauge);
                     (endpoint.host(), self.fetch_from(&endpoint, blob, &mut body).await)
                 }
                 Err(tried) => (registry.to_owned(), Err(tried)),
@@ -233,6 +267,7 @@ fn first_byte(headers: &HeaderMap) -> Option<u64> {
 struct Arriving<'a> {
     file: &'a File,
     blob: &'a RemoteBlob,
+    gauge: &'a Gauge,
     hasher: Hasher,
     written: u64,
     /// The bytes came in more than one answer.
@@ -240,8 +275,8 @@ struct Arriving<'a> {
 }
 
 impl<'a> Arriving<'a> {
-    fn new(file: &'a File, blob: &'a RemoteBlob) -> Self {
-        Self { file, blob, hasher: Hasher::default(), written: 0, is_resumed: false }
+    fn new(file: &'a File, blob: &'a RemoteBlob, gauge: &'a Gauge) -> Self {
+        Self { file, blob, gauge, hasher: Hasher::default(), written: 0, is_resumed: false }
     }
 
     fn restart(&mut self) -> io::Result<()> {
@@ -249,6 +284,7 @@ impl<'a> Arriving<'a> {
         file.set_len(0)?;
         file.rewind()?;
         (self.hasher, self.written, self.is_resumed) = (Hasher::default(), 0, false);
+        self.gauge.reach(0);
         Ok(())
     }
 
@@ -257,6 +293,7 @@ impl<'a> Arriving<'a> {
         file.write_all(piece)?;
         self.hasher.update(piece);
         self.written += piece.len() as u64;
+        self.gauge.reach(self.written);
         Ok(())
     }
 

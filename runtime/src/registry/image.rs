@@ -21,8 +21,6 @@ use crate::oci::reference::{Reference, Version};
 pub struct RemoteImage {
     /// By the digest of its manifest.
     pub reference: Reference,
-    /// Of the manifest, in bytes.
-    pub manifest_bytes: u64,
     /// Its layers' blobs are in the repository.
     pub image: Image,
 }
@@ -161,7 +159,6 @@ impl<'a> Reader<'a> {
                     }
                     return Ok(Found::Image(Box::new(RemoteImage {
                         reference: self.reference.with_digest(document.digest),
-                        manifest_bytes: document.bytes.len() as u64,
                         image: Image { family, configuration, layers },
                     })));
                 }

@@ -24,6 +24,7 @@ mod json;
 mod publish;
 mod referrers;
 mod removal;
+mod tally;
 mod upload;
 
 use std::collections::BTreeMap;
@@ -38,7 +39,6 @@ pub use self::error::{RegistryError, Trouble};
 pub use self::fetch::RemoteBlob;
 pub use self::image::RemoteImage;
 pub use self::publish::{Package, PackageBlob, PackageBytes, Published, PublishedTag};
-pub use self::referrers::Attachment;
 
 use self::authorization::Authorization;
 use self::endpoint::{Endpoint, may_be_plain};

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
@@ -16,9 +15,11 @@ use super::endpoint::Endpoint;
 use super::error::{RegistryError, Trouble};
 use super::exchange::{Answer, Call, Payload, Tried, Tries};
 use super::fetch::{RemoteBlob, hash};
+use super::tally::{Gauge, Tally};
 use super::upload::{Mounted, NO_BODY, Outgoing, OutgoingBytes, Target};
 use super::{Registry, documents};
 use crate::cancel::Cancel;
+use crate::event::{EventSink, Transfer};
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::Digest;
 use crate::oci::image::{BlobPlace, Document, Image};
@@ -93,12 +94,7 @@ impl PackageBlob {
 pub struct Published {
     /// Of the manifest.
     pub digest: Digest,
-    pub manifest_bytes: u64,
     pub tags: Vec<PublishedTag>,
-    /// Bytes of blobs that were sent.
-    pub sent_bytes: u64,
-    /// Blobs that were taken over from other repositories of the registry.
-    pub mounted: u64,
     /// Whether the registry knows which manifest this one refers to (`OCI-Subject`).
     pub(super) knows_subject: bool,
 }
@@ -110,12 +106,6 @@ pub struct PublishedTag {
     /// The manifest that the name led to afterwards, if it is another one: somebody else
     /// published at the same time.
     pub result: Result<Option<Digest>, RegistryError>,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    sent_bytes: AtomicU64,
-    mounted: AtomicU64,
 }
 
 impl Registry {
@@ -145,13 +135,20 @@ impl Registry {
         tags: &[String],
         store: &dyn BlobStore,
         cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Result<Published, RegistryError> {
         let endpoint = self.wait(cancel, self.writable(repository))?;
-        let publisher =
-            Publisher { registry: self, endpoint, repository, store, cancel, counters: Counters::default() };
+        let publisher = Publisher {
+            registry: self,
+            endpoint,
+            repository,
+            store,
+            cancel,
+            tally: Tally::new(Transfer::Publish),
+        };
         let mut knows_subject = false;
         if !publisher.wait(publisher.is_there(&package.manifest))? {
-            knows_subject = publisher.put_all(package)?;
+            knows_subject = publisher.put_all(package, events)?;
         }
         let tags = tags
             .iter()
@@ -160,14 +157,7 @@ impl Registry {
                 PublishedTag { tag: tag.clone(), result }
             })
             .collect();
-        Ok(Published {
-            digest: package.manifest.digest.clone(),
-            manifest_bytes: package.manifest.bytes.len() as u64,
-            tags,
-            sent_bytes: publisher.counters.sent_bytes.into_inner(),
-            mounted: publisher.counters.mounted.into_inner(),
-            knows_subject,
-        })
+        Ok(Published { digest: package.manifest.digest.clone(), tags, knows_subject })
     }
 
     pub(super) async fn writable(&self, repository: &Repository) -> Result<Endpoint, RegistryError> {
@@ -197,7 +187,7 @@ struct Publisher<'a> {
     repository: &'a Repository,
     store: &'a dyn BlobStore,
     cancel: &'a Cancel,
-    counters: Counters,
+    tally: Tally,
 }
 
 impl Publisher<'_> {
@@ -218,12 +208,15 @@ impl Publisher<'_> {
     }
 
     /// Everything up to the manifest, by its digest. Whether its subject is known.
-    fn put_all(&self, package: &Package) -> Result<bool, RegistryError> {
+    fn put_all(&self, package: &Package, events: &mut dyn EventSink) -> Result<bool, RegistryError> {
+        let blobs = package.blobs.iter().map(|blob| (blob, self.tally.expect(blob.size)));
+        let blobs: Vec<_> = blobs.collect();
         let mut trusts = true;
         loop {
-            self.registry.each(&package.blobs, self.cancel, |blob| self.put_blob(blob, trusts))?;
+            let put = |(blob, gauge): &(&PackageBlob, Gauge)| self.put_blob(blob, gauge, trusts);
+            self.registry.each(&blobs, put, &self.tally, self.cancel, events)?;
             if let Some(configuration) = &package.configuration {
-                self.put_blob(configuration, trusts)?;
+                self.put_blob(configuration, &Gauge::default(), trusts)?;
             }
             let manifest = &package.manifest;
             match self.wait(self.put_manifest(manifest, manifest.digest.as_str())) {
@@ -243,7 +236,7 @@ impl Publisher<'_> {
     }
 
     /// A blob, unless it is there; `trusts` says whether the registry's word is enough.
-    fn put_blob(&self, blob: &PackageBlob, trusts: bool) -> Result<(), RegistryError> {
+    fn put_blob(&self, blob: &PackageBlob, gauge: &Gauge, trusts: bool) -> Result<(), RegistryError> {
         let failed = |tried| self.failed("write", &format!("@{}", blob.digest), tried);
         let (target, mut scope) = (self.target(), self.scope());
         let mut session = None;
@@ -252,12 +245,15 @@ impl Publisher<'_> {
         };
         match &blob.bytes {
             // It was found in a manifest of this very repository.
-            PackageBytes::Registry(from) if trusts && from == self.repository => return Ok(()),
+            PackageBytes::Registry(from) if trusts && from == self.repository => {
+                gauge.spare();
+                return Ok(());
+            }
             PackageBytes::Registry(from) if trusts && is_neighbour(from) => {
                 let mounted = target.mount(from.path(), &blob.digest);
                 match self.wait(async { mounted.await.map_err(failed) })? {
                     Mounted::Done => {
-                        self.counters.mounted.fetch_add(1, Ordering::Relaxed);
+                        gauge.spare();
                         return Ok(());
                     }
                     Mounted::No(opened) => {
@@ -269,21 +265,21 @@ impl Publisher<'_> {
                 }
             }
             _ if trusts && self.wait(async { target.has(&scope, &blob.digest).await.map_err(failed) })? => {
+                gauge.spare();
                 return Ok(());
             }
             _ => {}
         }
-        let outgoing = self.outgoing(blob)?;
+        let outgoing = self.outgoing(blob, gauge)?;
         let result = self.wait(async { target.send(&scope, &outgoing, session).await.map_err(failed) });
         if let Err(error) = result {
             return Err(self.blame(error, blob, &outgoing));
         }
-        self.counters.sent_bytes.fetch_add(blob.size, Ordering::Relaxed);
         Ok(())
     }
 
     /// The bytes of a blob, brought here if they are not.
-    fn outgoing(&self, blob: &PackageBlob) -> Result<Outgoing, RegistryError> {
+    fn outgoing(&self, blob: &PackageBlob, gauge: &Gauge) -> Result<Outgoing, RegistryError> {
         let of_file = |source| RegistryError::File { digest: blob.digest.clone(), source };
         let kept = || self.store.blob(&blob.digest, blob.size).map(|stored| stored.path);
         let bytes = match &blob.bytes {
@@ -307,7 +303,7 @@ impl Publisher<'_> {
             self.forget(blob);
             return Err(RegistryError::DamagedHere { digest: blob.digest.clone() });
         }
-        Ok(Outgoing { digest: blob.digest.clone(), size: blob.size, bytes })
+        Ok(Outgoing { digest: blob.digest.clone(), size: blob.size, bytes, gauge: gauge.clone() })
     }
 
     /// Brings a blob of another registry here, into a file without a name.
@@ -315,7 +311,7 @@ impl Publisher<'_> {
         let file = tempfile::tempfile_in(&self.registry.scratch)
             .map_err(|source| RegistryError::File { digest: blob.digest.clone(), source })?;
         let blob = RemoteBlob { repository: from.clone(), digest: blob.digest.clone(), size: blob.size };
-        self.registry.fetch_to(&blob, &file, self.cancel)?;
+        self.registry.fetch_counted(&blob, &file, &self.tally.expect(blob.size), self.cancel)?;
         Ok(file)
     }
 

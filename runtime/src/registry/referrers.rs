@@ -4,9 +4,9 @@
 //! distribution-spec 1.1, "Listing Referrers" and "Pushing Manifests with Subject"; where a
 //! registry has not heard of them, "Referrers Tag Schema".
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, ImageManifestBuilder, MediaType};
+use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, MediaType};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, LINK};
 use reqwest::{Method, StatusCode};
 use url::Url;
@@ -16,91 +16,24 @@ use super::documents::{self, Manifest};
 use super::endpoint::Endpoint;
 use super::error::{RegistryError, Trouble};
 use super::exchange::{Answer, Call, Tried};
-use super::publish::{Package, PackageBlob, PackageBytes, failed};
+use super::publish::{Package, PackageBlob, failed};
 use super::{Registry, Shared};
 use crate::cancel::Cancel;
 use crate::oci::digest::Digest;
 use crate::oci::image::Document;
 use crate::oci::reference::{Reference, Repository};
-use crate::oci::referrer::AttachmentBlobs;
+use crate::oci::referrer::{Attachment, AttachmentBlobs, fallback_tag};
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
-/// What stands where there is no configuration.
-const EMPTY: &[u8] = b"{}";
 /// Pages of one list, and entries of all of them.
 const MAX_PAGES: usize = 50;
 const MAX_ENTRIES: usize = 1000;
 /// Somebody else may write the same list at the same time.
 const MAX_ROUNDS: usize = 5;
 
-/// Something that says more about an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attachment {
-    /// What it is: `application/vnd.cyclonedx+json`.
-    pub artifact_type: String,
-    /// Of the bytes.
-    pub media_type: String,
-    pub bytes: Vec<u8>,
-    pub annotations: BTreeMap<String, String>,
-}
-
-impl Attachment {
-    /// As it is published.
-    fn package(&self, subject: Descriptor) -> Package {
-        let blob = |bytes: &[u8]| PackageBlob {
-            digest: Digest::of(bytes),
-            size: bytes.len() as u64,
-            bytes: PackageBytes::Memory(bytes.to_vec()),
-        };
-        let (empty, content) = (blob(EMPTY), blob(&self.bytes));
-        let mut manifest = ImageManifestBuilder::default()
-            .schema_version(2_u32)
-            .media_type(MediaType::ImageManifest)
-            .artifact_type(MediaType::from(self.artifact_type.as_str()))
-            .config(descriptor(EMPTY_TYPE, &empty.digest, empty.size))
-            .layers(vec![descriptor(&self.media_type, &content.digest, content.size)])
-            .subject(subject)
-            .build()
-            .expect("every required field is set");
-        if !self.annotations.is_empty() {
-            manifest.set_annotations(Some(self.annotations.clone().into_iter().collect()));
-        }
-        let document = serde_json::to_value(&manifest).expect("manifests have string keys only");
-        // Through a value, whose keys are sorted: the same attachment is the same bytes.
-        let bytes = document.to_string().into_bytes();
-        Package {
-            blobs: vec![content],
-            configuration: Some(empty),
-            manifest: Document { media_type: MediaType::ImageManifest, digest: Digest::of(&bytes), bytes },
-        }
-    }
-
-    /// How a list of referrers has it.
-    fn entry(&self, manifest: &Document) -> Descriptor {
-        let mut entry = manifest.descriptor();
-        entry.set_artifact_type(Some(MediaType::from(self.artifact_type.as_str())));
-        if !self.annotations.is_empty() {
-            entry.set_annotations(Some(self.annotations.clone().into_iter().collect()));
-        }
-        entry
-    }
-}
-
-fn descriptor(media_type: &str, digest: &Digest, size: u64) -> Descriptor {
-    let digest: oci_spec::image::Digest =
-        digest.as_str().parse().expect("our digests are stricter than those of the specification");
-    Descriptor::new(MediaType::from(media_type), size, digest)
-}
-
-/// Where the list is when the registry keeps none.
-fn list_tag(subject: &Digest) -> String {
-    format!("sha256-{}", subject.hex())
-}
-
 impl Registry {
-    /// Attaches something to a manifest of a repository; its digest. Attached twice it is there
-    /// once.
+    /// Attaches a document to a manifest of a repository; the digest of what was written.
+    /// Attached twice it is there once.
     ///
     /// # Errors
     /// When it is not there, or nothing leads to it.
@@ -111,51 +44,21 @@ impl Registry {
         repository: &Repository,
         cancel: &Cancel,
     ) -> Result<Digest, RegistryError> {
-        let package = attachment.package(subject.descriptor());
-        let entry = attachment.entry(&package.manifest);
-        self.attach_package(&package, &entry, subject, repository, cancel)
-    }
-
-    /// Attaches what is written already.
-    ///
-    /// # Errors
-    /// As [`Registry::attach`].
-    pub fn attach_documents(
-        &self,
-        attachment: &AttachmentBlobs,
-        subject: &Document,
-        repository: &Repository,
-        cancel: &Cancel,
-    ) -> Result<Digest, RegistryError> {
-        let blob = |document: &Document| PackageBlob {
-            digest: document.digest.clone(),
-            size: document.bytes.len() as u64,
-            bytes: PackageBytes::Memory(document.bytes.clone()),
-        };
+        let AttachmentBlobs { manifest, configuration, content, listed } =
+            attachment.blobs(&subject.descriptor());
+        let mut entry = manifest.descriptor();
+        entry.set_artifact_type(Some(MediaType::from(listed.artifact_type.as_str())));
+        entry.set_annotations(Some(listed.annotations.into_iter().collect()));
         let package = Package {
-            blobs: vec![blob(&attachment.content)],
-            configuration: Some(blob(&attachment.configuration)),
-            manifest: attachment.manifest.clone(),
+            blobs: vec![PackageBlob::of(&content)],
+            configuration: Some(PackageBlob::of(&configuration)),
+            manifest,
         };
-        let mut entry = attachment.manifest.descriptor();
-        entry.set_artifact_type(Some(MediaType::from(attachment.listed.artifact_type.as_str())));
-        entry.set_annotations(Some(attachment.listed.annotations.clone().into_iter().collect()));
-        self.attach_package(&package, &entry, subject, repository, cancel)
-    }
-
-    fn attach_package(
-        &self,
-        package: &Package,
-        entry: &Descriptor,
-        subject: &Document,
-        repository: &Repository,
-        cancel: &Cancel,
-    ) -> Result<Digest, RegistryError> {
-        let published = self.publish(package, repository, &[], &(), cancel)?;
+        let published = self.publish(&package, repository, &[], &(), cancel, &mut |_| ())?;
         if !published.knows_subject {
-            self.list(entry, &subject.digest, repository, cancel)?;
+            self.list(&entry, &subject.digest, repository, cancel)?;
         }
-        Ok(package.manifest.digest.clone())
+        Ok(published.digest)
     }
 
     /// What refers to a manifest, in the order of the registry.
@@ -186,7 +89,7 @@ impl Registry {
         if self.wait(cancel, self.shared.referrers(subject, repository))?.is_some() {
             return Ok(());
         }
-        let tag = list_tag(subject);
+        let tag = fallback_tag(subject);
         for _ in 0..MAX_ROUNDS {
             let mut entries = self.tagged(subject, repository, cancel)?.unwrap_or_default();
             if entries.iter().any(|listed| listed.digest() == entry.digest()) {
@@ -203,7 +106,8 @@ impl Registry {
             let bytes = value.to_string().into_bytes();
             let manifest = Document { media_type: MediaType::ImageIndex, digest: Digest::of(&bytes), bytes };
             let package = Package { blobs: Vec::new(), configuration: None, manifest };
-            let published = self.publish(&package, repository, std::slice::from_ref(&tag), &(), cancel)?;
+            let published =
+                self.publish(&package, repository, std::slice::from_ref(&tag), &(), cancel, &mut |_| ())?;
             for tag in published.tags {
                 // Whoever was faster may have a list without this entry.
                 tag.result?;
@@ -224,7 +128,7 @@ impl Registry {
         repository: &Repository,
         cancel: &Cancel,
     ) -> Result<Option<Vec<Descriptor>>, RegistryError> {
-        let name = format!("{repository}:{}", list_tag(subject));
+        let name = format!("{repository}:{}", fallback_tag(subject));
         let reference: Reference = name.parse().expect("a repository with a tag is a reference");
         let Some(document) = self.document(&reference, cancel)? else { return Ok(None) };
         let failed = |source| RegistryError::Step {

@@ -1,7 +1,7 @@
 //! The client against registries: a real one, and one that lies.
 
 mod accidents;
-mod fake;
+pub(crate) mod fake;
 pub(crate) mod kit;
 mod lies;
 mod real;

@@ -17,6 +17,7 @@ use super::authorization::Scope;
 use super::endpoint::Endpoint;
 use super::error::Trouble;
 use super::exchange::{Answer, Call, Payload, Tried, Tries, location};
+use super::tally::Gauge;
 use crate::oci::digest::Digest;
 
 /// What is sent with one request when it does not fit into two: a connection that breaks
@@ -31,6 +32,7 @@ pub(super) struct Outgoing {
     pub(super) digest: Digest,
     pub(super) size: u64,
     pub(super) bytes: OutgoingBytes,
+    pub(super) gauge: Gauge,
 }
 
 #[derive(Debug, Clone)]
@@ -42,7 +44,9 @@ pub(super) enum OutgoingBytes {
 impl Outgoing {
     fn part(&self, from: u64, length: u64) -> Payload {
         match &self.bytes {
-            OutgoingBytes::File(file) => Payload::Part { file: Arc::clone(file), from, length },
+            OutgoingBytes::File(file) => {
+                Payload::Part { file: Arc::clone(file), from, length, gauge: self.gauge.clone() }
+            }
             OutgoingBytes::Memory(bytes) => {
                 let place = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).min(bytes.len());
                 Payload::Bytes(bytes.slice(place(from)..place(from.saturating_add(length))))

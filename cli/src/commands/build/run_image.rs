@@ -2,8 +2,7 @@
 
 use std::ffi::OsStr;
 
-use wapack_runtime::cnb::target::{Distro, Target};
-use wapack_runtime::oci::image::Image;
+use wapack_runtime::cnb::target::Target;
 use wapack_runtime::phase::export::{Base, RunImage};
 
 use crate::app;
@@ -12,8 +11,6 @@ use crate::images::{Opened, Places};
 use crate::place::Place;
 
 const SCRATCH: &str = "scratch";
-const DISTRO_NAME: &str = "io.buildpacks.base.distro.name";
-const DISTRO_VERSION: &str = "io.buildpacks.base.distro.version";
 
 /// A run image and where it was found.
 pub(super) struct Chosen {
@@ -46,7 +43,13 @@ pub(super) fn run_image(value: &OsStr, wanted: Option<&Target>, places: &Places)
     let found = opened
         .find(places)
         .map_err(|source| InputError::RunImageUnreadable { value: shown, source: Box::new(source) })?;
-    let target = target_of(&found.image);
+    let configuration = &found.image.configuration;
+    let target = Target::of_image(
+        &configuration.os,
+        &configuration.architecture,
+        configuration.variant.as_deref(),
+        &configuration.config.labels,
+    );
     if let Some(wanted) = wanted
         && (&wanted.os, &wanted.arch) != (&target.os, &target.arch)
     {
@@ -57,17 +60,4 @@ pub(super) fn run_image(value: &OsStr, wanted: Option<&Target>, places: &Places)
     let name = opened.place.name().to_owned();
     let run_image = RunImage { base: Base::Image(Box::new(found)), name, mirrors: Vec::new() };
     Ok(Chosen { run_image, target, opened: Some(opened) })
-}
-
-/// What an image says it is for.
-fn target_of(image: &Image) -> Target {
-    let configuration = &image.configuration;
-    let label = |name| configuration.config.labels.get(name).cloned();
-    Target {
-        os: configuration.os.clone(),
-        arch: configuration.architecture.clone(),
-        variant: configuration.variant.clone().filter(|variant| !variant.is_empty()),
-        distro: label(DISTRO_NAME)
-            .map(|name| Distro { name, version: label(DISTRO_VERSION).unwrap_or_default() }),
-    }
 }

@@ -24,6 +24,7 @@ use self::engine::Engine;
 pub use self::engine::{DaemonAddress, DaemonError};
 use super::{FoundImage, Images, ImagesError, SavedImage, Unsaved, bring};
 use crate::cancel::Cancel;
+use crate::event::EventSink;
 use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest};
@@ -202,7 +203,13 @@ impl Images for Daemon {
     }
 
     /// The engine gives a whole image, of which the layers are taken, without compression.
-    fn fetch(&self, layers: &mut [Layer], blobs: &dyn BlobStore, cancel: &Cancel) -> Result<(), ImagesError> {
+    fn fetch(
+        &self,
+        layers: &mut [Layer],
+        blobs: &dyn BlobStore,
+        cancel: &Cancel,
+        _: &mut dyn EventSink,
+    ) -> Result<(), ImagesError> {
         for layer in layers.iter_mut().filter(|layer| layer.blob == BlobPlace::Engine) {
             let fetched = || -> Result<StoredBlob, DaemonError> {
                 let archive = self.archive(&self.image_with(&layer.diff_id)?)?;
@@ -242,8 +249,9 @@ impl Images for Daemon {
         names: &[String],
         _: &dyn BlobStore,
         cancel: &Cancel,
+        _: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        let mut saved = SavedImage { names: vec![], digest: None, id: None, manifest_bytes: None };
+        let mut saved = SavedImage::default();
         let mut unsaved = vec![];
         for name in names {
             let result = taggable(name).and_then(|reference| {

@@ -248,7 +248,7 @@ fn layers_the_engine_has_in_this_order_are_not_sent() {
     layers.push(own.clone());
     let image = image_of(layers);
     engine.asked();
-    let saved = daemon.save(&image, &["app".to_owned()], &NoBlobs, &Cancel::default()).unwrap();
+    let saved = daemon.save(&image, &["app".to_owned()], &NoBlobs, &Cancel::default(), &mut |_| ()).unwrap();
     assert_eq!((saved.id.as_deref(), saved.digest), (Some(ID), None));
     let asked = engine.asked();
     let (sizes, manifest) = entries(&asked[0].body);
@@ -275,7 +275,7 @@ fn a_reused_layer_in_another_place_comes_from_the_image_that_has_it() {
     let found = daemon.find("old").unwrap().unwrap();
     let reused = found.image.layers[1].clone();
     let image = image_of(vec![own_layer(engine.directory.path(), "new"), reused]);
-    daemon.save(&image, &["app".to_owned()], &NoBlobs, &Cancel::default()).unwrap();
+    daemon.save(&image, &["app".to_owned()], &NoBlobs, &Cancel::default(), &mut |_| ()).unwrap();
     let mut tar = Vec::new();
     daemon.layer(&found, &second).unwrap().read_to_end(&mut tar).unwrap();
     assert_eq!(tar, second_tar);
@@ -304,7 +304,7 @@ fn an_engine_that_misses_a_layer_gets_all_of_them() {
         (INSPECT_APP, 200, inspected(&[])),
     ]);
     let image = image_of(daemon.find("run").unwrap().unwrap().image.layers);
-    daemon.save(&image, &["app".to_owned()], &NoBlobs, &Cancel::default()).unwrap();
+    daemon.save(&image, &["app".to_owned()], &NoBlobs, &Cancel::default(), &mut |_| ()).unwrap();
     let asked = engine.asked();
     let loads: Vec<_> = asked.iter().filter(|asked| asked.line.starts_with("POST /images/load")).collect();
     let name = format!("{}.tar", first.to_string().trim_start_matches("sha256:"));
@@ -325,7 +325,8 @@ fn rpt_06_every_name_is_tried() {
     ]);
     let names =
         ["app", "reg.example/app:1", "reg.example/app:2", &format!("app@sha256:{ID}")].map(str::to_owned);
-    let error = daemon.save(&image_of(vec![]), &names, &NoBlobs, &Cancel::default()).unwrap_err();
+    let error =
+        daemon.save(&image_of(vec![]), &names, &NoBlobs, &Cancel::default(), &mut |_| ()).unwrap_err();
     let ImagesError::Unsaved { saved, unsaved } = error else { panic!("{error:?}") };
     assert_eq!(saved.names, ["app", "reg.example/app:2"]);
     let unsaved: Vec<String> =

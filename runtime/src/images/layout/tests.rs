@@ -71,7 +71,7 @@ impl Fixture {
 
     fn save(&self, image: &Image, names: &[&str]) -> Result<SavedImage, ImagesError> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        self.images.save(image, &names, &(), &Cancel::default())
+        self.images.save(image, &names, &(), &Cancel::default(), &mut |_| ())
     }
 
     fn path(&self, path: &str) -> PathBuf {

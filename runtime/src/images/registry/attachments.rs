@@ -22,8 +22,7 @@ impl Attachments for RegistryImages {
     ) -> Result<(), ImagesError> {
         let reference: Reference = name.parse()?;
         for attachment in attachments {
-            let blobs = attachment.blobs(&subject.descriptor());
-            let attached = self.registry.attach_documents(&blobs, subject, reference.name(), cancel);
+            let attached = self.registry.attach(attachment, subject, reference.name(), cancel);
             attached
                 .map_err(|error| ImagesError::NotWritable { name: name.to_owned(), source: error.into() })?;
         }

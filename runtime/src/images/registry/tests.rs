@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::event::{Event, Transfer};
 use crate::limits::Limits;
 use crate::network::{
     FindRegistryCredentials, NetworkSettings, RegistryCredentials, RegistrySettings, Secret,
@@ -27,7 +28,7 @@ fn bench(settings: &NetworkSettings) -> Bench {
 impl Bench {
     fn save(&self, image: &Image, names: &[&str]) -> SavedImage {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        self.images.save(image, &names, &(), &go()).unwrap()
+        self.images.save(image, &names, &(), &go(), &mut |_| ()).unwrap()
     }
 }
 
@@ -135,7 +136,7 @@ fn layers_are_brought_here_when_asked_for() {
     assert!(found.image.layers.iter().all(|layer| !layer.is_here()));
     let (store, _) = Store::open(&bench.directory.path().join("store")).unwrap();
     found.image.layers[0].blob = made.layers[0].blob.clone();
-    bench.images.fetch(&mut found.image.layers, &store, &go()).unwrap();
+    bench.images.fetch(&mut found.image.layers, &store, &go(), &mut |_| ()).unwrap();
     assert_eq!(found.image.layers[0], made.layers[0]);
     let path = found.image.layers[1].file().unwrap();
     assert!(path.starts_with(bench.directory.path().join("store")));
@@ -143,8 +144,58 @@ fn layers_are_brought_here_when_asked_for() {
     // And not again.
     let before = transfers(&served.requests()).len();
     let mut again = bench.images.find(&name).unwrap().unwrap();
-    bench.images.fetch(&mut again.image.layers, &store, &go()).unwrap();
+    bench.images.fetch(&mut again.image.layers, &store, &go(), &mut |_| ()).unwrap();
     assert_eq!(transfers(&served.requests()).len(), before + 1, "the layer that was a file");
+}
+
+/// What is told of transfers while `work` goes on: which way, bytes done and of all.
+fn told(work: impl FnOnce(&mut dyn EventSink)) -> Vec<(Transfer, u64, u64)> {
+    let mut told = Vec::new();
+    work(&mut |event| match event {
+        Event::Transfer { transfer, done_bytes, total_bytes } => {
+            told.push((transfer, done_bytes, total_bytes));
+        }
+        other => panic!("{other:?}"),
+    });
+    told
+}
+
+#[test]
+fn transfers_are_told_and_what_is_there_is_none() {
+    let (one, other) = (Served::start(), Served::start());
+    let bench = bench(&NetworkSettings::default());
+    let made = image(bench.directory.path(), &[&noise(3 << 20, 4), &noise(1 << 20, 5)]);
+    let sizes = [made.layers[0].size, made.layers[1].size];
+    let all = sizes[0] + sizes[1];
+    let name = format!("{}/app:1", one.name());
+    let names = std::slice::from_ref(&name);
+    let save = |image: &Image, names: &[String]| {
+        told(|events| drop(bench.images.save(image, names, &(), &go(), events).unwrap()))
+    };
+
+    let published = save(&made, names);
+    assert_eq!(published.last(), Some(&(Transfer::Publish, all, all)));
+    assert!(published.is_sorted_by_key(|(_, done, _)| *done), "{published:?}");
+    assert_eq!(save(&made, names), []);
+    // One layer is there already.
+    let grown = image(bench.directory.path(), &[&noise(3 << 20, 4), &noise(2 << 20, 6)]);
+    assert_eq!(grown.layers[0], made.layers[0]);
+    let size = grown.layers[1].size;
+    assert_eq!(save(&grown, names).last(), Some(&(Transfer::Publish, size, size)));
+
+    // What goes from one registry to another goes over the network twice.
+    let mut found = self::bench(&NetworkSettings::default()).images.find(&name).unwrap().unwrap().image;
+    let passed = save(&found, &[format!("{}/app:1", other.name())]);
+    let twice = 2 * (sizes[0] + size);
+    assert_eq!(passed.last(), Some(&(Transfer::Publish, twice, twice)));
+
+    let (store, _) = Store::open(&bench.directory.path().join("store")).unwrap();
+    let first = found.layers[..1].to_vec();
+    let fetch =
+        |layers: &mut [Layer]| told(|events| bench.images.fetch(layers, &store, &go(), events).unwrap());
+    assert_eq!(fetch(&mut first.clone()).last(), Some(&(Transfer::Fetch, sizes[0], sizes[0])));
+    assert_eq!(fetch(&mut first.clone()), []);
+    assert_eq!(fetch(&mut found.layers).last(), Some(&(Transfer::Fetch, size, size)));
 }
 
 /// With a user `joe`, whose password is `s3cret:x`.
@@ -184,7 +235,8 @@ fn ana_02_access_is_checked_without_a_trace() {
         assert!(matches!(error, ImagesError::NotWritable { .. }), "{error:?}");
         assert!(matches!(refused.images.find(&name), Err(ImagesError::Image { .. })));
         let made = image(refused.directory.path(), &[b"x"]);
-        let error = refused.images.save(&made, std::slice::from_ref(&name), &(), &go()).unwrap_err();
+        let error =
+            refused.images.save(&made, std::slice::from_ref(&name), &(), &go(), &mut |_| ()).unwrap_err();
         assert!(matches!(error, ImagesError::Unsaved { .. }), "{error:?}");
     }
     let made = image(allowed.directory.path(), &[b"x"]);
@@ -204,7 +256,7 @@ fn rpt_06_every_name_is_tried() {
         format!("{}/app@{}", open.name(), made.documents().1.digest),
         format!("{}/other:1", open.name()),
     ];
-    let error = bench.images.save(&made, &names, &(), &go()).unwrap_err();
+    let error = bench.images.save(&made, &names, &(), &go(), &mut |_| ()).unwrap_err();
     let ImagesError::Unsaved { saved, unsaved } = error else { panic!("{error:?}") };
     assert_eq!(saved.names, [names[1].clone(), names[3].clone()]);
     assert_eq!(saved.digest, Some(made.documents().1.digest));

@@ -196,7 +196,7 @@ fn layer(
     if key.encoder != encoder || key.form != recorded(request.form) {
         return Some(cached);
     }
-    match take_over(request, stored, buildpack, name) {
+    match take_over(request, stored, buildpack, name, events) {
         Ok(taken) => {
             let exported = ExportedAs { diff_id: stored.diff_id.clone(), encoder, features: taken.features };
             cached.environment = taken.environment;
@@ -223,12 +223,13 @@ fn take_over(
     layer: &Layer,
     buildpack: &BuildpackId,
     name: &LayerName,
+    events: &mut dyn EventSink,
 ) -> io::Result<TakenOver> {
     let mut brought = [layer.clone()];
     if !layer.is_here()
         && let Some(place) = &request.previous
     {
-        place.images.fetch(&mut brought, request.store, request.cancel).map_err(io::Error::other)?;
+        place.images.fetch(&mut brought, request.store, request.cancel, events).map_err(io::Error::other)?;
     }
     let source = open_blob(&brought[0])?;
     let copy = request.store.create()?;

@@ -11,6 +11,7 @@ use super::*;
 use crate::cancel::Cancel;
 use crate::cnb::api::ApiVersion;
 use crate::cnb::labels::{BuildpackLayers, LayerRecord, LayerSha};
+use crate::event::EventSink;
 use crate::images::SavedImage;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::Digest;
@@ -64,6 +65,7 @@ impl Images for Fake {
         _: &[String],
         _: &dyn BlobStore,
         _: &Cancel,
+        _: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
         unreachable!("nothing is written")
     }

@@ -184,7 +184,7 @@ pub fn run_knowing(
     let blobs = ScratchBlobs::new(scratch).map_err(failed)?;
     let (made, saved) = loop {
         let made = given.make(inputs, known_diff_ids, &blobs, cancel, events)?;
-        match images.save(&made.image, &inputs.images, &blobs, cancel) {
+        match images.save(&made.image, &inputs.images, &blobs, cancel, events) {
             Ok(saved) => break (made, saved),
             // Layers of the previous image are believed until they are copied.
             Err(error) if given.forget_damaged(&error, events) => {}
@@ -427,6 +427,9 @@ fn created(inputs: &Inputs, events: &mut dyn EventSink) -> Option<u64> {
 
 fn tell(made: &MadeImage, saved: &SavedImage, events: &mut dyn EventSink) {
     let digest = saved.digest.as_ref().map(ToString::to_string).or_else(|| saved.id.clone());
+    for message in saved.warnings() {
+        events.event(Event::Warning { message });
+    }
     for name in &saved.names {
         events.event(Event::ImageWritten {
             reference: name.clone(),

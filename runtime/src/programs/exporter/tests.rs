@@ -205,7 +205,7 @@ impl Site {
 
     fn save(&self, image: &Image, name: &str) -> String {
         let blobs = ScratchBlobs::new(&self.inputs.scratch).unwrap();
-        self.images.save(image, &[name.to_owned()], &blobs, &Cancel::default()).unwrap();
+        self.images.save(image, &[name.to_owned()], &blobs, &Cancel::default(), &mut |_| ()).unwrap();
         self.images.find(name).unwrap().unwrap().reference
     }
 

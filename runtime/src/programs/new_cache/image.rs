@@ -84,7 +84,7 @@ impl CacheImage<'_> {
         let metadata = last.map(metadata_of).unwrap_or_default();
         let metadata = cached.fill(&new, &metadata, cancel, events)?;
         let image = new.image(&metadata)?;
-        let saved = self.caches.save(&image, &[self.name.to_owned()], self.blobs, cancel)?;
+        let saved = self.caches.save(&image, &[self.name.to_owned()], self.blobs, cancel, events)?;
         let kept = image.layers.iter().filter(|layer| new.has_been(&layer.diff_id).is_some()).count();
         let (name, layers) = (harmless(self.name), image.layers.len());
         note(events, format!("cache image `{name}` is written: {kept} of {layers} layers as they were"));

@@ -68,7 +68,7 @@ impl Fixture {
     }
 
     fn save(&self, image: &Image, name: &str) {
-        self.images.save(image, &[name.to_owned()], &(), &Cancel::default()).unwrap();
+        self.images.save(image, &[name.to_owned()], &(), &Cancel::default(), &mut |_| ()).unwrap();
     }
 
     fn find(&self, name: &str) -> FoundImage {
@@ -235,9 +235,10 @@ impl Images for Daemon<'_> {
         names: &[String],
         _: &dyn BlobStore,
         _: &Cancel,
+        _: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
         self.saved.borrow_mut().extend_from_slice(names);
-        Ok(SavedImage { names: names.to_vec(), digest: None, id: text("sha256:id"), manifest_bytes: None })
+        Ok(SavedImage { names: names.to_vec(), id: text("sha256:id"), ..SavedImage::default() })
     }
     fn is_daemon(&self) -> bool {
         true

@@ -516,6 +516,7 @@ fn cac_03_a_cache_directory_that_is_not_there_is_an_error() {
 mod images {
     use super::*;
     use crate::cancel::Cancel;
+    use crate::event::EventSink;
     use crate::images::{FoundImage, Images, ImagesError, SavedImage};
     use crate::oci::blob::BlobStore;
     use crate::oci::image::{Image, ImageConfiguration, MediaFamily};
@@ -548,6 +549,7 @@ mod images {
             _: &[String],
             _: &dyn BlobStore,
             _: &Cancel,
+            _: &mut dyn EventSink,
         ) -> Result<SavedImage, ImagesError> {
             unreachable!("nothing is written")
         }
@@ -605,6 +607,7 @@ mod images {
             _: &[String],
             _: &dyn BlobStore,
             _: &Cancel,
+            _: &mut dyn EventSink,
         ) -> Result<SavedImage, ImagesError> {
             unreachable!("nothing is written")
         }

@@ -20,7 +20,7 @@ fn bench() -> Bench {
 fn fetch(bench: &Bench, fake: &Fake, content: &[u8]) -> Result<Vec<u8>, RegistryError> {
     let repository = name(&format!("{}/app", fake.name())).name().clone();
     let blob = RemoteBlob { repository, digest: Digest::of(content), size: content.len() as u64 };
-    let blobs = bench.registry.fetch(&[blob], &bench.store, &go())?;
+    let blobs = bench.registry.fetch(&[blob], &bench.store, &go(), &mut |_| ())?;
     Ok(std::fs::read(&blobs[0].path).unwrap())
 }
 
@@ -287,8 +287,10 @@ fn r11_a_lost_race_is_told() {
     let bench = bench();
     let package = Package::of_image(&bench.image(&[b"a"]));
     let to = name(&app(&fake));
-    let mut published =
-        bench.registry.publish(&package, to.name(), &["1".to_owned()], &bench.store, &go()).unwrap();
+    let mut published = bench
+        .registry
+        .publish(&package, to.name(), &["1".to_owned()], &bench.store, &go(), &mut |_| ())
+        .unwrap();
     assert_eq!(published.tags.pop().unwrap().result.unwrap(), Some(other));
 }
 

@@ -76,8 +76,14 @@ impl Bench {
     /// Publishes under one name, which has to succeed.
     pub(crate) fn push(&self, image: &Image, to: &Reference) -> Result<Published, RegistryError> {
         let tags = [to.tag().unwrap().to_owned()];
-        let mut published =
-            self.registry.publish(&Package::of_image(image), to.name(), &tags, &self.store, &go())?;
+        let mut published = self.registry.publish(
+            &Package::of_image(image),
+            to.name(),
+            &tags,
+            &self.store,
+            &go(),
+            &mut |_| (),
+        )?;
         match published.tags.pop().unwrap().result {
             Ok(None) => Ok(published),
             Ok(Some(other)) => panic!("overtaken by {other}"),

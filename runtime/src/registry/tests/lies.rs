@@ -27,7 +27,7 @@ fn with_image(bench: &Bench, fake: &Fake) -> Image {
 fn fetch(bench: &Bench, fake: &Fake, digest: &Digest, size: u64) -> Result<Vec<u8>, RegistryError> {
     let repository = name(&format!("{}/app", fake.name())).name().clone();
     let blob = RemoteBlob { repository, digest: digest.clone(), size };
-    let blobs = bench.registry.fetch(&[blob], &bench.store, &go())?;
+    let blobs = bench.registry.fetch(&[blob], &bench.store, &go(), &mut |_| ())?;
     Ok(std::fs::read(&blobs[0].path).unwrap())
 }
 

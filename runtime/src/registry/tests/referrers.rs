@@ -9,14 +9,14 @@ use crate::fault::Diagnose as _;
 use crate::http::test_server::ok;
 use crate::network::NetworkSettings;
 use crate::oci::digest::Digest;
-use crate::registry::Attachment;
+use crate::oci::referrer::Attachment;
 
 fn attachment(text: &str) -> Attachment {
     Attachment {
         artifact_type: "application/vnd.cyclonedx+json".to_owned(),
-        media_type: "application/vnd.cyclonedx+json".to_owned(),
-        bytes: text.as_bytes().to_vec(),
+        name: format!("{text}.json"),
         annotations: [("io.example.kind".to_owned(), "sbom".to_owned())].into(),
+        content: text.as_bytes().to_vec(),
     }
 }
 
@@ -46,6 +46,9 @@ fn what_is_attached_is_listed_with_and_without_the_registry() {
                     entry.artifact_type().as_ref().unwrap().to_string(),
                     "application/vnd.cyclonedx+json"
                 );
+                if has_tag {
+                    assert_eq!(entry.annotations().as_ref().unwrap()["io.example.kind"], "sbom");
+                }
                 entry.digest().to_string()
             })
             .collect();

@@ -204,7 +204,7 @@ fn r2_no_redirect_carries_credentials() {
             let layer = &found.image.layers[0];
             let blob =
                 RemoteBlob { repository: app.name().clone(), digest: layer.digest.clone(), size: layer.size };
-            bench.registry.fetch(&[blob], &bench.store, &go()).unwrap();
+            bench.registry.fetch(&[blob], &bench.store, &go(), &mut |_| ()).unwrap();
         } else {
             // Some of these cannot end well, for the other host does not know of the upload.
             let _ = bench.push(&image, &app);

@@ -1,5 +1,6 @@
 //! The files of the image that is about to be, without making it.
 
+use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::io::BufReader;
@@ -9,6 +10,7 @@ use super::super::{APP_DIRECTORY, Base, ExportError};
 use super::Subject;
 use super::problem::{Origin, Unmet};
 use crate::cancel::Cancel;
+use crate::event::EventSink;
 use crate::images::{Images, ImagesError};
 use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::digest::Digest;
@@ -22,6 +24,8 @@ use crate::tree::{Entry, TreeReader};
 pub(super) enum Stop {
     /// It cannot start.
     Unmet(Box<Unmet>),
+    /// The base has to be looked into, and its layers are not on this machine.
+    Elsewhere,
     /// The base cannot be looked into, for this reason.
     Blind(String),
     Failed(Box<ExportError>),
@@ -41,10 +45,8 @@ impl From<ScanError> for Stop {
 /// the app and the layers, each in a directory of its own.
 pub(super) struct ImageFiles<'a> {
     parts: Vec<Part<'a>>,
-    base: &'a [Layer],
+    base: Cow<'a, [Layer]>,
     base_index: OnceCell<FileIndex>,
-    /// Where the base's layers come from that are not on this machine.
-    run_images: Option<&'a dyn Images>,
     store: &'a dyn BlobStore,
     cancel: &'a Cancel,
 }
@@ -101,14 +103,13 @@ impl<'a> ImageFiles<'a> {
             Base::Scratch(_) => &[][..],
             Base::Image(base) => base.image.layers.as_slice(),
         };
-        let run_images = request.run_images;
-        Ok(Self { parts, base, base_index: OnceCell::new(), run_images, store, cancel })
+        Ok(Self { parts, base: base.into(), base_index: OnceCell::new(), store, cancel })
     }
 
     /// An image that is only a base.
     #[cfg(test)]
     pub(super) fn of_base(index: FileIndex, store: &'a dyn BlobStore, cancel: &'a Cancel) -> Self {
-        Self { parts: vec![], base: &[], base_index: OnceCell::from(index), run_images: None, store, cancel }
+        Self { parts: vec![], base: Cow::default(), base_index: OnceCell::from(index), store, cancel }
     }
 
     /// Where a path leads, as a clean path without a leading slash; `None` when there is nothing.
@@ -191,19 +192,28 @@ impl<'a> ImageFiles<'a> {
         Ok(self.base_index.get_or_init(|| index))
     }
 
-    /// Reads the layers of the base, which are brought here for it.
-    fn scanned_base(&self) -> Result<FileIndex, Stop> {
-        let mut layers = self.base.to_vec();
-        if let Some(images) = self.run_images
-            && !layers.iter().all(Layer::is_here)
-        {
+    /// Brings the layers of the base here, from where they were found.
+    pub(super) fn bring_base(
+        &mut self,
+        run_images: Option<&dyn Images>,
+        events: &mut dyn EventSink,
+    ) -> Result<(), Stop> {
+        let layers = self.base.to_mut();
+        if let Some(images) = run_images {
             let blind = |error: ImagesError| Stop::Blind(with_causes(&error));
-            images.fetch(&mut layers, self.store, self.cancel).map_err(blind)?;
+            images.fetch(layers, self.store, self.cancel, events).map_err(blind)?;
         }
-        let blob = |layer| {
-            LayerBlob::of(layer).ok_or_else(|| Stop::Blind("the run image is not on this machine".to_owned()))
-        };
-        let blobs = layers.iter().map(blob).collect::<Result<Vec<_>, Stop>>()?;
+        if layers.iter().all(|layer| LayerBlob::of(layer).is_some()) {
+            Ok(())
+        } else {
+            Err(Stop::Blind("the run image is not on this machine".to_owned()))
+        }
+    }
+
+    /// Reads the layers of the base.
+    fn scanned_base(&self) -> Result<FileIndex, Stop> {
+        let blobs = self.base.iter().map(|layer| LayerBlob::of(layer).ok_or(Stop::Elsewhere));
+        let blobs = blobs.collect::<Result<Vec<_>, Stop>>()?;
         self.scanned(blobs.into_iter())
     }
 

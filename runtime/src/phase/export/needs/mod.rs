@@ -57,6 +57,14 @@ struct Verdict {
     warnings: Vec<String>,
 }
 
+impl Verdict {
+    fn warn(&self, events: &mut dyn EventSink) {
+        for message in &self.warnings {
+            events.event(Event::Warning { message: message.clone() });
+        }
+    }
+}
+
 /// A check that found nothing wrong.
 pub(super) struct Checked<'a> {
     subject: Subject<'a>,
@@ -76,22 +84,23 @@ pub(super) fn check<'a>(
 ) -> Result<Checked<'a>, ExportError> {
     let known = subject.note_name(&[]).and_then(|name| store.note(&name));
     let known: Option<Verdict> = known.and_then(|text| serde_json::from_str(&text).ok());
-    let mut warn = |verdict: &Verdict| {
-        for message in &verdict.warnings {
-            events.event(Event::Warning { message: message.clone() });
-        }
-    };
     if let Some(verdict) = known {
-        warn(&verdict);
+        verdict.warn(events);
         return Ok(Checked { subject, fresh: None });
     }
-    let files = ImageFiles::new(&subject, store, cancel)?;
+    let mut files = ImageFiles::new(&subject, store, cancel)?;
     let mut verdict = Verdict::default();
     for (_, process) in subject.request.built.processes.iter() {
-        let problem = match program::check(&subject, process, &files) {
+        let mut result = program::check(&subject, process, &files);
+        if let Err(Stop::Elsewhere) = result {
+            let brought = files.bring_base(subject.request.run_images, events);
+            result = brought.and_then(|()| program::check(&subject, process, &files));
+        }
+        let problem = match result {
             Ok(()) => continue,
             Err(Stop::Unmet(problem)) => problem,
             Err(Stop::Failed(error)) => return Err(*error),
+            Err(Stop::Elsewhere) => unreachable!("the base was brought here, or it is out of reach"),
             Err(Stop::Blind(reason)) => {
                 let message = format!("whether the processes can start is not known: {reason}");
                 verdict.warnings.push(message);
@@ -110,7 +119,7 @@ pub(super) fn check<'a>(
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         verdict.warnings.push(format!("{error}, unless something changes that when it starts: {cause}"));
     }
-    warn(&verdict);
+    verdict.warn(events);
     Ok(Checked { subject, fresh: Some((verdict, files)) })
 }
 

@@ -168,8 +168,9 @@ impl Images for Told {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        self.layouts.save(image, names, blobs, cancel)
+        self.layouts.save(image, names, blobs, cancel, events)
     }
 
     fn remove(&self, image: &FoundImage) -> Result<(), ImagesError> {
