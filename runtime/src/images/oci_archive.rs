@@ -79,6 +79,22 @@ impl OciArchive {
     }
 }
 
+impl OciArchive {
+    /// Keeps images under names that all lead to `document`.
+    fn save_as(
+        &self,
+        document: &Document,
+        images: &[Image],
+        names: &[String],
+        cancel: &Cancel,
+    ) -> Result<SavedImage, ImagesError> {
+        let result = self.write(images, document, names, cancel);
+        let mut saving = Saving::default();
+        saving.note_all(names, result.map_err(Into::into));
+        saving.finish(|names| SavedImage::of_document(names, document))
+    }
+}
+
 impl Images for OciArchive {
     fn find(&self, name: &str) -> Result<Option<FoundImage>, ImagesError> {
         if !self.file.exists() {
@@ -130,10 +146,7 @@ impl Images for OciArchive {
         _: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
         let (_, manifest) = image.documents();
-        let result = self.write(std::slice::from_ref(image), &manifest, names, cancel);
-        let mut saving = Saving::default();
-        saving.note_all(names, result.map_err(Into::into));
-        saving.finish(|names| SavedImage::of_document(names, &manifest))
+        self.save_as(&manifest, std::slice::from_ref(image), names, cancel)
     }
 
     fn save_index(
@@ -144,11 +157,7 @@ impl Images for OciArchive {
         cancel: &Cancel,
         _: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        let index = index_document(images);
-        let result = self.write(images, &index, names, cancel);
-        let mut saving = Saving::default();
-        saving.note_all(names, result.map_err(Into::into));
-        saving.finish(|names| SavedImage::of_document(names, &index))
+        self.save_as(&index_document(images), images, names, cancel)
     }
 
     /// Skopeo and others see no image of Docker's types in a layout.
