@@ -16,7 +16,7 @@ use crate::args::AppArguments;
 use crate::embedded;
 use crate::failure::{Failure, InputError};
 use crate::output::Output;
-use crate::project::Project;
+use crate::project::{Project, ProjectError};
 
 /// The word for the builder that is part of this program.
 const BUILTIN: &str = "builtin";
@@ -111,7 +111,7 @@ fn project_builder(project: &Project, store: &Store) -> Result<Builder, Failure>
     if matches!(named, "" | BUILTIN) {
         return load_builder(Path::new(BUILTIN), store);
     }
-    let missing = || InputError::ProjectBuilder { named: named.escape_debug().to_string() };
+    let missing = || ProjectError::Builder { named: named.escape_debug().to_string() };
     load_builder(&project.directory_of(named)?.ok_or_else(missing)?, store)
 }
 
@@ -180,7 +180,7 @@ impl Assembly<'_> {
                 Ok(())
             }
             GroupBuildpack::Script { id, .. } => {
-                Err(InputError::ProjectScript { id: id.to_string(), line: entry.line }.into())
+                Err(ProjectError::Script { id: id.to_string(), line: entry.line }.into())
             }
             GroupBuildpack::Uri { uri, id } => {
                 let is_of_builder =
@@ -191,18 +191,18 @@ impl Assembly<'_> {
                 let path = file_address(uri);
                 let named = path.as_deref().and_then(Path::to_str).unwrap_or(uri);
                 let Some(directory) = project.directory_of(named)? else {
-                    return Err(InputError::ProjectUri { uri: uri.escape_debug().to_string() }.into());
+                    return Err(ProjectError::Uri { uri: uri.escape_debug().to_string() }.into());
                 };
                 let found = self.add_directory(&directory)?;
                 if id.as_ref().is_some_and(|id| *id != found.id) {
                     let (uri, found) = (uri.escape_debug().to_string(), found.to_string());
-                    return Err(InputError::ProjectOtherId { uri, found }.into());
+                    return Err(ProjectError::OtherId { uri, found }.into());
                 }
                 // What the operator allows a buildpack by its name, the app cannot take for itself.
                 let is_known = self.builder.catalog.iter().any(|known| known.reference.id == found.id)
                     || policy.allow_buildpack.contains_key(&found.id);
                 if project.confined_to.is_some() && is_known {
-                    return Err(InputError::ProjectTakesName { id: found.id.to_string() }.into());
+                    return Err(ProjectError::TakesName { id: found.id.to_string() }.into());
                 }
                 Ok(())
             }

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::failure::InputError;
+use crate::project::ProjectError;
 
 /// Largest file of variables that is read.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -24,7 +25,7 @@ pub(crate) fn variables(
     let mut variables = BTreeMap::new();
     for (name, value) in project {
         let name = checked(name.as_bytes())
-            .map_err(|rule| InputError::ProjectVariable { name: name.escape_debug().to_string(), rule })?;
+            .map_err(|rule| ProjectError::Variable { name: name.escape_debug().to_string(), rule })?;
         variables.insert(name, value.clone());
     }
     for path in files {

@@ -13,9 +13,9 @@ use wapack_runtime::oci::layout::LayoutError;
 use wapack_runtime::phase::rebase::RebaseError;
 use wapack_runtime::policy::PolicyError;
 use wapack_runtime::store::StoreError;
-use wapack_runtime::toml_text::TomlFileError;
 
 use crate::discovery::InvalidRegistryAuth;
+use crate::project::ProjectError;
 
 /// How the place of an image is written.
 const PLACES: &str = "an image is `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`, `docker-archive:FILE[:NAME]`, \
@@ -58,6 +58,12 @@ pub(crate) enum Failure {
     /// What is built into this program.
     #[error("cannot unpack the built-in builder")]
     Builtin(#[source] std::io::Error),
+}
+
+impl From<ProjectError> for Failure {
+    fn from(error: ProjectError) -> Self {
+        Self::Input(error.into())
+    }
 }
 
 impl Failure {
@@ -111,6 +117,8 @@ pub(crate) enum InputError {
     NoHome,
     #[error("`{name}` cannot name an image: {rule}")]
     ImageName { name: String, rule: &'static str },
+    #[error("`{name}` is a place, not the name of an image")]
+    ImagePlace { name: String },
     #[error("cannot write an image to `{value}`")]
     Output { value: String },
     #[error("the output `{place}:{reference}` names an image")]
@@ -184,28 +192,16 @@ pub(crate) enum InputError {
     BuildpackRemote { value: String },
     #[error("`from=builder` is there twice")]
     OrderTwice,
-    #[error("cannot use the project file")]
-    Project(#[source] TomlFileError),
-    #[error("the project file `{}` is a symbolic link", path.display())]
-    ProjectLink { path: PathBuf },
-    #[error("the project file names the builder `{named}`, which is not a directory beside it")]
-    ProjectBuilder { named: String },
-    #[error("the project file leads out of the app's directory: `{named}`")]
-    ProjectPath { named: String },
-    #[error("the project file names the buildpack `{uri}`, which is not a directory beside it")]
-    ProjectUri { uri: String },
-    #[error("the project file gives `{uri}` another id than `{found}`")]
-    ProjectOtherId { uri: String, found: String },
-    #[error("the app's own buildpack takes the name of another one: `{id}`")]
-    ProjectTakesName { id: String },
-    #[error("buildpack `{id}` in line {line} of the project file is a script, which cannot be run here")]
-    ProjectScript { id: String, line: usize },
-    #[error("the project file has `{name}`, which cannot name a variable: {rule}")]
-    ProjectVariable { name: String, rule: &'static str },
+    #[error(transparent)]
+    Project(#[from] ProjectError),
     #[error("`{}` is not a file of variables: line {line}: {rule}", path.display())]
     VariableFile { path: PathBuf, line: usize, rule: &'static str },
     #[error("cannot read the variables in `{}`", path.display())]
     VariableFileUnreadable { path: PathBuf, source: std::io::Error },
+    #[error("`{place}` is no file that can be read twice")]
+    NotAFile { place: String },
+    #[error("there is no file `{value}`, and it is not the name of an image: {rule}")]
+    Nowhere { value: String, rule: &'static str },
     #[error("`{value}` is nothing that can be inspected")]
     Inspect { value: String },
     #[error("cannot read `{}`", path.display())]
@@ -239,7 +235,7 @@ impl Diagnose for InputError {
     fn id(&self) -> &'static str {
         match self {
             Self::NoHome => "input.no_home",
-            Self::ImageName { .. } => "input.image_name",
+            Self::ImageName { .. } | Self::ImagePlace { .. } => "input.image_name",
             Self::Output { .. }
             | Self::OutputReference { .. }
             | Self::OutputIsInput { .. }
@@ -251,7 +247,10 @@ impl Diagnose for InputError {
             | Self::NoMirror { .. } => "input.run_image",
             Self::Unnamed { .. } => "input.layout",
             Self::PreviousImage { .. } => "input.previous_image",
-            Self::NotAnImage { .. } | Self::NameMissing { .. } | Self::SeveralSystems { .. } => "input.image",
+            Self::NotAnImage { .. }
+            | Self::NameMissing { .. }
+            | Self::SeveralSystems { .. }
+            | Self::NotAFile { .. } => "input.image",
             Self::NoImage { .. } => "input.no_image",
             Self::BuiltHere { cause, .. } => cause.id(),
             Self::EngineAddress { .. } | Self::EngineTls => "input.engine",
@@ -266,22 +265,17 @@ impl Diagnose for InputError {
             | Self::VariableNotUtf8 { .. }
             | Self::VariableFile { .. }
             | Self::VariableFileUnreadable { .. } => "input.variable",
-            Self::Project(_)
-            | Self::ProjectLink { .. }
-            | Self::ProjectBuilder { .. }
-            | Self::ProjectPath { .. }
-            | Self::ProjectUri { .. }
-            | Self::ProjectOtherId { .. }
-            | Self::ProjectTakesName { .. }
-            | Self::ProjectScript { .. }
-            | Self::ProjectVariable { .. } => "input.project",
+            Self::Project(error) => error.id(),
             Self::Builder { .. } | Self::NotABuilder { .. } => "input.builder",
             Self::Buildpack { .. }
             | Self::BuildpackFile { .. }
             | Self::BuildpackVersions { .. }
             | Self::BuildpackRemote { .. }
             | Self::OrderTwice => "input.buildpack",
-            Self::Inspect { .. } | Self::Unreadable { .. } | Self::Unwritable { .. } => "input.inspect",
+            Self::Inspect { .. }
+            | Self::Nowhere { .. }
+            | Self::Unreadable { .. }
+            | Self::Unwritable { .. } => "input.inspect",
             Self::SourceFlag { .. } | Self::SourceVariable { .. } => "input.source",
             Self::SourceSecret { .. } => "input.source_secret",
             Self::RegistryAuth(_) => "input.registry_auth",
@@ -298,6 +292,9 @@ impl Diagnose for InputError {
         let hint = match self {
             Self::NoHome => "name a directory with `--cache-dir`",
             Self::ImageName { .. } => "a name is written `my/app` or `my/app:1.0`",
+            Self::ImagePlace { name } => {
+                return Some(format!("name the place with `--output {name}`, and the image as `my/app`"));
+            }
             Self::Output { .. } => {
                 "write it to an OCI layout, a directory: `--output oci:DIR`; or to `oci-archive:FILE`, \
                  `docker-archive:FILE`, `docker`, or `registry`"
@@ -349,31 +346,15 @@ impl Diagnose for InputError {
                 return Some(format!("name one of {}", quoted(versions)));
             }
             Self::BuildpackRemote { .. } => "put it into a directory, and name that with `--buildpack DIR`",
-            Self::Project(TomlFileError::Io { .. }) => "name a file that is there with `--descriptor`",
-            Self::ProjectLink { .. } => "name the file it leads to with `--descriptor`",
-            Self::ProjectBuilder { .. } => {
-                "take the built-in builder with `--builder builtin`, or a directory with `--builder DIR`"
-            }
-            Self::ProjectPath { .. } => "if the file is yours, name it with `--descriptor`",
-            Self::ProjectUri { .. } => "name a directory with `buildpack.toml`, relative to the project file",
-            Self::ProjectOtherId { .. } => "leave out the `id`, or name the other directory",
-            Self::ProjectTakesName { .. } => {
-                "give it an id of its own; or, if the project file is yours, name it with `--descriptor`"
-            }
-            Self::ProjectScript { .. } => {
-                "make it a component (see `docs/writing-a-buildpack.md`), or name other buildpacks with `--buildpack`"
-            }
+            Self::Project(error) => return error.hint(),
             Self::VariableFile { .. } => "a line is `NAME=VALUE`, `NAME`, or a comment that begins with `#`",
             Self::VariableFileUnreadable { .. } => "name a file that is there with `--env-file`",
-            Self::Inspect { .. } => {
-                "name a buildpack's directory, a `.wasm` file, or an image as `oci:DIR[:REF]`; `--host` is this machine"
+            Self::NotAFile { .. } => "write the archive to a file first",
+            Self::Inspect { .. } | Self::Nowhere { .. } => {
+                "name a buildpack's directory, a `.wasm` file, or an image as `oci:DIR[:REF]` or `my/app:1.0`; `--host` is this machine"
             }
             Self::Unwritable { .. } => "name a file in a directory that is there and can be written",
-            Self::Project(_)
-            | Self::ProjectVariable { .. }
-            | Self::Unreadable { .. }
-            | Self::NoImage { .. }
-            | Self::EngineAddress { .. } => return None,
+            Self::Unreadable { .. } | Self::NoImage { .. } | Self::EngineAddress { .. } => return None,
             Self::SourceFlag { .. } => {
                 "write `--source npm=https://mirror.example/npm/` or `--source npm=DIR`"
             }

@@ -4,7 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use wapack_runtime::oci::reference::Reference;
+
 use crate::failure::InputError;
+use crate::place::Place;
 
 /// Longest name with its tag.
 const MAX_BYTES: usize = 255;
@@ -38,12 +41,17 @@ impl FromStr for ImageName {
         if text.is_empty() {
             return Err(refused("it is empty"));
         }
+        if Place::parse(text.as_ref()).is_some_and(|place| place.path().is_some()) {
+            return Err(InputError::ImagePlace { name: text.escape_debug().to_string() });
+        }
         if text.len() > MAX_BYTES {
             return Err(refused("it is longer than 255 bytes"));
         }
         if text.contains('@') {
             return Err(refused("it names a digest, which only the build can tell"));
         }
+        text.parse::<Reference>().map_err(|error| refused(error.rule))?;
+        // A layout can hold less.
         let last_slash = text.rfind('/').map_or(0, |slash| slash + 1);
         let (repository, tag) = match text[last_slash..].split_once(':') {
             Some((last, tag)) => (&text[..last_slash + last.len()], tag),
@@ -62,15 +70,10 @@ impl FromStr for ImageName {
             }
             parts.remove(0);
         }
-        if parts.iter().all(|part| words(part, |c| c.is_ascii_digit() || c.is_ascii_lowercase())) {
-            Ok(Self { repository: repository.to_owned(), tag: tag.to_owned() })
-        } else if repository.chars().any(|c| c.is_ascii_uppercase()) {
-            Err(refused("only the registry and the tag may have upper-case letters"))
-        } else {
-            Err(refused(
-                "it may have lower-case letters and digits, single `.`, `_` or `-` between them, and `/`",
-            ))
+        if !parts.iter().all(|part| words(part, |c| c.is_ascii_alphanumeric())) {
+            return Err(refused("it may have single `.`, `_` or `-` between letters and digits, or `--`"));
         }
+        Ok(Self { repository: repository.to_owned(), tag: tag.to_owned() })
     }
 }
 
@@ -126,6 +129,11 @@ mod tests {
             "a@sha256:00",
             "a:-b",
             "http://a/b",
+            "oci:a",
+            "oci-archive:/a",
+            "docker-archive:a.tar:b",
+            "host:99999/a",
+            "host:+1/a",
             "-a",
             "a__b",
             "a.b:x/c",

@@ -13,7 +13,7 @@ use wapack_runtime::cancel::Cancel;
 use wapack_runtime::cnb::target::Target;
 use wapack_runtime::images::{
     Daemon, DaemonAddress, DockerArchive, FoundImage, Images, ImagesError, OciArchive, OciDirectory,
-    RegistryImages,
+    RegistryImages, is_stream,
 };
 use wapack_runtime::oci::layout::{LayoutError, Platform, image_names, read_image};
 use wapack_runtime::registry::Registry;
@@ -147,6 +147,9 @@ impl Opened {
 
     fn look(&self, places: &Places) -> Result<FoundImage, Failure> {
         let name = self.place.name();
+        if self.place.path().is_some_and(is_stream) {
+            return Err(InputError::NotAFile { place: self.place.to_string() }.into());
+        }
         if name.is_empty() && matches!(self.place, Place::Daemon { .. } | Place::Registry { .. }) {
             return Err(InputError::NameMissing { value: self.place.to_string() }.into());
         }

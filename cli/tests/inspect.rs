@@ -73,7 +73,9 @@ fn what_is_no_buildpack_is_refused() {
     site.run(&["inspect", &bad]).with(3).complains(&["error[buildpack.not_a_component]", "hint: "]);
     site.file("notes.txt", "x");
     site.run(&["inspect", "notes.txt"]).with(3).complains(&["error[input.inspect]", "hint: "]);
-    site.run(&["inspect", "./nope"]).with(3).complains(&["error[input.inspect]", "No such file"]);
+    site.run(&["inspect", "./nope"])
+        .with(3)
+        .complains(&["error[input.inspect]: there is no file `./nope`", "hint: "]);
 }
 
 #[test]

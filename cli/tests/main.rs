@@ -15,6 +15,7 @@ mod flags;
 mod help;
 mod inspect;
 mod layouts;
+mod odd_names;
 mod page;
 mod places;
 mod project;

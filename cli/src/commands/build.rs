@@ -39,6 +39,9 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
     let places = Places::new(&arguments.app.policy, Some(&arguments.app.path), cancel);
     let targets = arguments.app.target.as_deref().map(app::targets).transpose()?.unwrap_or_default();
     let destination = Destination::choose(arguments, &places, targets.len())?;
+    if destination.is_standard_output() {
+        output.terminal.leave_out();
+    }
     attach::check(arguments, &destination)?;
     let owners = owners(arguments)?;
     if let Some(place) = run_image::place(&arguments.run_image)? {

@@ -133,7 +133,8 @@ pub(super) fn speech(settings: &Settings) -> Result<Speech, UsageError> {
 
 /// Checks the arguments, and puts every value where it belongs.
 pub(super) fn resolve(settings: &Settings, surroundings: &Surroundings) -> Result<Task, UsageError> {
-    let mut warnings = unread_flags(&settings.arguments);
+    refuse_late_flags(&settings.arguments)?;
+    let mut warnings = Vec::new();
     let names = names(settings)?;
     let stack = surroundings.variable("CNB_STACK_ID");
     let epoch = surroundings.variable("SOURCE_DATE_EPOCH");
@@ -245,15 +246,13 @@ fn exec_env(surroundings: &Surroundings) -> Result<ExecEnv, UsageError> {
     }
 }
 
-/// Words behind the first argument that look like flags.
-fn unread_flags(arguments: &[OsString]) -> Vec<String> {
-    let words = arguments.iter().map(|word| word.to_string_lossy());
-    words
-        .filter(|word| word.starts_with('-'))
-        .map(|word| {
-            format!("`{word}` is not read as a flag; flags stand before the first argument that is none")
-        })
-        .collect()
+/// Refuses words behind the first argument that look like flags: they are not read as flags,
+/// and no image has such a name (I8).
+fn refuse_late_flags(arguments: &[OsString]) -> Result<(), UsageError> {
+    match arguments.iter().find(|word| word.as_encoded_bytes().starts_with(b"-")) {
+        Some(word) => Err(UsageError::LateFlag { word: word.to_string_lossy().escape_debug().to_string() }),
+        None => Ok(()),
+    }
 }
 
 /// What a platform might not have meant.

@@ -448,6 +448,12 @@ fn what_a_platform_might_not_have_meant_is_warned_of() {
     assert!(warned("exporter -launch-cache l image", "Ignoring -launch-cache"));
     assert!(!warned("exporter -daemon -launch-cache l image", "Ignoring -launch-cache"));
     assert!(warned("exporter -parallel image", "Parallel export"));
-    assert!(!warned("analyzer -tag b image", "not read as a flag"));
-    assert!(warned("exporter image -daemon", "not read as a flag"));
+}
+
+/// I8: flags stand before names, and no name looks like one.
+#[test]
+fn i8_a_flag_behind_a_name_is_refused() {
+    assert_eq!(code("0.15", "exporter image -daemon"), Some(3));
+    assert_eq!(code("0.15", "exporter -daemon image"), None);
+    assert_eq!(code("0.15", "analyzer -- -daemon"), Some(3));
 }

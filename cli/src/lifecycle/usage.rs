@@ -56,6 +56,10 @@ pub(crate) enum UsageError {
     LogLevel { level: String },
     #[error("failed to parse arguments: received {got} arguments, but expected {expected}")]
     Arguments { got: usize, expected: &'static str },
+    #[error(
+        "failed to parse arguments: `{word}` stands behind the first argument that is no flag, and is not read as one"
+    )]
+    LateFlag { word: String },
     #[error("failed to resolve inputs: the variable `{name}` is no number: `{value}`")]
     Variable { name: &'static str, value: String },
     #[error("failed to resolve inputs: `-{name}` is no number of a user or group: `{value}`")]
@@ -107,6 +111,7 @@ impl UsageError {
             Self::NoProgram
             | Self::Program { .. }
             | Self::Arguments { .. }
+            | Self::LateFlag { .. }
             | Self::Variable { .. }
             | Self::Id { .. }
             | Self::NotText { .. }

@@ -1,4 +1,5 @@
-//! Writing a tar archive of an image: beside its place first, and there in one step.
+//! Writing a tar archive of an image: beside its place first, and there in one step; into
+//! a pipe or a device as it comes.
 //!
 //! Equal images make equal archives: nothing of the machine gets into one.
 
@@ -70,20 +71,32 @@ impl Diagnose for ArchiveError {
 /// An archive that is being written; it is gone unless it is finished.
 pub(super) struct ArchiveFile<'a> {
     place: &'a Path,
-    temporary: Option<PathBuf>,
+    /// The file until it is finished, and what it is called then; nothing for a stream.
+    rename: Option<Rename>,
     writer: BufWriter<File>,
     cancel: &'a Cancel,
+}
+
+struct Rename {
+    from: PathBuf,
+    to: PathBuf,
 }
 
 impl<'a> ArchiveFile<'a> {
     pub(super) fn create(place: &'a Path, cancel: &'a Cancel) -> Result<Self, ArchiveError> {
         let failed = |source| ArchiveError::Io { file: place.to_owned(), source };
-        let name = place.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
-        let name = format!(".wapack-{}-{}", std::process::id(), name.to_string_lossy());
-        let temporary = place.with_file_name(name);
-        let file = fs::File::create(&temporary).map_err(failed)?.into_parts().0;
-        let writer = BufWriter::with_capacity(BUFFER_BYTES, file);
-        Ok(Self { place, temporary: Some(temporary), writer, cancel })
+        let (file, rename) = if is_stream(place) {
+            (fs::OpenOptions::new().write(true).open(place).map_err(failed)?, None)
+        } else {
+            // A link stays, and what it leads to is replaced.
+            let to = fs::canonicalize(place).unwrap_or_else(|_| place.to_owned());
+            let name = to.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
+            let name = format!(".wapack-{}-{}", std::process::id(), name.to_string_lossy());
+            let from = to.with_file_name(name);
+            (fs::File::create(&from).map_err(failed)?, Some(Rename { from, to }))
+        };
+        let writer = BufWriter::with_capacity(BUFFER_BYTES, file.into_parts().0);
+        Ok(Self { place, rename, writer, cancel })
     }
 
     pub(super) fn directory(&mut self, name: &str) -> Result<(), ArchiveError> {
@@ -161,14 +174,12 @@ impl<'a> ArchiveFile<'a> {
         let place = self.place;
         let failed = |source| ArchiveError::Io { file: place.to_owned(), source };
         self.writer.flush().map_err(failed)?;
+        let Some(Rename { from, to }) = &self.rename else { return Ok(()) };
         self.writer.get_ref().sync_all().map_err(failed)?;
-        let temporary = self.temporary.take().expect("it is taken here only");
-        fs::rename(&temporary, place).map_err(|error| {
-            self.temporary = Some(temporary);
-            failed(error)
-        })?;
-        let parent = parent(place);
-        fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
+        fs::rename(from, to).map_err(failed)?;
+        let directory = parent(to).to_owned();
+        self.rename = None;
+        fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
     }
 
     fn header(&mut self, name: &str, kind: EntryType, mode: u32, size: u64) -> Result<(), ArchiveError> {
@@ -203,11 +214,21 @@ impl<'a> ArchiveFile<'a> {
 
 impl Drop for ArchiveFile<'_> {
     fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary {
+        if let Some(Rename { from, .. }) = &self.rename {
             // Nothing to do about it.
-            let _ = fs::remove_file(temporary);
+            let _ = fs::remove_file(from);
         }
     }
+}
+
+/// Whether what is at `place` takes bytes and keeps none to read again: a pipe, a device,
+/// or whatever an open file of a process is.
+#[must_use]
+pub fn is_stream(place: &Path) -> bool {
+    let is_of_process = ["/proc", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"]
+        .iter()
+        .any(|directory| place.starts_with(directory));
+    place.metadata().is_ok_and(|found| !found.is_dir() && (is_of_process || !found.is_file()))
 }
 
 /// Whether a file could be made or replaced at `place`; makes nothing.
@@ -219,8 +240,13 @@ pub(super) fn check_place(place: &Path) -> Result<(), ArchiveError> {
     if place.file_name().is_none() {
         return Err(failed(io::ErrorKind::InvalidFilename.into()));
     }
-    rustix::fs::access(parent(place), Access::WRITE_OK | Access::EXEC_OK)
-        .map_err(|errno| failed(errno.into()))
+    let checked = if is_stream(place) {
+        rustix::fs::access(place, Access::WRITE_OK)
+    } else {
+        let place = fs::canonicalize(place).unwrap_or_else(|_| place.to_owned());
+        rustix::fs::access(parent(&place), Access::WRITE_OK | Access::EXEC_OK)
+    };
+    checked.map_err(|errno| failed(errno.into()))
 }
 
 fn parent(place: &Path) -> &Path {

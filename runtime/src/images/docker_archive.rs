@@ -16,7 +16,7 @@ use fs_err as fs;
 use oci_spec::image::MediaType;
 use serde::{Deserialize, Serialize};
 
-use super::archive::{ArchiveError, ArchiveFile, check_place};
+use super::archive::{ArchiveError, ArchiveFile, check_place, is_stream};
 use super::{FoundImage, Images, ImagesError, SavedImage, Saving, fetch_parts, layer_of};
 use crate::cancel::Cancel;
 use crate::event::EventSink;
@@ -62,6 +62,9 @@ impl DockerArchive {
     }
 
     fn open(&self) -> Result<Option<Opened>, ArchiveError> {
+        if is_stream(&self.file) {
+            return Ok(None);
+        }
         let failed = |source| ArchiveError::Io { file: self.file.clone(), source };
         let file = match fs::File::open(&self.file) {
             Ok(file) => file.into_parts().0,

@@ -13,7 +13,7 @@ mod registry;
 mod run_image;
 mod target;
 
-pub use self::archive::ArchiveError;
+pub use self::archive::{ArchiveError, is_stream};
 pub use self::attachments::Attachments;
 pub use self::daemon::{Daemon, DaemonAddress, DaemonError};
 pub use self::docker_archive::DockerArchive;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
 
-use super::archive::{ArchiveError, ArchiveFile, check_place};
+use super::archive::{ArchiveError, ArchiveFile, check_place, is_stream};
 use super::attachments::{Attachments, attached_in, attachment_in};
 use super::{FoundImage, Images, ImagesError, SavedImage, Saving, fetch_parts, layer_of, oci_directory};
 use crate::cancel::Cancel;
@@ -97,7 +97,7 @@ impl OciArchive {
 
 impl Images for OciArchive {
     fn find(&self, name: &str) -> Result<Option<FoundImage>, ImagesError> {
-        if !self.file.exists() {
+        if !self.file.exists() || is_stream(&self.file) {
             return Ok(None);
         }
         oci_directory::find(&self.file, name, self.target.as_ref())
@@ -118,10 +118,16 @@ impl Images for OciArchive {
     }
 
     fn systems(&self, name: &str) -> Result<Vec<String>, ImagesError> {
+        if is_stream(&self.file) {
+            return Ok(vec![]);
+        }
         oci_directory::systems(&self.file, name)
     }
 
     fn names(&self) -> Result<Vec<String>, ImagesError> {
+        if is_stream(&self.file) {
+            return Ok(vec![]);
+        }
         match image_names(&self.file) {
             Err(LayoutError::Missing { .. }) => Ok(vec![]),
             names => names.map_err(|error| ImagesError::Image {

@@ -28,7 +28,11 @@ const MAX_TAG_BYTES: usize = 128;
 /// repository there without a slash is below `library/`. Without tag and digest
 /// the tag is `latest`; beside a digest a tag says nothing.
 ///
-/// Every part can become a directory (RPT-04), so empty, `.` and `..` parts are refused.
+/// Every part can become a directory (RPT-04), and none looks like an option (I8): parts begin
+/// and end with a letter or a digit.
+///
+/// # Spec
+/// distribution-spec, "Pulling manifests"; the authority as in RFC 3986.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reference {
     name: Repository,
@@ -195,7 +199,9 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
         Some(colon) => (&name[..last_part + colon], Some(&name[last_part + colon + 1..])),
     };
     if tag.is_some_and(|tag| !is_tag(tag)) {
-        return Err("a tag has 1 to 128 letters, digits, `.`, `_` and `-`, and is not `.` or `..`");
+        return Err(
+            "a tag has 1 to 128 letters, digits, `.`, `_` and `-`, and begins with none of `.` and `-`",
+        );
     }
     let (registry, repository) = match path.split_once('/') {
         Some((first, rest)) if first == "localhost" || first.contains(['.', ':']) => (first, rest),
@@ -212,7 +218,8 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
     }
     if !repository.split('/').all(is_repository_part) {
         return Err(
-            "a repository has lower-case letters, digits, `.`, `_` and `-`, with single `/` between its parts",
+            "a repository has lower-case letters and digits, with `.`, `_`, `__` or any number of `-` between them, \
+             and single `/` between its parts",
         );
     }
     let registry = if matches!(registry, "" | DEFAULT_REGISTRY_ALIAS) { DEFAULT_REGISTRY } else { registry };
@@ -232,12 +239,17 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
 fn is_tag(tag: &str) -> bool {
     (1..=MAX_TAG_BYTES).contains(&tag.len())
         && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-        && !matches!(tag, "." | "..")
+        && !tag.starts_with(['.', '-'])
 }
 
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
 fn is_repository_part(part: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
-    !matches!(part, "" | "." | "..") && part.bytes().all(allowed)
+    let is_letter = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let mut separators = part.as_bytes().split(is_letter).filter(|between| !between.is_empty());
+    let has_ends = |bytes: &[u8]| bytes.first().is_some_and(is_letter) && bytes.last().is_some_and(is_letter);
+    has_ends(part.as_bytes())
+        && separators
+            .all(|between| matches!(between, b"." | b"_" | b"__") || between.iter().all(|byte| *byte == b'-'))
 }
 
 /// A host name or an address, with or without a port.
@@ -279,6 +291,7 @@ mod tests {
             ("localhost/app", "localhost/app:latest"),
             ("localhost:5000/app:2", "localhost:5000/app:2"),
             ("host:5000/app", "host:5000/app:latest"),
+            ("acme/b.c_d__e---f", "index.docker.io/acme/b.c_d__e---f:latest"),
             ("registry.example/a/b/c", "registry.example/a/b/c:latest"),
             ("Registry.example/app", "Registry.example/app:latest"),
             ("[::1]:5000/app", "[::1]:5000/app:latest"),
@@ -316,10 +329,19 @@ mod tests {
             "A",
             "acme/App",
             "a b",
+            "-a",
+            "--help",
+            "a-",
+            "_a",
+            "a..b",
+            "a___b",
+            "a._b",
+            "a/-b",
             "a:",
             "a:b c",
             "a:/b",
             "a:..",
+            "a:-b",
             "ä",
             "a@",
             "a@sha256:00",

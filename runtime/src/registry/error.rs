@@ -196,6 +196,9 @@ impl Trouble {
                 "registries are asked with `https`, except on this machine and where one is named as insecure"
                     .to_owned()
             }
+            Self::Connect(_) => {
+                "check the registry's name, the network, and the variables `HTTPS_PROXY` and `NO_PROXY`".to_owned()
+            }
             Self::Proxy(_) => "give the proxy's address with user and password".to_owned(),
             Self::Authority(_) => {
                 "`ca` has to name PEM files that can be read".to_owned()

@@ -1,5 +1,9 @@
 //! Where the image goes, and what it is called there.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use wapack_runtime::oci::reference::same_image;
@@ -60,6 +64,16 @@ impl Destination {
             return Err(InputError::OutputNotADirectory { path: directory.clone() }.into());
         }
         Ok(place)
+    }
+
+    /// Whether the image goes to where this program speaks.
+    pub(super) fn is_standard_output(&self) -> bool {
+        let Some(path) = self.opened.place.path() else { return false };
+        let standard_output = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+        match (path.metadata(), standard_output.and_then(|file| file.metadata())) {
+            (Ok(place), Ok(output)) => (place.dev(), place.ino()) == (output.dev(), output.ino()),
+            _ => false,
+        }
     }
 
     pub(super) fn image(&self) -> &str {

@@ -1,9 +1,10 @@
 //! What there is now, and what to do with it.
 
 use serde_json::json;
-use wapack_runtime::images::SavedImage;
+use wapack_runtime::images::{SavedImage, is_stream};
 use wapack_runtime::lifecycle::BuiltImage;
 use wapack_runtime::limits::show_bytes;
+use wapack_runtime::text::harmless;
 
 use super::destination::Destination;
 use crate::images;
@@ -74,6 +75,8 @@ pub(super) fn show(built: &[BuiltImage], saved: &SavedImage, destination: &Desti
         lines.push(format!("also as   {}", place.with_name(tag)));
     }
     lines.extend(uses(&place));
+    // A path can have anything in it.
+    let lines: Vec<String> = lines.iter().map(|line| harmless(line)).collect();
     output.say(&format!("\nSuccessfully built image {strong}\n  {}", lines.join("\n  ")));
 }
 
@@ -81,6 +84,7 @@ pub(super) fn show(built: &[BuiltImage], saved: &SavedImage, destination: &Desti
 fn uses(place: &Place) -> Vec<String> {
     let name = place.name();
     match place {
+        _ if place.path().is_some_and(is_stream) => vec![],
         Place::Layout { .. } | Place::OciArchive { .. } => {
             let mut lines = vec![
                 format!("look      skopeo inspect {place}"),

@@ -88,6 +88,12 @@ fn look_at_image(opened: &LookedAt, cancel: &Cancel) -> Result<ImageView, Failur
     Ok(view)
 }
 
+/// Why a text is not the name of an image.
+fn rule_broken(text: &OsStr) -> &'static str {
+    let Some(text) = text.to_str() else { return "it is not UTF-8" };
+    text.parse::<Reference>().map_or_else(|error| error.rule, |_| "it is the path of a file")
+}
+
 /// What can be looked into.
 enum Kind {
     Image(Place),
@@ -113,8 +119,8 @@ fn kind_of(target: &OsStr) -> Result<Kind, InputError> {
     match path.symlink_metadata() {
         // What is no path may be a name; a path that is not there is one that was mistyped.
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => match Place::of_image(target) {
-            Some(place) if place.name().parse::<Reference>().is_ok() => Ok(Kind::Image(place)),
-            _ => Err(InputError::Unreadable { path: path.to_owned(), source }),
+            Some(place) => Ok(Kind::Image(place)),
+            None => Err(InputError::Nowhere { value: shown(), rule: rule_broken(target) }),
         },
         Err(source) => Err(InputError::Unreadable { path: path.to_owned(), source }),
         Ok(_) => Err(InputError::Inspect { value: shown() }),
