@@ -5,6 +5,8 @@ mod attachments;
 mod daemon;
 mod docker_archive;
 mod error;
+#[cfg(test)]
+pub(crate) mod fixed;
 mod held;
 mod layout;
 mod oci_archive;
