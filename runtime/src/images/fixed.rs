@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -23,7 +24,10 @@ pub(crate) struct FixedImages {
     pub(crate) unreachable: Vec<String>,
     pub(crate) read_only: Vec<String>,
     pub(crate) is_daemon: bool,
+    /// No layer is given before so many were asked for.
+    pub(crate) given_together: usize,
     pub(crate) read: Mutex<Vec<DiffId>>,
+    pub(crate) was_read: Condvar,
 }
 
 impl FixedImages {
@@ -66,7 +70,14 @@ impl Images for FixedImages {
     }
 
     fn layer(&self, image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError> {
-        self.read.lock().unwrap().push(diff_id.clone());
+        let mut read = self.read.lock().unwrap();
+        read.push(diff_id.clone());
+        self.was_read.notify_all();
+        let is_alone = |read: &mut Vec<DiffId>| read.len() < self.given_together;
+        let (read, waited) =
+            self.was_read.wait_timeout_while(read, Duration::from_secs(20), is_alone).unwrap();
+        drop(read);
+        assert!(!waited.timed_out(), "the next one is only asked for when this one was given");
         match self.layers.get(diff_id) {
             Some(tar) => Ok(Box::new(Cursor::new(tar.clone()))),
             None => Err(ImagesError::NoLayer { image: image.reference.clone(), diff_id: diff_id.clone() }),

@@ -117,3 +117,31 @@ fn run_08_the_build_image_is_recorded_by_reference() {
     let error = restored(&mut platform, run_image("r", "run"), &images).unwrap_err();
     assert_eq!(error.code(), 1);
 }
+
+/// As those of a directory are: neither of the two is given before both are asked for.
+#[test]
+fn layers_of_a_cache_image_are_fetched_at_the_same_time() {
+    if std::thread::available_parallelism().unwrap().get() == 1 {
+        println!("SKIPPED: a single core has a single thread for this");
+        return;
+    }
+    let mut platform = Platform::new();
+    for layer in ["one", "two"] {
+        platform.last_build(layer, "c");
+    }
+    let metadata = std::mem::take(&mut platform.cache);
+    let label = json!({"io.buildpacks.lifecycle.cache.metadata": metadata.to_json().unwrap()});
+    let mut caches = FixedImages { given_together: 2, ..FixedImages::default() };
+    caches.images.insert("h.example/cache".to_owned(), arm64_image(&label));
+    for layer in ["one", "two"] {
+        let tar = platform.tar(layer, layer);
+        caches.layers.insert(DiffId(Digest::of(&tar)), tar);
+    }
+    platform.inputs.cache_image = Some("h.example/cache".to_owned());
+    platform.write_analyzed(&Analyzed::default());
+    let app = platform.images();
+    run(&platform.inputs, ImagePlaces { images: &app, caches: &caches }, &mut |_| {}).unwrap();
+    for layer in ["one", "two"] {
+        assert_eq!(fs::read_to_string(platform.node(layer).join("file")).unwrap(), layer);
+    }
+}
