@@ -164,7 +164,7 @@ fn d8_what_was_fetched_stays_known_with_the_layer() {
     let dependencies =
         first["predicate"]["buildDefinition"]["resolvedDependencies"].as_array().unwrap().clone();
     assert_eq!(
-        dependencies[1],
+        dependencies[2],
         serde_json::json!({
             "uri": "wapack-source:npm/p.tgz",
             "digest": { "sha256": sum },
