@@ -28,7 +28,6 @@ use crate::executor::worker::{
 };
 use crate::images::{Images, SavedImage};
 use crate::oci::blob::Notes as _;
-use crate::oci::digest::Digest;
 use crate::oci::encoder::Encoding;
 use crate::oci::layer::Owner;
 use crate::phase::build::{BuildPhaseRequest, build as build_group};
@@ -123,7 +122,7 @@ pub struct BuiltImage {
     pub exported: Exported,
     pub saved: SavedImage,
     /// The app's source as a Git tree, if it was asked for ([`Source::git_tree`]).
-    pub source: Option<Digest>,
+    pub source: Option<String>,
 }
 
 /// Finds out who would take part, and runs no `build`. A worker takes a moment to

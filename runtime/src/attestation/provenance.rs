@@ -37,7 +37,7 @@ pub struct Provenance<'a> {
     /// `None` on `scratch`.
     pub run_image: Option<&'a RunImageOrigin>,
     /// The app's source as a Git tree, if somebody hashed it.
-    pub source: Option<&'a Digest>,
+    pub source: Option<&'a str>,
     /// Names of the variables that were given to buildpacks. Not their values, which may be secret.
     pub variables: &'a BTreeSet<String>,
     pub process_type: Option<&'a str>,
@@ -147,7 +147,7 @@ fn dependencies(request: &Provenance<'_>) -> Vec<ResourceDescriptor> {
     if let Some(source) = request.source {
         dependencies.push(ResourceDescriptor {
             name: "app".to_owned(),
-            digest: [("gitTree".to_owned(), source.hex().to_owned())].into(),
+            digest: [("gitTree".to_owned(), source.to_owned())].into(),
             annotations: [("kind", "app".to_owned())].into(),
             ..ResourceDescriptor::default()
         });

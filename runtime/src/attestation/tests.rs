@@ -28,7 +28,7 @@ fn document(artifacts: &Artifacts, created: Option<u64>) -> Value {
             name: "registry.example/base/debian:12".into(),
             digest: Some(Digest::of(b"run")),
         }),
-        source: Some(&Digest::of(b"app")),
+        source: Some("00aa"),
         variables: &BTreeSet::from(["NODE_ENV".to_owned()]),
         process_type: None,
         artifacts,
@@ -66,7 +66,7 @@ fn the_statement_has_the_fields_of_in_toto_and_slsa() {
                     },
                     "resolvedDependencies": [
                         {
-                            "name": "app", "digest": { "gitTree": Digest::of(b"app").hex() },
+                            "name": "app", "digest": { "gitTree": "00aa" },
                             "annotations": { "kind": "app" },
                         },
                         {

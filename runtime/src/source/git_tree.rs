@@ -7,19 +7,22 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
+use sha2::{Digest as _, Sha256};
 
 use super::error::{SourceError, shown};
 use super::{Source, image_mode};
 use crate::cancel::Cancel;
-use crate::oci::digest::{Digest, Hasher};
 use crate::walk::{self, Entry, Status, Step};
+
+/// The name of an object.
+type ObjectId = [u8; 32];
 
 /// An entry of a tree object.
 struct TreeEntry {
     name: OsString,
     /// As Git writes it: `100644`.
     mode: &'static str,
-    object: Digest,
+    object: ObjectId,
 }
 
 impl TreeEntry {
@@ -38,14 +41,15 @@ const DIRECTORY: &str = "40000";
 impl Source {
     /// The hash of a Git tree object with everything that takes part, in a repository of
     /// object format SHA-256: names, contents, links, and what is executable, but no
-    /// empty directories. Whether there is such a repository does not matter.
+    /// empty directories. Whether there is such a repository does not matter. In
+    /// hexadecimal digits.
     ///
     /// # Spec
     /// in-toto attestation framework v1 `digest_set.md`, `gitTree`.
     ///
     /// # Errors
     /// [`SourceError`]; also when a file changes meanwhile.
-    pub fn git_tree(&self, cancel: &Cancel) -> Result<Digest, SourceError> {
+    pub fn git_tree(&self, cancel: &Cancel) -> Result<String, SourceError> {
         let mut trees: BTreeMap<PathBuf, Vec<TreeEntry>> = BTreeMap::from([(PathBuf::new(), vec![])]);
         walk::walk::<SourceError>(&self.root, |entry| {
             cancel.check()?;
@@ -78,23 +82,25 @@ impl Source {
         })?;
         // The last one has nothing below it: what was comes after it, and is in it by now.
         while let Some((path, entries)) = trees.pop_last() {
-            let Some((parent, name)) = path.parent().zip(path.file_name()) else { return Ok(tree(entries)) };
+            let Some((parent, name)) = path.parent().zip(path.file_name()) else {
+                return Ok(walk::hex(&tree(entries)));
+            };
             if !entries.is_empty() {
                 let entry = TreeEntry { name: name.to_owned(), mode: DIRECTORY, object: tree(entries) };
                 trees.entry(parent.to_owned()).or_default().push(entry);
             }
         }
-        Ok(tree(vec![]))
+        Ok(walk::hex(&tree(vec![])))
     }
 
-    fn file(&self, entry: &Entry<'_>, cancel: &Cancel) -> Result<Digest, SourceError> {
+    fn file(&self, entry: &Entry<'_>, cancel: &Cancel) -> Result<ObjectId, SourceError> {
         let failed = |error: std::io::Error| self.unreadable(entry.path, error);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(entry.parent, entry.name, flags, Mode::empty())
             .map_err(|error| failed(error.into()))?;
         let mut file = std::fs::File::from(file);
         let status = Status::of_open(&file).map_err(failed)?;
-        let mut hasher = Hasher::default();
+        let mut hasher = Sha256::new();
         hasher.update(format!("blob {}\0", status.size).as_bytes());
         let mut buffer = vec![0; 256 << 10];
         let mut size = 0;
@@ -110,7 +116,7 @@ impl Source {
         if size != status.size {
             return Err(SourceError::Changed { path: shown(entry.path) });
         }
-        Ok(hasher.finish())
+        Ok(hasher.finalize().into())
     }
 
     fn unreadable(&self, path: &Path, source: std::io::Error) -> SourceError {
@@ -118,7 +124,7 @@ impl Source {
     }
 }
 
-fn tree(mut entries: Vec<TreeEntry>) -> Digest {
+fn tree(mut entries: Vec<TreeEntry>) -> ObjectId {
     entries.sort_by_cached_key(TreeEntry::order);
     let mut contents = Vec::new();
     for entry in &entries {
@@ -126,23 +132,17 @@ fn tree(mut entries: Vec<TreeEntry>) -> Digest {
         contents.push(b' ');
         contents.extend_from_slice(entry.name.as_bytes());
         contents.push(0);
-        contents.extend_from_slice(&bytes_of(&entry.object));
+        contents.extend_from_slice(&entry.object);
     }
     object("tree", &contents)
 }
 
 /// The hash of a Git object.
-fn object(kind: &str, contents: &[u8]) -> Digest {
-    let mut hasher = Hasher::default();
+fn object(kind: &str, contents: &[u8]) -> ObjectId {
+    let mut hasher = Sha256::new();
     hasher.update(format!("{kind} {}\0", contents.len()).as_bytes());
     hasher.update(contents);
-    hasher.finish()
-}
-
-fn bytes_of(digest: &Digest) -> Vec<u8> {
-    let digits = digest.hex().as_bytes();
-    let value = |digit: u8| if digit.is_ascii_digit() { digit - b'0' } else { digit - b'a' + 10 };
-    digits.chunks_exact(2).map(|pair| value(pair[0]) << 4 | value(pair[1])).collect()
+    hasher.finalize().into()
 }
 
 #[cfg(test)]
@@ -191,7 +191,7 @@ mod tests {
         let mut before = hash();
         git(temp.path(), &["init", "--quiet", "--object-format=sha256"]);
         git(temp.path(), &["add", "--all", "--force"]);
-        assert_eq!(before.hex(), git(temp.path(), &["write-tree"]));
+        assert_eq!(before, git(temp.path(), &["write-tree"]));
         // The repository takes no part.
         assert_eq!(hash(), before);
         for (name, contents, mode) in
@@ -201,7 +201,7 @@ mod tests {
             git(temp.path(), &["add", "--all", "--force"]);
             let changed = hash();
             assert_ne!(changed, before, "{name} {mode:o}");
-            assert_eq!(changed.hex(), git(temp.path(), &["write-tree"]), "{name} {mode:o}");
+            assert_eq!(changed, git(temp.path(), &["write-tree"]), "{name} {mode:o}");
             before = changed;
         }
         // Nothing of what is ignored is in it.
