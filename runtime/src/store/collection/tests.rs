@@ -422,3 +422,25 @@ fn k8_times_from_another_age_do_no_harm() {
     store.collect(&goal).unwrap();
     assert_eq!(["past", "future", "now"].map(|name| has_layer(&store, name)), [false, true, true]);
 }
+
+/// K8: the record of a program that noted less is one: what it leads to stays, and is used.
+#[test]
+fn k8_what_an_older_program_left_is_not_litter() {
+    let temp = private();
+    let store = open(&temp);
+    build(&store, "shop", "one");
+    let name = format!("{}/record", image_directory("local", "shop"));
+    let mut record: serde_json::Value = store.read_record(&name).unwrap();
+    let buildpack = &mut record["buildpacks"]["acme/node"];
+    assert!(buildpack.as_object_mut().unwrap().remove("version").is_some());
+    let layer = &mut buildpack["layers"]["node"];
+    assert!(layer.as_object_mut().unwrap().remove("artifacts").is_some());
+    assert!(layer["tree"].as_object_mut().unwrap().remove("digest").is_some());
+    store.write_record(&name, &record).unwrap();
+    close(store);
+    let store = open(&temp);
+    let goal = CollectionGoal { grace: Duration::ZERO, ..CollectionGoal::keep(u64::MAX) };
+    assert_eq!(store.collect(&goal).unwrap().pieces, 0, "{:?}", store.inventory().pieces);
+    assert_eq!(kept(&store, "shop").as_deref(), Some("one"));
+    assert_eq!(store.take_warnings(), Vec::<String>::new());
+}

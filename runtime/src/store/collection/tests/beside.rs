@@ -110,6 +110,11 @@ fn k6_what_an_older_program_holds_stays() {
         let lock = work::lock(&held, FlockOperation::LockShared).unwrap().unwrap();
         assert_eq!(store.collect(&CollectionGoal::nothing()).unwrap().in_use, 1);
         assert!(held.is_dir() && image_record(&store).is_file());
+        // And so does the bill of materials that it leads to.
+        let other = open(&temp);
+        assert_eq!(kept(&other, "shop").as_deref(), Some("one"));
+        assert_eq!(other.take_warnings(), Vec::<String>::new());
+        close(other);
         drop(lock);
         assert_eq!(store.collect(&CollectionGoal::nothing()).unwrap().left_bytes, 0);
         assert!(!image_record(&store).exists());
@@ -160,6 +165,87 @@ fn k7_a_store_without_leases_is_left_alone() {
     assert!(!temp.path().join("elsewhere").exists());
 }
 
+/// K6: an unpacked builder, and files of sources.
+#[test]
+fn k6_what_a_build_reads_in_place_stays() {
+    let temp = private();
+    let fill = |directory: &Path| -> Result<(), StoreError> {
+        std::fs::write(directory.join("order.toml"), bytes("builder")).unwrap();
+        Ok(())
+    };
+    let before = open(&temp);
+    before.builder("sha256:b", fill).unwrap();
+    // `printf 'hello\n' | sha256sum`
+    let hello: Integrity =
+        "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03".parse().unwrap();
+    let scratch = before.downloads().claim(&hello).unwrap().unwrap();
+    scratch.file().write_all(b"hello\n").unwrap();
+    drop(scratch.finish(Some(&hello.values()[0])).unwrap());
+    close(before);
+    for is_builder in [true, false] {
+        let running = open(&temp);
+        if is_builder {
+            running.builder("sha256:b", fill).unwrap();
+        } else {
+            assert!(running.downloads().open(&hello, &|| false).is_some());
+        }
+        let other = open(&temp);
+        // The other one, where it is still there, goes.
+        assert_eq!(other.collect(&CollectionGoal::nothing()).unwrap().in_use, 1);
+        assert_eq!(files(&other, "builders"), if is_builder { 2 } else { 0 });
+        close(running);
+        close(other);
+        let again = open(&temp);
+        drop(again.builder("sha256:b", fill).unwrap());
+        let scratch = again.downloads().claim(&hello).unwrap().unwrap();
+        scratch.file().write_all(b"hello\n").unwrap();
+        drop(scratch.finish(Some(&hello.values()[0])).unwrap());
+        close(again);
+    }
+}
+
+/// K1, K2: by what it asks of the kernel. Whatever leads to something goes first, and that it is gone
+/// is on the disk before that which it leads to goes.
+#[test]
+fn k1_and_k2_records_go_before_what_they_lead_to() {
+    let temp = private();
+    std::fs::write(temp.path().join(PERMISSION), "once").unwrap();
+    let (store, _) = Store::open(&temp.path().join("store")).unwrap();
+    build(&store, "shop", "one");
+    let fill = |_: &Path| -> Result<(), StoreError> { Ok(()) };
+    store.builder("sha256:b", fill).unwrap();
+    let root = store.root().to_owned();
+    close(store);
+    let calls = "trace=unlink,unlinkat,rename,renameat,renameat2,fsync,fdatasync";
+    let traced = Command::new("strace")
+        .args(["--follow-forks", "--decode-fds=path", "--string-limit=1000", "--output=calls", "-e", calls])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "store::collection::tests::beside::collects_until_it_is_killed"])
+        .current_dir(temp.path())
+        .output();
+    let traced = traced.expect("`cargo xtask setup` installs strace");
+    assert!(traced.status.success(), "{traced:?}");
+    let calls = std::fs::read_to_string(temp.path().join("calls")).unwrap();
+    let calls: Vec<&str> = calls.lines().filter(|line| line.contains(root.to_str().unwrap())).collect();
+    let find = |call: &str, path: &str| -> Vec<usize> {
+        let is_it = |line: &&str| line.contains(call) && line.contains(path);
+        calls.iter().enumerate().filter(|(_, line)| is_it(line)).map(|(number, _)| number).collect()
+    };
+    let image = image_directory("local", "shop");
+    for (record, directory, thing) in [
+        ("/index/".to_owned(), "/index>".to_owned(), "/blobs/sha256/".to_owned()),
+        (format!("/{image}/record"), format!("/{image}>"), format!("/{image}/trees/")),
+        (".json".to_owned(), "/builders>".to_owned(), "/builders/".to_owned()),
+    ] {
+        let gone = *find("unlink", &record).last().expect("the record goes");
+        let flushed = find("sync(", &directory);
+        let moved = *find("rename", &thing).first().expect("what it leads to goes");
+        let is_between = flushed.iter().any(|flushed| gone < *flushed && *flushed < moved);
+        assert!(is_between, "{record} {gone}, {flushed:?}, {moved}:\n{}", calls.join("\n"));
+    }
+    assert!(!root.join(image).exists());
+}
+
 /// In the current directory of the child; without it nobody asked for what it does.
 const PERMISSION: &str = "started-to-be-killed";
 
@@ -208,6 +294,10 @@ fn collects_until_it_is_killed() {
         return;
     }
     let root = PathBuf::from("store");
+    if std::fs::read_to_string(PERMISSION).unwrap() == "once" {
+        Store::open(&root).unwrap().0.collect(&CollectionGoal::nothing()).unwrap();
+        return;
+    }
     loop {
         let (store, _) = Store::open(&root).unwrap();
         let all = store.usage().bytes();
