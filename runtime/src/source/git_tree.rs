@@ -181,7 +181,7 @@ mod tests {
             write(name, name.as_bytes(), mode);
         }
         write("empty", b"", 0o644);
-        write("large", &[7; 600_000], 0o644);
+        write("large", &b"7".repeat(600_000), 0o644);
         std::fs::create_dir_all(temp.path().join("nothing/below")).unwrap();
         symlink("../no/where", temp.path().join("a/link")).unwrap();
         let hash = || {

@@ -95,6 +95,31 @@ fn k6_builds_beside_collecting_never_see_a_hole() {
     assert_eq!(files(&store, "blobs/sha256") + files(&store, "index"), 0);
 }
 
+/// K6: what somebody refers to since the look, and who is done by now.
+#[test]
+fn k6_what_came_into_use_after_the_look_stays() {
+    let temp = private();
+    let store = open(&temp);
+    put_layer(&store, "app");
+    let index = store.root().join(super::super::super::blobs::index_name(&diff_id("app"), ENCODER));
+    std::fs::remove_file(index).unwrap();
+    close(store);
+    let store = open(&temp);
+    let inventory = store.inventory();
+    assert_eq!(inventory.pieces[0].kind, StoreKind::Unused);
+    let other = open(&temp);
+    put_layer(&other, "app");
+    close(other);
+    let claims = store.claims().unwrap();
+    let choice = choose(&inventory, &CollectionGoal::nothing(), inventory::now(), &claims).unwrap();
+    assert_eq!(choice.pieces.len(), 1);
+    let collected = store.remove(choice, &inventory).collected;
+    drop(claims);
+    assert_eq!((collected.pieces, collected.in_use), (0, 1));
+    assert!(has_layer(&store, "app"));
+    assert_eq!(store.take_warnings(), Vec::<String>::new());
+}
+
 /// K6: programs that knew no leases held the directories of images and trees by themselves.
 #[test]
 fn k6_what_an_older_program_holds_stays() {
