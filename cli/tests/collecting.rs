@@ -141,19 +141,21 @@ fn two_hundred_builds_keep_the_disk_flat() {
     shop.assert_du_agrees();
 }
 
+/// Says that all threads should stop; one that fails must not leave the others waiting for it.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Three that build, one that collects, for as long as `is_over` lets them. Gives how many images
 /// were built, and how often something was collected.
 fn build_and_collect(shop: &Shop, is_over: impl Fn(u64) -> bool + Sync) -> (u64, u64) {
     shop.build("shop-0", 0, 0);
     let (stop, built) = (AtomicBool::new(false), AtomicU64::new(0));
     let collected = AtomicU64::new(0);
-    // A thread that fails must not leave the others waiting for it.
-    struct Stop<'a>(&'a AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::SeqCst);
-        }
-    }
     std::thread::scope(|scope| {
         for builder in 0..3_u64 {
             let (stop, built, is_over) = (&stop, &built, &is_over);
@@ -285,7 +287,7 @@ fn k7_a_dead_build_holds_nothing() {
     child.kill().unwrap();
     child.wait().unwrap();
     // Its worker notices a little later.
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_mins(1);
     while cleared()["in_use"] != 0 {
         assert!(Instant::now() < end, "somebody who is dead uses something");
     }
