@@ -44,7 +44,14 @@ fn a_build_attaches_where_its_image_comes_from() {
     let definition = &statement["predicate"]["buildDefinition"];
     assert_eq!(definition["externalParameters"]["runImage"], "scratch");
     assert_eq!(definition["externalParameters"]["variables"], serde_json::json!(["SECRET"]));
-    let component = &definition["resolvedDependencies"][0];
+    // What Git says of the same files.
+    let script = format!(
+        "cp -r '{SAMPLE}' app && cd app && git init --quiet --object-format=sha256 && git add --all --force && git write-tree"
+    );
+    let tree = site.tool("sh", &["-ec", &script]).unwrap();
+    let app = &definition["resolvedDependencies"][0];
+    assert_eq!((&app["name"], &app["digest"]["gitTree"]), (&"app".into(), &tree.trim().into()));
+    let component = &definition["resolvedDependencies"][1];
     assert!(component["uri"].as_str().unwrap().starts_with("urn:cnb:builder:wapack/"), "{component}");
     assert_eq!(component["digest"]["sha256"].as_str().unwrap().len(), 64);
     assert_eq!(statement["predicate"]["runDetails"]["metadata"]["wapack_hermetic"], true);
@@ -157,7 +164,7 @@ fn d8_what_was_fetched_stays_known_with_the_layer() {
     let dependencies =
         first["predicate"]["buildDefinition"]["resolvedDependencies"].as_array().unwrap().clone();
     assert_eq!(
-        dependencies[1],
+        dependencies[2],
         serde_json::json!({
             "uri": "wapack-source:npm/p.tgz",
             "digest": { "sha256": sum },

@@ -76,3 +76,50 @@ fn a_build_keeps_the_cache_below_what_the_policy_says() {
     // What this build has used is what the next one wants.
     assert_eq!(usage(&site)["images"][0]["image"], "demo/website:latest");
 }
+
+/// Where the cache is, by the variables of the user; and what is no cache.
+#[test]
+fn odd_places() {
+    let site = Site::new();
+    build(&site, &[]).with(0);
+    let du = |place: &str| {
+        let mut command = site.command(&["cache", "du", "--json"]);
+        Ended::from(
+            command
+                .env("XDG_CACHE_HOME", place.replace("SITE", site.path().to_str().unwrap()))
+                .output()
+                .unwrap(),
+        )
+    };
+    let usual = usage(&site);
+    std::os::unix::fs::symlink(".cache", site.path().join("link")).unwrap();
+    std::os::unix::fs::symlink("nowhere", site.path().join("dangling")).unwrap();
+    site.file("file", "x");
+    // Paths that are not absolute are to be ignored, says the specification of these variables.
+    for place in ["", "relative", "SITE/link"] {
+        let ended = du(place).with(0);
+        assert_eq!(serde_json::from_str::<Value>(&ended.out).unwrap(), usual, "{place:?}");
+    }
+    for place in ["SITE/missing", "SITE/dangling", "SITE/file"] {
+        du(place).with(3).complains(&["error[input.cache]: there is no cache", "hint: "]);
+    }
+    // Neither asked about nor built with does another directory become a cache.
+    site.file("precious/notes.txt", "x");
+    let mode = |name: &str| std::fs::metadata(site.path().join(name)).unwrap().permissions();
+    let before = mode("precious");
+    for command in ["du", "gc", "clear"] {
+        site.run(&["cache", command, "--cache-dir", "precious"]).with(3).complains(&["error[input.cache]"]);
+    }
+    build(&site, &["--cache-dir", "precious"]).with(3).complains(&[
+        "error[store.occupied]: the directory `",
+        "is no store, and is not empty",
+        "hint: name a directory of your own with `--cache-dir`",
+    ]);
+    assert_eq!(std::fs::read_dir(site.path().join("precious")).unwrap().count(), 1);
+    assert_eq!(mode("precious"), before);
+    build(&site, &["--cache-dir", "file"]).with(1).complains(&[
+        "error[store.io]: cannot make the directory `",
+        "caused by: there is something else already",
+    ]);
+    assert!(!site.path().join("missing").exists() && !site.path().join("relative").exists());
+}

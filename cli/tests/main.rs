@@ -7,6 +7,7 @@ mod attach;
 mod browser;
 mod build;
 mod cache;
+mod collecting;
 mod coming_from_pack;
 mod config;
 mod earlier;

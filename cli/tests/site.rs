@@ -1,5 +1,6 @@
 //! A private cache and configuration, and the program in it.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -133,6 +134,24 @@ impl Site {
         names
     }
 
+    /// The contents of the only file called `name` in the layers of the first image of a layout.
+    pub(crate) fn file_in_layers(&self, layout: &str, name: &str) -> Vec<u8> {
+        let mut found = Vec::new();
+        for layer in self.manifest(layout)["layers"].as_array().unwrap() {
+            let bytes = self.blob(layout, &layer["digest"]);
+            let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(bytes.as_slice()));
+            for entry in archive.entries().unwrap() {
+                let mut entry = entry.unwrap();
+                if entry.path().unwrap().file_name().is_some_and(|found| found == name) {
+                    found.push(Vec::new());
+                    entry.read_to_end(found.last_mut().unwrap()).unwrap();
+                }
+            }
+        }
+        assert_eq!(found.len(), 1, "files called {name}");
+        found.remove(0)
+    }
+
     /// Every file called `name` below a directory of this site's home.
     pub(crate) fn find_files(&self, below: &str, name: &str) -> Vec<PathBuf> {
         let mut found = Vec::new();
@@ -174,6 +193,19 @@ impl Site {
         let hex = hashed.out.split(' ').next().unwrap().to_owned();
         std::fs::rename(path, self.path().join(layout).join("blobs/sha256").join(&hex)).unwrap();
         (format!("sha256:{hex}"), bytes.len())
+    }
+
+    /// Another program in this directory, which has to succeed. One that is missing is only accepted outside
+    /// of continuous integration.
+    pub(crate) fn tool(&self, program: &str, arguments: &[&str]) -> Option<String> {
+        match Command::new(program).args(arguments).current_dir(self.path()).output() {
+            Ok(output) => Some(Ended::from(output).with(0).out),
+            Err(error) => {
+                assert!(std::env::var("CI").is_err(), "`{program}` must not be missing in CI: {error}");
+                println!("SKIPPED: `{program}` is not installed");
+                None
+            }
+        }
     }
 
     /// Directories of builds that are under way, or were left behind.

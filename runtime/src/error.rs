@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::cancel::Cancelled;
 use crate::executor::process::variables::VariablesError;
-use crate::fault::{Diagnose, Fault};
+use crate::fault::{Diagnose, Fault, is_disk_full};
 use crate::images::ImagesError;
 use crate::phase::build::BuildError;
 use crate::phase::detect::DetectError;
@@ -81,6 +81,7 @@ impl Diagnose for Error {
             (None, Self::Bindings(BindingsError::Unwritable { .. })) => "host.io",
             (None, Self::Cancelled(_)) => "build.cancelled",
             (None, Self::Worker(_)) => "worker.unavailable",
+            (None, Self::Prepare(source)) if is_disk_full(source) => "host.disk_full",
             (None, Self::Operator(_)) => "input.builder",
             (None, Self::Bindings(_)) => "input.bindings",
             (None, _) => "host.io",
@@ -101,6 +102,9 @@ impl Diagnose for Error {
             (Some(error), _) => error.hint(),
             (None, Self::Worker(_)) => {
                 Some("`wapack inspect --host` shows what isolation this machine offers".to_owned())
+            }
+            (None, Self::Prepare(source)) if is_disk_full(source) => {
+                Some("free some space, or name another place with `--cache-dir`".to_owned())
             }
             (None, _) => None,
         }

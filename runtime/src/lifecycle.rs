@@ -108,6 +108,8 @@ pub struct BuildRequest<'a> {
     pub encoding: Encoding,
     /// Where bills of materials are to be written as files.
     pub sboms: Option<&'a Path>,
+    /// Whether to say what the app's source hashes to, which costs reading it once more.
+    pub hashes_source: bool,
     /// Forget first what was kept for the image.
     pub clear_cache: bool,
     /// Where an earlier image may be, for when the store knows nothing of it.
@@ -119,6 +121,8 @@ pub struct BuildRequest<'a> {
 pub struct BuiltImage {
     pub exported: Exported,
     pub saved: SavedImage,
+    /// The app's source as a Git tree, if it was asked for ([`Source::git_tree`]).
+    pub source: Option<String>,
 }
 
 /// Finds out who would take part, and runs no `build`. A worker takes a moment to
@@ -243,8 +247,9 @@ fn phases(
             encoding: request.encoding,
             limits: TreeLimits::default(),
         };
+        let source = request.hashes_source.then(|| site.source.git_tree(app.cancel)).transpose()?;
         site.source.recheck(app.cancel)?;
-        let built = export_and_publish(request, &export_request, events)?;
+        let built = BuiltImage { source, ..export_and_publish(request, &export_request, events)? };
         if let Some(directory) = request.sboms {
             let path = directory.to_owned();
             sboms::write(&outcome.built, directory).map_err(|source| Error::Sboms { path, source })?;
@@ -287,7 +292,7 @@ fn export_and_publish(
         let image =
             PublishRequest { image: &exported.image, to: request.output, names: request.names, from: &from };
         let error = match publish(&image, store, cancel, events) {
-            Ok(saved) => return Ok(BuiltImage { exported, saved }),
+            Ok(saved) => return Ok(BuiltImage { exported, saved, source: None }),
             Err(error) => error,
         };
         match error.damaged_file(&exported.image) {

@@ -104,6 +104,7 @@ pub(crate) fn for_containers() -> Result<()> {
         ("mmdebstrap", "mmdebstrap"),
         ("python3", "python3"),
         ("strace", "strace"),
+        ("git", "git"),
         ("gcc", "gcc"),
         ("readelf", "binutils"),
         ("xz", "xz-utils"),

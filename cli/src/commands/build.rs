@@ -23,7 +23,7 @@ use self::destination::Destination;
 use self::run_image::{Chosen, run_image};
 use super::cache;
 use crate::app::{self, App};
-use crate::args::{BuildArguments, CreationTime, LauncherChoice};
+use crate::args::{Attach, BuildArguments, CreationTime, LauncherChoice};
 use crate::discovery::{self, Finder};
 use crate::embedded;
 use crate::failure::{Failure, InputError};
@@ -171,6 +171,7 @@ impl Job<'_> {
             created: self.created,
             encoding: arguments.image.compression,
             sboms: arguments.image.sbom_output_dir.as_deref(),
+            hashes_source: arguments.image.attach.contains(&Attach::Provenance),
             clear_cache: arguments.earlier.clear_cache,
             previous: Some(previous),
         };

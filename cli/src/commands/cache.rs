@@ -30,7 +30,8 @@ pub(super) fn keep_under_cap(store: &Store, policy: &Policy, output: &mut Output
     match store.keep_under(cap) {
         Ok(None) => {}
         Ok(Some(collected)) => {
-            if collected.pieces > 0 {
+            // A look that only finds what a killed build left is nobody's news.
+            if collected.pieces > 0 && collected.freed_bytes + collected.left_bytes > cap / 10 * 9 {
                 output.note(&format!("the cache was near {}: {}", show_bytes(cap), shown(&collected)));
             }
         }
@@ -93,7 +94,7 @@ fn open(place: &CachePlaceArguments, output: &mut Output) -> Result<(Store, Poli
     let (policy, _) = Policy::load(&directories::policy_files(place.policy.as_deref()))?;
     let directory = directories::cache(place.cache_dir.as_deref())?;
     // Nobody wants a cache for having asked about one.
-    if !directory.exists() {
+    if !Store::is_at(&directory) {
         return Err(InputError::NoCache { path: directory }.into());
     }
     let (store, warnings) = Store::open(&directory)?;

@@ -13,6 +13,7 @@ use wapack_runtime::phase::detect::{DetectError, Detected, FailedGroup, TriedMem
 use wapack_runtime::text::harmless_lines;
 
 use self::explain::Explanation;
+use super::cache;
 use crate::app::{self, App};
 use crate::args::DetectArguments;
 use crate::failure::Failure;
@@ -26,6 +27,7 @@ pub(crate) fn run(arguments: &DetectArguments, cancel: &Cancel, output: &mut Out
     let app = App::prepare(&arguments.app, &[], false, output)?;
     let request = app.request(&target, cancel);
     let result = lifecycle::detect(&request, spawned, output);
+    cache::keep_under_cap(&app.store, &app.policy, output);
     if arguments.explain {
         let explanation = match &result {
             Ok(detected) => Some(Explanation::of_success(detected)),

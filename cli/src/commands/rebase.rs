@@ -17,6 +17,8 @@ use wapack_runtime::phase::rebase::{NewRunImage, RebaseRequest, Rebased, rebase,
 use wapack_runtime::store::Store;
 use wapack_runtime::text::harmless;
 
+use super::cache;
+use crate::app;
 use crate::args::RebaseArguments;
 use crate::directories;
 use crate::failure::{Failure, InputError};
@@ -54,6 +56,7 @@ pub(crate) fn run(arguments: &RebaseArguments, cancel: &Cancel, output: &mut Out
         rebased.image = rebased.image.in_family(family);
     }
     let moved = moved(&rebased.image, &to);
+    let (policy, _) = app::policy(&arguments.policy)?;
     let store = store_for(&rebased.image, &to)?;
     let nothing = ();
     let blobs: &dyn BlobStore = store.as_ref().map_or(&nothing, |store| store);
@@ -64,6 +67,9 @@ pub(crate) fn run(arguments: &RebaseArguments, cancel: &Cancel, output: &mut Out
         from: &[&*chosen.place.images, &*app_place.images],
     };
     let saved = publish(&request, blobs, cancel, output).map_err(Failure::Rebased)?;
+    if let Some(store) = &store {
+        cache::keep_under_cap(store, &policy, output);
+    }
     summary(&Done { app, chosen, rebased, saved, place: to.place, moved }, output);
     Ok(0)
 }

@@ -12,11 +12,12 @@ use wapack_runtime::cancel::Cancel;
 use wapack_runtime::event::{Event, EventSink};
 use wapack_runtime::executor::worker::{CodeCache, NoCode, WorkerCommand};
 use wapack_runtime::lifecycle::Code;
+use wapack_runtime::limits::show_bytes;
 use wapack_runtime::network::{FindSource, NetworkSettings};
 use wapack_runtime::policy::{Policy, PolicyPaths};
 use wapack_runtime::programs::Services;
 use wapack_runtime::sources::Sources;
-use wapack_runtime::store::Store;
+use wapack_runtime::store::{Collected, Store};
 
 use super::inputs::Keeping;
 use super::settings::Surroundings;
@@ -78,7 +79,7 @@ impl Equipment {
             Some(code) => code,
             None => &NoCode,
         };
-        run(&mut Services {
+        let result = run(&mut Services {
             worker: &self.worker,
             code,
             policy: &self.policy,
@@ -86,8 +87,28 @@ impl Equipment {
             environment: &self.environment,
             cancel,
             events,
-        })
+        });
+        if let Some(Kept { store, _temporary: None }) = &self.store {
+            keep_under_cap(store, &self.policy, events);
+        }
+        result
     }
+}
+
+/// Nobody else looks after a store that is in a volume of the platform.
+fn keep_under_cap(store: &Store, policy: &Policy, events: &mut dyn EventSink) {
+    let message = match store.keep_under(policy.store.max_bytes) {
+        Ok(Some(Collected { pieces: 1.., freed_bytes, .. })) => {
+            format!(
+                "{} of what is kept in `{}` are given up",
+                show_bytes(freed_bytes),
+                store.root().display()
+            )
+        }
+        Ok(_) => return,
+        Err(error) => format!("what is kept in `{}` may grow: {error}", store.root().display()),
+    };
+    events.event(Event::Note { message });
 }
 
 /// Whether there is a component among the buildpacks: `<id>/<version>/buildpack.wasm`.
@@ -134,4 +155,38 @@ fn open_store(keeping: Keeping<'_>, surroundings: &Surroundings, events: &mut dy
     let temporary = tempfile::tempdir().ok()?;
     let (store, _) = Store::open(&temporary.path().join("store")).ok()?;
     Some(Kept { store, _temporary: Some(temporary) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What compiled components and downloads leave in a platform's volume is bounded like the cache of
+    /// `wapack build`, and nothing else in the volume is touched.
+    #[test]
+    fn a_store_in_a_volume_of_the_platform_stays_below_the_cap() {
+        let temp = tempfile::tempdir().unwrap();
+        let (buildpacks, cache) = (temp.path().join("buildpacks"), temp.path().join("cache"));
+        std::fs::create_dir_all(buildpacks.join("acme_node/1")).unwrap();
+        std::fs::write(buildpacks.join("acme_node/1/buildpack.wasm"), "").unwrap();
+        std::fs::create_dir_all(cache.join("committed")).unwrap();
+        std::fs::write(cache.join("committed/layer"), vec![0; 100_000]).unwrap();
+        let surroundings =
+            Surroundings { environment: [].into(), working_directory: temp.path().to_owned(), user: (0, 0) };
+        let (cancel, mut events) = (Cancel::default(), Vec::new());
+        let mut tell = |event: Event| events.push(event);
+        let keeping = Keeping::EveryBuild(&cache);
+        let mut equipment =
+            Equipment::gather(&buildpacks, keeping, &surroundings, &cancel, &mut tell).unwrap();
+        equipment.policy.store.max_bytes = 50_000;
+        let left = cache.join("wapack/downloads/left");
+        std::fs::write(&left, vec![0; 100_000]).unwrap();
+        equipment.lend(&cancel, &mut tell, |_| {});
+        assert!(!left.exists(), "it is above its cap");
+        assert!(cache.join("committed/layer").exists());
+        let notes = events
+            .iter()
+            .filter(|event| matches!(event, Event::Note { message } if message.contains("are given up")));
+        assert_eq!(notes.count(), 1, "{events:?}");
+    }
 }

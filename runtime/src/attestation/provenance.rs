@@ -36,6 +36,8 @@ pub struct Provenance<'a> {
     pub buildpacks: &'a [BuildpackOrigin],
     /// `None` on `scratch`.
     pub run_image: Option<&'a RunImageOrigin>,
+    /// The app's source as a Git tree, if somebody hashed it.
+    pub source: Option<&'a str>,
     /// Names of the variables that were given to buildpacks. Not their values, which may be secret.
     pub variables: &'a BTreeSet<String>,
     pub process_type: Option<&'a str>,
@@ -138,9 +140,18 @@ fn external(request: &Provenance<'_>) -> BTreeMap<&'static str, Value> {
     parameters
 }
 
-/// What went into the image, each by its digest: run image, buildpacks in order, files in order of names.
+/// What went into the image, each by its digest: the app, run image, buildpacks in order, files in order
+/// of names.
 fn dependencies(request: &Provenance<'_>) -> Vec<ResourceDescriptor> {
     let mut dependencies = Vec::new();
+    if let Some(source) = request.source {
+        dependencies.push(ResourceDescriptor {
+            name: "app".to_owned(),
+            digest: [("gitTree".to_owned(), source.to_owned())].into(),
+            annotations: [("kind", "app".to_owned())].into(),
+            ..ResourceDescriptor::default()
+        });
+    }
     if let Some(run_image) = request.run_image {
         let descriptor = ResourceDescriptor {
             uri: run_image.digest.as_ref().map_or_else(String::new, |digest| purl(&run_image.name, digest)),

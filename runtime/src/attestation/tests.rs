@@ -28,6 +28,7 @@ fn document(artifacts: &Artifacts, created: Option<u64>) -> Value {
             name: "registry.example/base/debian:12".into(),
             digest: Some(Digest::of(b"run")),
         }),
+        source: Some("00aa"),
         variables: &BTreeSet::from(["NODE_ENV".to_owned()]),
         process_type: None,
         artifacts,
@@ -64,6 +65,10 @@ fn the_statement_has_the_fields_of_in_toto_and_slsa() {
                         "variables": ["NODE_ENV"],
                     },
                     "resolvedDependencies": [
+                        {
+                            "name": "app", "digest": { "gitTree": "00aa" },
+                            "annotations": { "kind": "app" },
+                        },
                         {
                             "uri": format!(
                                 "pkg:oci/debian@sha256%3A{}?repository_url=registry.example/base/debian&tag=12",

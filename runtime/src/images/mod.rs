@@ -5,6 +5,8 @@ mod attachments;
 mod daemon;
 mod docker_archive;
 mod error;
+#[cfg(test)]
+pub(crate) mod fixed;
 mod held;
 mod layout;
 mod oci_archive;
@@ -36,8 +38,8 @@ use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest, HashingWriter};
 use crate::oci::image::{BlobPlace, Document, Image, Layer, MediaFamily};
 
-/// Finds and keeps images by name.
-pub trait Images {
+/// Finds and keeps images by name. Several threads may ask at once.
+pub trait Images: Sync {
     /// The image called `name`: its configuration and layers, no layer's bytes.
     /// `None` when there is none.
     ///

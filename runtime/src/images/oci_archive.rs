@@ -13,7 +13,7 @@ use crate::event::EventSink;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{Document, Image, Layer, MediaFamily, index_document};
-use crate::oci::layout::{LayoutError, LayoutFiles, NamedManifest, image_names, layout_files};
+use crate::oci::layout::{LayoutFiles, NamedManifest, layout_files};
 use crate::oci::referrer::{Attachment, Referrer};
 
 /// The images of an archive. An empty name is that of the only image. Nothing is
@@ -128,13 +128,7 @@ impl Images for OciArchive {
         if is_stream(&self.file) {
             return Ok(vec![]);
         }
-        match image_names(&self.file) {
-            Err(LayoutError::Missing { .. }) => Ok(vec![]),
-            names => names.map_err(|error| ImagesError::Image {
-                name: self.file.display().to_string(),
-                source: error.into(),
-            }),
-        }
+        oci_directory::names(&self.file)
     }
 
     fn check_write(&self, name: &str) -> Result<(), ImagesError> {

@@ -97,6 +97,15 @@ pub(super) fn systems(place: &Path, name: &str) -> Result<Vec<String>, ImagesErr
     }
 }
 
+/// The names of the images in a layout or in an archive of one.
+pub(super) fn names(place: &Path) -> Result<Vec<String>, ImagesError> {
+    match image_names(place) {
+        Err(LayoutError::Missing { .. }) => Ok(vec![]),
+        names => names
+            .map_err(|error| ImagesError::Image { name: place.display().to_string(), source: error.into() }),
+    }
+}
+
 /// Finds an image of a layout or of an archive of one.
 pub(super) fn find(
     place: &Path,
@@ -134,13 +143,7 @@ impl Images for OciDirectory {
     }
 
     fn names(&self) -> Result<Vec<String>, ImagesError> {
-        match image_names(&self.directory) {
-            Err(LayoutError::Missing { .. }) => Ok(vec![]),
-            names => names.map_err(|error| ImagesError::Image {
-                name: self.directory.display().to_string(),
-                source: error.into(),
-            }),
-        }
+        names(&self.directory)
     }
 
     /// Makes nothing.

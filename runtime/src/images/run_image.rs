@@ -41,46 +41,8 @@ pub fn recorded_names(offered: &RunToml, analyzed: &str, has_extensions: bool) -
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
-    use crate::cancel::Cancel;
-    use crate::event::EventSink;
-    use crate::images::{FoundImage, ImagesError, SavedImage};
-    use crate::oci::blob::BlobStore;
-    use crate::oci::digest::DiffId;
-    use crate::oci::image::{Image, ImageConfiguration, MediaFamily};
-
-    /// Has images by name.
-    struct Named(Vec<&'static str>);
-
-    impl Images for Named {
-        fn find(&self, name: &str) -> Result<Option<FoundImage>, ImagesError> {
-            let configuration: ImageConfiguration = serde_json::from_str(
-                r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#,
-            )
-            .unwrap();
-            let image = Image { family: MediaFamily::Oci, configuration, layers: vec![] };
-            let found = FoundImage { reference: name.to_owned(), image };
-            Ok(self.0.contains(&name).then_some(found))
-        }
-        fn layer(&self, _: &FoundImage, _: &DiffId) -> Result<Box<dyn Read>, ImagesError> {
-            unreachable!("no layer is asked for")
-        }
-        fn check_write(&self, _: &str) -> Result<(), ImagesError> {
-            Ok(())
-        }
-        fn save(
-            &self,
-            _: &Image,
-            _: &[String],
-            _: &dyn BlobStore,
-            _: &Cancel,
-            _: &mut dyn EventSink,
-        ) -> Result<SavedImage, ImagesError> {
-            unreachable!("nothing is saved")
-        }
-    }
+    use crate::images::fixed::FixedImages;
 
     const NAMES: [&str; 4] = ["acme/run", "one.example/run", "docker.io/library/run", "two.example:5000/run"];
 
@@ -102,7 +64,7 @@ mod tests {
             ("one.example/app", &[], None),
             ("not a name", &NAMES[1..], Some("one.example/run")),
         ] {
-            let images = Named(readable.to_vec());
+            let images = FixedImages::named(readable);
             assert_eq!(best_mirror(&images, output, &names), expected, "{output} {readable:?}");
         }
     }

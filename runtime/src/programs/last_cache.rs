@@ -74,11 +74,18 @@ impl<'a> LastCache<'a> {
         }
     }
 
-    /// The directory, if it is one: then several threads may read it.
-    pub(super) fn directory(&self) -> Option<&CacheDir> {
+    /// How large a layer is, as it is kept; none is 0.
+    pub(super) fn layer_bytes(&self, diff_id: &DiffId) -> u64 {
         match self {
-            Self::Directory(directory) => Some(directory),
-            Self::None | Self::Image { .. } => None,
+            Self::None => 0,
+            Self::Directory(directory) => match directory.layer(diff_id) {
+                Ok(Some(layer)) => layer.size(),
+                Ok(None) | Err(_) => 0,
+            },
+            Self::Image { found, .. } => {
+                let mut layers = found.image.layers.iter();
+                layers.find(|layer| layer.diff_id == *diff_id).map_or(0, |layer| layer.size)
+            }
         }
     }
 
@@ -86,10 +93,10 @@ impl<'a> LastCache<'a> {
     pub(super) fn layer(&self, diff_id: &DiffId) -> std::io::Result<Option<Box<dyn BufRead>>> {
         match self {
             Self::None => Ok(None),
-            Self::Directory(directory) => Ok(match layer_of(directory, diff_id)? {
-                Some(reader) => Some(Box::new(reader)),
-                None => None,
-            }),
+            Self::Directory(directory) => match directory.layer(diff_id).map_err(std::io::Error::other)? {
+                Some(layer) => Ok(Some(Box::new(ReadAhead::start(layer.read())?))),
+                None => Ok(None),
+            },
             Self::Image { images, found } => {
                 let reader = match images.layer(found, diff_id) {
                     Ok(reader) => reader,
@@ -106,12 +113,6 @@ impl<'a> LastCache<'a> {
 pub(super) fn metadata_of(found: &FoundImage) -> CacheMetadata {
     let label = found.image.configuration.config.labels.get(CACHE_METADATA);
     label.map(|text| CacheMetadata::parse(text.as_bytes())).unwrap_or_default()
-}
-
-/// The tar of a layer in a cache directory; `None` when there is none.
-pub(super) fn layer_of(directory: &CacheDir, diff_id: &DiffId) -> std::io::Result<Option<ReadAhead>> {
-    let layer = directory.layer(diff_id).map_err(std::io::Error::other)?;
-    layer.map(|layer| ReadAhead::start(layer.read())).transpose()
 }
 
 /// The tar of a layer of an image, verified while it is read.

@@ -7,6 +7,7 @@
 mod credentials;
 mod dockerignore;
 mod error;
+mod git_tree;
 mod gitignore;
 mod recheck;
 mod scan;

@@ -354,6 +354,21 @@ mod tests {
         assert_eq!(store.take_warnings().len(), 1);
     }
 
+    /// K6: collected after its record was read, and before it was leased.
+    #[test]
+    fn k6_a_blob_that_goes_with_its_record_is_no_damage() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(temp.path()).unwrap();
+        let blob = commit(&store);
+        let name = index_name(&diff_id(), ENCODER);
+        let record: IndexRecord = store.read_record(&name).unwrap();
+        std::fs::remove_file(temp.path().join(&name)).unwrap();
+        std::fs::remove_file(blob.path).unwrap();
+        let found = store.recorded(&name, &record.blob, |blob| FetchedRecord { blob });
+        assert_eq!(found, None);
+        assert_eq!(store.take_warnings(), Vec::<String>::new());
+    }
+
     #[test]
     fn a_blob_that_is_not_committed_leaves_nothing() {
         let temp = tempfile::tempdir().unwrap();

@@ -54,8 +54,12 @@ impl Store {
         if self.builder_is_whole(digest, &hash) {
             return Ok(directory);
         }
-        if walk::Status::of(&directory).is_ok() {
+        let is_there = |path: &Path| walk::Status::of(path).is_ok();
+        if is_there(&self.root().join(&record_name)) {
             self.discard(&directory);
+        } else if is_there(&directory) {
+            // What was killed between the two, making or collecting it, has done no damage.
+            let _ = walk::remove(&directory);
         }
         let work = self.work_dir()?;
         let fresh = work.path().join("builder");
@@ -183,6 +187,23 @@ mod tests {
             assert!(!directory.join("buildpacks/extra").exists());
             store.builder("sha256:b", never).unwrap();
         }
+    }
+
+    /// K1: it is mentioned in a record last when it is made, and first not any more when it goes.
+    #[test]
+    fn k1_a_builder_without_a_record_is_made_anew_without_a_word() {
+        let temp = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(temp.path()).unwrap();
+        let directory = store.builder("sha256:b", fill).unwrap();
+        std::fs::remove_file(directory.with_extension("json")).unwrap();
+        std::fs::write(directory.join("buildpacks/extra"), "").unwrap();
+        store.builder("sha256:b", fill).unwrap();
+        assert!(!directory.join("buildpacks/extra").exists());
+        assert_eq!(store.take_warnings(), Vec::<String>::new());
+        // With one it is damage.
+        std::fs::write(directory.join("buildpacks/extra"), "").unwrap();
+        store.builder("sha256:b", fill).unwrap();
+        assert_eq!(store.take_warnings().len(), 1);
     }
 
     #[test]

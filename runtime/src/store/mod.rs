@@ -91,6 +91,9 @@ pub enum StoreError {
     /// Somebody else could plant files in the store.
     #[error("the store `{}` belongs to user {owner}, not to user {us}", root.display())]
     Foreign { root: PathBuf, owner: u32, us: u32 },
+    /// The directory is somebody else's, with other things in it.
+    #[error("the directory `{}` is no store, and is not empty", root.display())]
+    Occupied { root: PathBuf },
     /// A layer's tree could not be taken over.
     #[error("cannot keep the layer tree `{}`: {what}", path.display())]
     Tree { path: PathBuf, what: String },
@@ -115,13 +118,14 @@ impl Diagnose for StoreError {
             Self::ReadOnly { .. } => "store.read_only",
             Self::Newer { .. } => "store.newer_format",
             Self::Foreign { .. } => "store.foreign",
+            Self::Occupied { .. } => "store.occupied",
             Self::Tree { .. } => "store.tree",
         }
     }
 
     fn fault(&self) -> Fault {
         match self {
-            Self::Newer { .. } | Self::Foreign { .. } => Fault::Caller,
+            Self::Newer { .. } | Self::Foreign { .. } | Self::Occupied { .. } => Fault::Caller,
             _ => Fault::Environment,
         }
     }
@@ -129,7 +133,7 @@ impl Diagnose for StoreError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::DiskFull { .. } => Some("free some space, or name another place with `--cache-dir`".into()),
-            Self::ReadOnly { .. } | Self::Foreign { .. } => {
+            Self::ReadOnly { .. } | Self::Foreign { .. } | Self::Occupied { .. } => {
                 Some("name a directory of your own with `--cache-dir`".into())
             }
             Self::Newer { .. } => {
@@ -172,13 +176,20 @@ impl Store {
     /// builds left behind. Returns warnings for the user beside it.
     ///
     /// # Errors
-    /// [`StoreError::Newer`] and [`StoreError::Foreign`] need another root; the
-    /// others are trouble of the machine. A store that can only be read opens.
+    /// [`StoreError::Newer`], [`StoreError::Foreign`] and [`StoreError::Occupied`] need
+    /// another root; the others are trouble of the machine. A store that can only be read
+    /// opens.
     pub fn open(root: &Path) -> Result<(Self, Vec<String>), StoreError> {
         if let Err(error) = files::create_private_all(root)
             && !root.is_dir()
         {
-            return Err(StoreError::io("make the directory", root, error));
+            let is_in_the_way = error.kind() == io::ErrorKind::AlreadyExists;
+            let other = || io::Error::new(io::ErrorKind::NotADirectory, "there is something else already");
+            return Err(StoreError::io(
+                "make the directory",
+                root,
+                if is_in_the_way { other() } else { error },
+            ));
         }
         // From here on no link leads anywhere else.
         let root =
@@ -187,6 +198,9 @@ impl Store {
         let us = rustix::process::geteuid().as_raw();
         if status.owner != us {
             return Err(StoreError::Foreign { root, owner: status.owner, us });
+        }
+        if is_occupied(&root) {
+            return Err(StoreError::Occupied { root });
         }
         let leases = Arc::new(Leases::new(&root));
         let store = Self {
@@ -201,6 +215,16 @@ impl Store {
         let mut warnings = store.prepare(&status)?;
         warnings.extend(store.take_warnings());
         Ok((store, warnings))
+    }
+
+    /// Whether there is a store at `root`, as far as can be seen: one that cannot be looked
+    /// at may be one. Makes nothing.
+    #[must_use]
+    pub fn is_at(root: &Path) -> bool {
+        let version = Status::of(&root.join("version"));
+        !version.is_err_and(|error| {
+            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        })
     }
 
     /// From now on the bytes of everything are looked at, however sound it seems
@@ -328,6 +352,18 @@ impl Store {
     }
 }
 
+/// Whether a directory has other things in it and nothing of a store. It would become
+/// private, and whatever is called like something of ours would be damage.
+fn is_occupied(root: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(root) else { return false };
+    // A file system of its own has the last one.
+    let files = ["version", "key", "leases", "size", "kept", "lost+found"];
+    let directories = || DIRECTORIES.iter().filter_map(|name| name.split('/').next());
+    let mut names = entries.flatten().map(|entry| entry.file_name()).peekable();
+    names.peek().is_some()
+        && !names.any(|name| directories().chain(files).any(|ours| name.as_os_str() == ours))
+}
+
 /// Notes once that `path` of the store at `root` was damaged.
 fn note(damaged: &Mutex<Vec<String>>, root: &Path, path: &Path) {
     let path = path.strip_prefix(root).unwrap_or(path).display().to_string();
@@ -343,105 +379,4 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-
-    #[test]
-    fn everything_is_private_to_its_owner() {
-        let temp = tempfile::tempdir().unwrap();
-        let root = temp.path().join("a/b/wapack");
-        let (store, warnings) = Store::open(&root).unwrap();
-        assert_eq!(warnings, Vec::<String>::new());
-        store.put_compiled(&CompiledKey::new("sha256:00", "engine"), b"code").unwrap();
-        for path in [
-            "",
-            "blobs",
-            "blobs/sha256",
-            "index",
-            "layers",
-            "compiled",
-            "builders",
-            "digests",
-            "downloads",
-            "work",
-        ] {
-            let mode = std::fs::metadata(root.join(path)).unwrap().mode();
-            assert_eq!(mode & 0o7777, 0o700, "{path}");
-        }
-        assert_eq!(std::fs::metadata(root.join("key")).unwrap().mode() & 0o7777, 0o600);
-    }
-
-    #[test]
-    fn k8_a_newer_format_is_refused_and_left_alone() {
-        let temp = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(temp.path()).unwrap();
-        store.write_record("version", &Version { format: 2 }).unwrap();
-        let before = std::fs::read(temp.path().join("version")).unwrap();
-        let error = Store::open(temp.path()).unwrap_err();
-        assert_eq!(error.id(), "store.newer_format");
-        assert!(error.to_string().ends_with("has format 2; this program knows format 1"), "{error}");
-        assert_eq!(std::fs::read(temp.path().join("version")).unwrap(), before);
-    }
-
-    /// K4 for the file every start reads first: no flip of a bit looks like a newer format.
-    #[test]
-    fn k4_a_damaged_version_is_written_again_with_one_warning() {
-        let temp = tempfile::tempdir().unwrap();
-        drop(Store::open(temp.path()).unwrap());
-        let path = temp.path().join("version");
-        let good = std::fs::read(&path).unwrap();
-        for index in 0..good.len() {
-            let mut bad = good.clone();
-            bad[index] ^= 1 << (index % 8);
-            std::fs::remove_file(&path).unwrap();
-            std::fs::write(&path, bad).unwrap();
-            let (_, warnings) = Store::open(temp.path()).unwrap();
-            assert_eq!(warnings, ["`version` in the store was damaged and is made again"]);
-            assert_eq!(std::fs::read(&path).unwrap(), good);
-        }
-        let (_, warnings) = Store::open(temp.path()).unwrap();
-        assert!(warnings.is_empty(), "{warnings:?}");
-    }
-
-    #[test]
-    fn k4_directories_replaced_by_files_or_links_are_made_again() {
-        let temp = tempfile::tempdir().unwrap();
-        let outside = temp.path().join("outside");
-        std::fs::create_dir(&outside).unwrap();
-        std::fs::write(outside.join("precious"), "x").unwrap();
-        let root = temp.path().join("store");
-        drop(Store::open(&root).unwrap());
-        for name in ["index", "work", "layers", "compiled", "blobs"] {
-            std::fs::remove_dir_all(root.join(name)).unwrap();
-            if name == "index" {
-                std::fs::write(root.join(name), "file").unwrap();
-            } else {
-                symlink(&outside, root.join(name)).unwrap();
-            }
-        }
-        let (_, warnings) = Store::open(&root).unwrap();
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
-        for name in DIRECTORIES {
-            assert!(std::fs::symlink_metadata(root.join(name)).unwrap().is_dir(), "{name}");
-        }
-        assert!(outside.join("precious").exists());
-    }
-
-    #[test]
-    fn a_store_open_to_others_is_closed_with_a_warning() {
-        let temp = tempfile::tempdir().unwrap();
-        drop(Store::open(temp.path()).unwrap());
-        std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let (_, warnings) = Store::open(temp.path()).unwrap();
-        assert_eq!(warnings.len(), 1);
-        assert_eq!(std::fs::metadata(temp.path()).unwrap().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn a_full_disk_has_its_own_id() {
-        let error = StoreError::io("write", Path::new("/x"), Errno::NOSPC.into());
-        assert_eq!(error.id(), "host.disk_full");
-        assert_eq!(error.to_string(), "no space left for `/x`");
-    }
-}
+mod tests;

@@ -115,6 +115,7 @@ fn provenance_of(
         target: &view.target,
         buildpacks: &buildpacks,
         run_image: run_image.as_ref(),
+        source: built.source.as_deref(),
         variables: &variables,
         process_type: known.arguments.image.process_type.as_ref().map(ProcessType::as_str),
         artifacts: &built.exported.artifacts,

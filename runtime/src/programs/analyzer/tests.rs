@@ -1,92 +1,21 @@
 //! Analyzing images of a layout directory, and of others that answer as they are told.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::path::PathBuf;
 
 use serde_json::json;
 
 use super::*;
-use crate::cancel::Cancel;
 use crate::cnb::api::ApiVersion;
 use crate::cnb::labels::{BuildpackLayers, LayerRecord, LayerSha};
-use crate::event::EventSink;
-use crate::images::SavedImage;
-use crate::oci::blob::BlobStore;
-use crate::oci::digest::Digest;
-use crate::oci::image::{Image, ImageConfiguration, MediaFamily};
+use crate::images::fixed::{FixedImages, arm64_image};
+use crate::oci::digest::{DiffId, Digest};
 use crate::oci::layer::{LayerWriter, Owner};
-
-/// Images by name, with one layer that all of them have.
-#[derive(Default)]
-struct Fake {
-    images: BTreeMap<String, ImageConfiguration>,
-    damaged: Vec<String>,
-    unreachable: Vec<String>,
-    read_only: Vec<String>,
-    layer: Option<Vec<u8>>,
-    is_daemon: bool,
-}
-
-fn error(text: &str) -> Box<dyn std::error::Error + Send + Sync> {
-    text.into()
-}
-
-impl Images for Fake {
-    fn find(&self, name: &str) -> Result<Option<FoundImage>, ImagesError> {
-        if self.damaged.iter().any(|other| other == name) {
-            return Err(ImagesError::Damaged { name: name.into(), source: error("no configuration") });
-        }
-        if self.unreachable.iter().any(|other| other == name) {
-            return Err(ImagesError::Image { name: name.into(), source: error("no answer") });
-        }
-        Ok(self.images.get(name).map(|configuration| FoundImage {
-            reference: format!("{name}@found"),
-            image: Image { family: MediaFamily::Oci, configuration: configuration.clone(), layers: vec![] },
-        }))
-    }
-
-    fn layer(&self, image: &FoundImage, diff_id: &DiffId) -> Result<Box<dyn Read>, ImagesError> {
-        let absent = || ImagesError::NoLayer { image: image.reference.clone(), diff_id: diff_id.clone() };
-        let bytes = self.layer.clone().ok_or_else(absent)?;
-        Ok(Box::new(std::io::Cursor::new(bytes)))
-    }
-
-    fn check_write(&self, name: &str) -> Result<(), ImagesError> {
-        let refused = self.read_only.iter().any(|other| other == name);
-        let error = || ImagesError::NotWritable { name: name.into(), source: error("denied") };
-        if refused { Err(error()) } else { Ok(()) }
-    }
-
-    fn save(
-        &self,
-        _: &Image,
-        _: &[String],
-        _: &dyn BlobStore,
-        _: &Cancel,
-        _: &mut dyn EventSink,
-    ) -> Result<SavedImage, ImagesError> {
-        unreachable!("nothing is written")
-    }
-
-    fn is_daemon(&self) -> bool {
-        self.is_daemon
-    }
-}
-
-fn configuration(labels: &serde_json::Value) -> ImageConfiguration {
-    serde_json::from_value(json!({
-        "architecture": "arm64", "os": "linux", "variant": "v8", "config": { "Labels": labels },
-        "rootfs": { "type": "layers", "diff_ids": [] }
-    }))
-    .unwrap()
-}
 
 struct Platform {
     root: tempfile::TempDir,
     inputs: Inputs,
-    images: Fake,
+    images: FixedImages,
     warnings: Vec<String>,
 }
 
@@ -109,11 +38,11 @@ impl Platform {
             skip_layers: false,
             owner: None,
         };
-        let mut images = Fake::default();
+        let mut images = FixedImages::default();
         let labels = json!({
             "io.buildpacks.base.distro.name": "debian", "io.buildpacks.base.distro.version": "12"
         });
-        images.images.insert("acme/run".to_owned(), configuration(&labels));
+        images.images.insert("acme/run".to_owned(), arm64_image(&labels));
         Self { root, inputs, images, warnings: vec![] }
     }
 
@@ -137,12 +66,12 @@ impl Platform {
     }
 
     fn has(&mut self, name: &str) {
-        self.images.images.insert(name.to_owned(), configuration(&json!({})));
+        self.images.images.insert(name.to_owned(), arm64_image(&json!({})));
     }
 
     fn previous(&mut self, metadata: &serde_json::Value) {
         let labels = json!({ LIFECYCLE_METADATA: metadata.to_string() });
-        self.images.images.insert("h.example/app".to_owned(), configuration(&labels));
+        self.images.images.insert("h.example/app".to_owned(), arm64_image(&labels));
     }
 }
 
@@ -197,15 +126,16 @@ fn ana_02_and_cac_07_caches_have_a_place_of_their_own() {
     platform.inputs.cache_image = Some(cache.clone());
     platform.images.is_daemon = true;
     assert_eq!(platform.analyze().unwrap_err().code(), 3);
-    let analyze = |caches: &Fake| {
+    let analyze = |caches: &FixedImages| {
         let places = ImagePlaces { images: &platform.images, caches };
         run(&platform.inputs, places, &mut |_| {})
     };
-    let error = analyze(&Fake { read_only: vec![cache.clone()], ..Fake::default() }).unwrap_err();
+    let error =
+        analyze(&FixedImages { read_only: vec![cache.clone()], ..FixedImages::default() }).unwrap_err();
     assert!(matches!(&error, AnalyzeError::Access { name, .. } if *name == cache), "{error:?}");
     assert!(!platform.inputs.analyzed.exists());
     // Of the app's image nothing is asked there.
-    analyze(&Fake { read_only: vec!["h.example/app".to_owned()], ..Fake::default() }).unwrap();
+    analyze(&FixedImages { read_only: vec!["h.example/app".to_owned()], ..FixedImages::default() }).unwrap();
 }
 
 #[test]
@@ -294,12 +224,12 @@ fn tgt_15_before_platform_api_0_12_run_image_and_build_image_are_of_one_stack() 
         (12, Some("other"), 0),
     ] {
         let mut platform = Platform::new().old(minor);
-        platform.images.images.insert("acme/run".to_owned(), configuration(&labels));
+        platform.images.images.insert("acme/run".to_owned(), arm64_image(&labels));
         platform.inputs.stack = own.map(str::to_owned);
         let found = platform.analyze().map_or_else(|error| error.code(), |_| 0);
         assert_eq!(found, code, "{minor} {own:?}");
         // An image that is of no stack is none of another.
-        platform.images.images.insert("acme/run".to_owned(), configuration(&json!({})));
+        platform.images.images.insert("acme/run".to_owned(), arm64_image(&json!({})));
         platform.analyze().unwrap();
     }
 }
@@ -321,8 +251,9 @@ fn ana_07_the_sbom_layer_is_unpacked() {
         let mut platform = Platform::new().old(minor);
         platform.inputs.skip_layers = skip_layers;
         let tar = sbom_layer(&platform.path("layers"));
-        platform.previous(&json!({"sbom": {"sha": Digest::of(&tar).to_string()}}));
-        platform.images.layer = Some(tar);
+        let digest = Digest::of(&tar);
+        platform.previous(&json!({"sbom": {"sha": digest.to_string()}}));
+        platform.images.layers.insert(DiffId(digest), tar);
         platform.analyze().unwrap();
         assert_eq!(platform.path(unpacked).exists(), expected, "0.{minor} {skip_layers}");
     }
@@ -346,7 +277,7 @@ fn ana_07_an_sbom_layer_that_cannot_be_used_is_left_out() {
         let mut platform = Platform::new();
         platform.inputs.layers.clone_from(&platform.path("layers"));
         platform.previous(&json!({ "sbom": { "sha": sha } }));
-        platform.images.layer = layer;
+        platform.images.layers.extend(sha.parse().ok().zip(layer));
         let analyzed = platform.analyze().unwrap();
         assert_eq!(analyzed.previous_image.as_deref(), Some("h.example/app@found"));
         assert_eq!(platform.warnings.len(), 1);
@@ -398,6 +329,6 @@ fn run_01_to_03_the_run_image_is_chosen() {
 fn exe_04_the_environment_of_an_image_of_the_reference_is_known() {
     let mut platform = Platform::new();
     let labels = json!({ LIFECYCLE_METADATA: "{}", EXEC_ENV: "test" });
-    platform.images.images.insert("h.example/app".to_owned(), configuration(&labels));
+    platform.images.images.insert("h.example/app".to_owned(), arm64_image(&labels));
     assert_eq!(platform.analyze().unwrap().metadata.exec_env.as_deref(), Some("test"));
 }

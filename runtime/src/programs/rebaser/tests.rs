@@ -1,7 +1,7 @@
-use std::cell::RefCell;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Mutex;
 
 use fs_err as fs;
 use oci_spec::image::MediaType;
@@ -216,7 +216,7 @@ fn rpt_06_one_name_that_fails_fails_the_rebase_and_the_others_are_written() {
 /// A daemon, which has ids and no registries.
 struct Daemon<'a> {
     inner: &'a LayoutImages,
-    saved: RefCell<Vec<String>>,
+    saved: Mutex<Vec<String>>,
 }
 
 impl Images for Daemon<'_> {
@@ -237,7 +237,7 @@ impl Images for Daemon<'_> {
         _: &Cancel,
         _: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        self.saved.borrow_mut().extend_from_slice(names);
+        self.saved.lock().unwrap().extend_from_slice(names);
         Ok(SavedImage { names: names.to_vec(), id: text("sha256:id"), ..SavedImage::default() })
     }
     fn is_daemon(&self) -> bool {
@@ -249,10 +249,10 @@ impl Images for Daemon<'_> {
 #[test]
 fn rbs_01_and_rpt_01_a_daemon_takes_names_of_several_registries_and_gives_an_id() {
     let fixture = Fixture::new();
-    let daemon = Daemon { inner: &fixture.images, saved: RefCell::default() };
+    let daemon = Daemon { inner: &fixture.images, saved: Mutex::default() };
     let inputs = fixture.inputs(&[APP, "other.example/app"]);
     run(&inputs, &daemon, &Cancel::default(), &mut |_| {}).unwrap();
-    assert_eq!(*daemon.saved.borrow(), [APP, "other.example/app"]);
+    assert_eq!(*daemon.saved.lock().unwrap(), [APP, "other.example/app"]);
     let report = fs::read_to_string(inputs.report).unwrap();
     assert_eq!(
         report,

@@ -1,10 +1,10 @@
 //! Contents of layers: from the cache to disk, several layers at a time.
 
 use crate::cnb::id::BuildpackId;
-use crate::oci::digest::{DiffId, Digest};
+use crate::oci::digest::Digest;
 use crate::oci::unpack::{UnpackError, unpack};
 use crate::programs::each::each_by_size;
-use crate::programs::last_cache::{LastCache, layer_of};
+use crate::programs::last_cache::LastCache;
 use crate::programs::layers_dir::LayersDir;
 
 /// A layer whose contents are wanted.
@@ -36,7 +36,7 @@ impl From<UnpackError> for Miss {
     }
 }
 
-/// Unpacks what is wanted; the outline of each tar, in order.
+/// Unpacks what is wanted, several at a time; the outline of each tar, in order.
 ///
 /// Reading and hashing have a thread for each layer that is at work, so that even a
 /// single large layer keeps two cores busy.
@@ -45,25 +45,8 @@ pub(super) fn restore(
     layers: &LayersDir,
     wanted: &[Wanted],
 ) -> Vec<Result<Digest, Miss>> {
-    let Some(directory) = cache.directory() else {
-        return wanted
-            .iter()
-            .map(|wanted| unpack_one(cache, layers, &wanted.sha, &place_of(wanted)))
-            .collect();
-    };
-    let size = |wanted: &Wanted| {
-        let diff_id = wanted.sha.parse().ok();
-        diff_id.and_then(|diff_id| directory.layer(&diff_id).ok()?).map_or(0, |layer| layer.size())
-    };
-    let restore_one = |wanted: &Wanted| {
-        let diff_id: DiffId = wanted.sha.parse().map_err(|_| Miss::Absent)?;
-        match layer_of(directory, &diff_id) {
-            Ok(Some(tar)) => unpack(tar, layers.place(&place_of(wanted))).map_err(Miss::from),
-            Ok(None) => Err(Miss::Absent),
-            Err(error) => Err(Miss::Unreadable(error)),
-        }
-    };
-    each_by_size(wanted, size, restore_one)
+    let size = |wanted: &Wanted| wanted.sha.parse().map_or(0, |diff_id| cache.layer_bytes(&diff_id));
+    each_by_size(wanted, size, |wanted| unpack_one(cache, layers, &wanted.sha, &place_of(wanted)))
 }
 
 /// Unpacks the layer with this digest, only below `place`.

@@ -1,11 +1,10 @@
-//! What goes and what stays, alone and beside builds.
+//! What goes and what stays.
+
+mod beside;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use tempfile::TempDir;
@@ -230,95 +229,6 @@ fn nothing_is_left_when_nothing_is_to_be_left() {
     assert_eq!(store.take_warnings(), Vec::<String>::new());
 }
 
-/// K6: everything that a store found or wrote stays for as long as it is open.
-#[test]
-fn k6_what_a_build_uses_stays_until_it_ends() {
-    let temp = private();
-    let before = open(&temp);
-    build(&before, "shop", "found");
-    put_layer(&before, "app");
-    build(&before, "unused", "unused");
-    close(before);
-    let running = open(&temp);
-    assert_eq!(kept(&running, "shop").as_deref(), Some("found"));
-    assert!(has_layer(&running, "app"));
-    put_layer(&running, "written");
-    let cache = running.image("local", "shop");
-
-    let other = open(&temp);
-    let collected = other.collect(&CollectionGoal::nothing()).unwrap();
-    // An image, its layer, its document, the app's layer, and one that was written.
-    assert_eq!(collected.in_use, 4, "{:?}", other.inventory().pieces);
-    assert!(other.image("local", "unused").is_empty());
-    let layers = cache.layers(&id());
-    assert!(layers[0].exported.is_some() && layers[0].tree.as_ref().unwrap().path.is_dir());
-    assert_eq!(kept(&running, "shop").as_deref(), Some("found"));
-    assert!(has_layer(&running, "app") && has_layer(&running, "written"));
-    drop(cache);
-    close(running);
-    close(other);
-    let other = open(&temp);
-    assert_eq!(other.collect(&CollectionGoal::nothing()).unwrap().left_bytes, 0);
-    assert!(!has_layer(&other, "app"));
-}
-
-/// K6: what a build has only just begun to look for is there, or it is not; never half.
-#[test]
-fn k6_builds_beside_collecting_never_see_a_hole() {
-    let temp = private();
-    drop(open(&temp));
-    let stop = AtomicBool::new(false);
-    let (hits, rounds) = (AtomicU64::new(0), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        for number in 0..4 {
-            let (temp, stop, hits) = (&temp, &stop, &hits);
-            scope.spawn(move || {
-                for round in 0_u64.. {
-                    if stop.load(Ordering::SeqCst) {
-                        break;
-                    }
-                    let store = open(temp);
-                    // Some share an image, and all share layers.
-                    let image = format!("image-{}", number % 3);
-                    let contents = format!("contents-{}", round % 5);
-                    let found = has_layer(&store, &contents);
-                    if !found {
-                        put_layer(&store, &contents);
-                    }
-                    let before = kept(&store, &image);
-                    hits.fetch_add(u64::from(found) + u64::from(before.is_some()), Ordering::SeqCst);
-                    if round % 2 == 0 {
-                        build(&store, &image, &contents);
-                    }
-                    assert!(has_layer(&store, &contents), "a layer has gone that this build uses");
-                    assert_eq!(store.take_warnings(), Vec::<String>::new());
-                }
-            });
-        }
-        scope.spawn(|| {
-            let end = Instant::now() + Duration::from_secs(4);
-            while Instant::now() < end {
-                let store = open(&temp);
-                store.collect(&CollectionGoal::nothing()).unwrap();
-                assert_eq!(store.take_warnings(), Vec::<String>::new());
-                rounds.fetch_add(1, Ordering::SeqCst);
-                // Long enough for builds to leave something for one another.
-                std::thread::sleep(Duration::from_millis(rounds.load(Ordering::SeqCst) % 40));
-            }
-            stop.store(true, Ordering::SeqCst);
-        });
-    });
-    let (hits, rounds) = (hits.into_inner(), rounds.into_inner());
-    assert!(hits > 20 && rounds > 20, "{hits} hits in {rounds} rounds show nothing");
-    // See `close`: some of these stores are not closed for all yet.
-    let store = open(&temp);
-    let end = Instant::now() + Duration::from_secs(20);
-    while store.collect(&CollectionGoal::nothing()).unwrap().left_bytes > 0 {
-        assert!(Instant::now() < end, "something is left that nobody uses");
-    }
-    assert_eq!(files(&store, "blobs/sha256") + files(&store, "index"), 0);
-}
-
 #[test]
 fn what_nothing_refers_to_goes_after_a_while() {
     let temp = private();
@@ -370,6 +280,18 @@ fn one_image_is_cleared_without_what_others_have_too() {
     assert_eq!(files(&store, "blobs/sha256"), 0);
 }
 
+/// Looks, where there may be too much. As with [`close`], somebody else may seem to be at it.
+fn keep_under(store: &Store, cap: u64) -> Collected {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(collected) = store.keep_under(cap).unwrap() {
+            return collected;
+        }
+        assert!(Instant::now() < end, "nobody looks");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Under the cap nothing is looked at: neither a file's name nor its status.
 #[test]
 fn a_build_only_looks_when_there_may_be_too_much() {
@@ -377,7 +299,7 @@ fn a_build_only_looks_when_there_may_be_too_much() {
     let cap = 10 * LARGE as u64;
     let store = open(&temp);
     put_layer(&store, "a");
-    assert_eq!(store.keep_under(cap).unwrap().unwrap().pieces, 0, "nobody knows how large it is");
+    assert_eq!(keep_under(&store, cap).pieces, 0, "nobody knows how large it is");
     // A look would count this one.
     let planted = temp.path().join("downloads/planted");
     std::fs::write(&planted, vec![0; 20 * LARGE]).unwrap();
@@ -400,17 +322,17 @@ fn a_build_only_looks_when_there_may_be_too_much() {
     for name in ["i", "j"] {
         put_layer(&store, name);
     }
-    let collected = store.keep_under(cap).unwrap().unwrap();
+    let collected = keep_under(&store, cap);
     assert!(!planted.exists());
     assert!(collected.left_bytes <= cap - cap / 10, "{collected:?}");
     assert!(has_layer(&store, "i") && has_layer(&store, "j"), "{collected:?}");
     // Another cap is another question.
-    assert!(store.keep_under(cap / 2).unwrap().is_some());
+    keep_under(&store, cap / 2);
     // All that is left is in use, or little: nobody looks again and again in vain.
     assert_eq!(store.keep_under(cap / 2).unwrap(), None);
     for damage in ["", "x", "1", "1 2\nx\n", "-1 2\n"] {
         std::fs::write(temp.path().join("size"), damage).unwrap();
-        assert!(store.keep_under(cap).unwrap().is_some(), "{damage:?}");
+        keep_under(&store, cap);
     }
 }
 
@@ -501,57 +423,24 @@ fn k8_times_from_another_age_do_no_harm() {
     assert_eq!(["past", "future", "now"].map(|name| has_layer(&store, name)), [false, true, true]);
 }
 
-/// In the current directory of the child; without it nobody asked for what it does.
-const PERMISSION: &str = "started-to-be-killed";
-
-/// K1: whoever collects may be killed at any moment: no record leads nowhere, no tree is half.
+/// K8: the record of a program that noted less is one: what it leads to stays, and is used.
 #[test]
-fn k1_a_kill_while_collecting_leaves_nothing_that_counts() {
+fn k8_what_an_older_program_left_is_not_litter() {
     let temp = private();
-    std::fs::write(temp.path().join(PERMISSION), "").unwrap();
-    let root = temp.path().join("store");
-    let mut gone = 0;
-    for round in 0..25 {
-        let (store, warnings) = Store::open(&root).unwrap();
-        assert_eq!(warnings, Vec::<String>::new());
-        for number in 0..12 {
-            build(&store, &format!("image-{number}"), &format!("contents-{}", number % 7));
-        }
-        close(store);
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "store::collection::tests::collects_until_it_is_killed"])
-            .current_dir(temp.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(15 + u64::from(walk::random_bytes::<1>()[0]) / 4));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let (store, warnings) = Store::open(&root).unwrap();
-        assert_eq!(warnings, Vec::<String>::new(), "round {round}");
-        for number in 0..12 {
-            gone += u64::from(kept(&store, &format!("image-{number}")).is_none());
-            has_layer(&store, &format!("contents-{}", number % 7));
-        }
-        assert_eq!(store.take_warnings(), Vec::<String>::new(), "round {round}");
-        close(store);
-    }
-    assert!(gone > 0, "no child lived long enough to collect");
-    let (store, _) = Store::open(&root).unwrap();
-    assert_eq!(store.collect(&CollectionGoal::nothing()).unwrap().left_bytes, 0, "what was left cannot go");
-}
-
-#[test]
-#[ignore = "the child of the test above"]
-fn collects_until_it_is_killed() {
-    if !Path::new(PERMISSION).exists() {
-        return;
-    }
-    let root = PathBuf::from("store");
-    loop {
-        let (store, _) = Store::open(&root).unwrap();
-        let all = store.usage().bytes();
-        store.collect(&CollectionGoal::keep(all.saturating_sub(LARGE as u64))).unwrap();
-    }
+    let store = open(&temp);
+    build(&store, "shop", "one");
+    let name = format!("{}/record", image_directory("local", "shop"));
+    let mut record: serde_json::Value = store.read_record(&name).unwrap();
+    let buildpack = &mut record["buildpacks"]["acme/node"];
+    assert!(buildpack.as_object_mut().unwrap().remove("version").is_some());
+    let layer = &mut buildpack["layers"]["node"];
+    assert!(layer.as_object_mut().unwrap().remove("artifacts").is_some());
+    assert!(layer["tree"].as_object_mut().unwrap().remove("digest").is_some());
+    store.write_record(&name, &record).unwrap();
+    close(store);
+    let store = open(&temp);
+    let goal = CollectionGoal { grace: Duration::ZERO, ..CollectionGoal::keep(u64::MAX) };
+    assert_eq!(store.collect(&goal).unwrap().pieces, 0, "{:?}", store.inventory().pieces);
+    assert_eq!(kept(&store, "shop").as_deref(), Some("one"));
+    assert_eq!(store.take_warnings(), Vec::<String>::new());
 }

@@ -1,7 +1,7 @@
 //! Caches as images, in layouts, and in places that answer as they are told.
 
-use std::cell::RefCell;
 use std::io::Read;
+use std::sync::Mutex;
 
 use super::*;
 use crate::images::{FoundImage, Images, ImagesError, LayoutImages, SavedImage};
@@ -136,13 +136,13 @@ struct Told {
     is_daemon: bool,
     is_stuck: bool,
     error: Option<fn(String) -> ImagesError>,
-    removed: RefCell<Vec<String>>,
+    removed: Mutex<Vec<String>>,
 }
 
 impl Told {
     fn over(build: &Build) -> Self {
         let layouts = build.layouts();
-        Self { layouts, is_daemon: false, is_stuck: false, error: None, removed: RefCell::default() }
+        Self { layouts, is_daemon: false, is_stuck: false, error: None, removed: Mutex::default() }
     }
 }
 
@@ -174,7 +174,7 @@ impl Images for Told {
     }
 
     fn remove(&self, image: &FoundImage) -> Result<(), ImagesError> {
-        self.removed.borrow_mut().push(image.reference.clone());
+        self.removed.lock().unwrap().push(image.reference.clone());
         let name = image.reference.clone();
         if self.is_stuck { Err(ImagesError::Image { name, source: "405".into() }) } else { Ok(()) }
     }
@@ -206,11 +206,11 @@ fn cac_07_the_last_one_is_removed_before_platform_0_13() {
         let first = caches.find(NAME).unwrap().unwrap().reference;
         // Nothing changed: it is still in use.
         build.cache_image(&caches, &build.scratch());
-        assert!(caches.removed.borrow().is_empty(), "0.{minor}");
+        assert!(caches.removed.lock().unwrap().is_empty(), "0.{minor}");
         build.layer("x", "cache", Some("another"));
         build.cache_image(&caches, &build.scratch());
         let expected = if minor == 12 { vec![first] } else { vec![] };
-        assert_eq!(*caches.removed.borrow(), expected, "0.{minor}");
+        assert_eq!(*caches.removed.lock().unwrap(), expected, "0.{minor}");
         assert_eq!(build.warnings.len(), usize::from(is_stuck), "{:?}", build.warnings);
     }
 }
