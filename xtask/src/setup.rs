@@ -8,8 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::Result;
 use crate::command::{capture, find_program, run, step, warn};
+use crate::{Result, workspace};
 
 /// Components run here.
 pub(crate) const WASM_TARGET: &str = "wasm32-wasip2";
@@ -113,10 +113,45 @@ pub(crate) fn for_containers() -> Result<()> {
         ("node", "nodejs"),
         ("npm", "npm"),
         ("dockerd", "docker.io"),
+        ("containerd", "containerd"),
+        ("podman", "podman"),
+        // Not on the path: podman starts it to connect a container.
+        ("/usr/lib/podman/netavark", "netavark"),
+        ("nsenter", "util-linux"),
+        ("ip", "iproute2"),
+        ("iptables", "iptables"),
         ("chromium", "chromium"),
         ("docker-registry", "docker-registry"),
         ("htpasswd", "apache2-utils"),
-    ])
+    ])?;
+    go_programs()
+}
+
+/// Programs of the field that no system package has, as `tests/programs/field` pins them.
+fn go_programs() -> Result<()> {
+    let source = workspace::root().join("tests/programs/field");
+    let target = workspace::target().join("tools");
+    let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let newest = ["go.mod", "go.sum", "registry/main.go"].map(|name| changed(&source.join(name)));
+    let made = ["crane", "registry"].map(|name| changed(&target.join(name)));
+    if made.iter().min() > newest.iter().max() {
+        return Ok(());
+    }
+    let help = "tests of `crane` and of a registry with referrers need Go 1.25 or newer, and its modules";
+    if find_program("go").is_none() {
+        warn(help);
+        return Ok(());
+    }
+    step("go build: crane, and a registry that knows referrers");
+    let mut command = Command::new("go");
+    // No other Go than the one that is here.
+    command.env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0").current_dir(&source);
+    command.args(["build", "-trimpath", "-buildvcs=false", "-o"]).arg(target.join(""));
+    command.args(["./registry", "github.com/google/go-containerregistry/cmd/crane"]);
+    if let Err(problem) = run(&mut command) {
+        warn(&format!("{problem}; {help}"));
+    }
+    Ok(())
 }
 
 /// What benchmarks compare with.
