@@ -1,7 +1,8 @@
 //! Images in a container engine that speaks Docker's API: `-daemon`.
 //!
-//! Layers that the engine has are not sent to it: it takes an image whose first layers
-//! it knows without their bytes.
+//! Layers that the engine has are not sent to it, if it keeps images in Docker's classic
+//! way: it takes an image whose first layers it knows without their bytes. To an engine
+//! on containerd's store, whole images are sent.
 
 mod archive;
 mod documents;
@@ -19,7 +20,7 @@ use oci_spec::image::MediaType;
 use serde::Deserialize;
 
 use self::archive::{LayerBytes, SavedArchive};
-use self::documents::{Inspected, Step};
+use self::documents::{Information, Inspected, Step};
 use self::engine::Engine;
 pub use self::engine::{DaemonAddress, DaemonError};
 use super::{FoundImage, Images, ImagesError, SavedImage, Unsaved, bring};
@@ -106,12 +107,22 @@ impl Daemon {
         Ok(archive)
     }
 
-    /// How many of an image's first layers the engine has in this order.
+    /// How many of an image's first layers need not be sent, as the engine has them in this order.
     fn known(&self, image: &Image) -> usize {
         let same = |others: &Vec<DiffId>| {
             image.layers.iter().zip(others).take_while(|(layer, other)| layer.diff_id == **other).count()
         };
-        lock(&self.found).values().map(same).max().unwrap_or_default()
+        let known = lock(&self.found).values().map(same).max().unwrap_or_default();
+        if known > 0 && self.is_classic() { known } else { 0 }
+    }
+
+    /// Whether the engine takes an image without the bytes of layers that it has. One on containerd's
+    /// store would take it too, and keep it with empty layers: it starts, but is pushed and saved broken.
+    fn is_classic(&self) -> bool {
+        match self.engine.get::<Information>("/info") {
+            Ok(Some(information)) => information.is_classic(),
+            _ => false,
+        }
     }
 
     /// Sends an image but for its `known` first layers; gives its id.
@@ -289,10 +300,15 @@ fn check_load(answer: &[u8]) -> Result<(), DaemonError> {
     struct Message {
         #[serde(default)]
         error: Option<String>,
+        #[serde(default)]
+        stream: Option<String>,
     }
     for message in serde_json::Deserializer::from_slice(answer).into_iter::<Message>() {
-        if let Some(message) = message?.error {
-            return Err(DaemonError::Refused { status: 200, message });
+        let message = message?;
+        // With containerd's store this is all that is said of an image that cannot start.
+        let of_unpacking = message.stream.filter(|text| text.starts_with("Error unpacking image"));
+        if let Some(message) = message.error.or(of_unpacking) {
+            return Err(DaemonError::Refused { status: 200, message: message.trim().to_owned() });
         }
     }
     Ok(())

@@ -199,6 +199,9 @@ fn entries(archive: &[u8]) -> (BTreeMap<String, u64>, Value) {
 }
 
 const INSPECT_APP: &str = "/images/index.docker.io/library/app:latest/json";
+const CLASSIC: &[u8] = br#"{"Driver":"overlay2","DriverStatus":[["Backing Filesystem","extfs"]]}"#;
+const SNAPSHOTTER: &[u8] =
+    br#"{"Driver":"overlayfs","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}"#;
 const LOADED: &[u8] = b"{\"stream\":\"Loaded image: app:latest\\n\"}\n";
 
 #[test]
@@ -238,6 +241,7 @@ fn ana_03_images_have_ids() {
 fn layers_the_engine_has_in_this_order_are_not_sent() {
     let ((first, _), (second, _)) = (layer_tar("1"), layer_tar("2"));
     let (engine, daemon) = FakeEngine::start(&[
+        ("/info", 200, CLASSIC.to_vec()),
         ("/images/run/json", 200, inspected(&[&first, &second])),
         ("/images/load?quiet=1", 200, LOADED.to_vec()),
         (INSPECT_APP, 200, inspected(&[])),
@@ -251,7 +255,8 @@ fn layers_the_engine_has_in_this_order_are_not_sent() {
     let saved = daemon.save(&image, &["app".to_owned()], &NoBlobs, &Cancel::default(), &mut |_| ()).unwrap();
     assert_eq!((saved.id.as_deref(), saved.digest), (Some(ID), None));
     let asked = engine.asked();
-    let (sizes, manifest) = entries(&asked[0].body);
+    let load = asked.iter().find(|asked| asked.line.starts_with("POST /images/load")).unwrap();
+    let (sizes, manifest) = entries(&load.body);
     assert_eq!((sizes["known-0"], sizes["known-1"], sizes[&own_name]), (0, 0, own.size));
     assert_eq!(manifest[0]["Layers"], json!(["known-0", "known-1", own_name]));
     assert_eq!(manifest[0]["RepoTags"], json!(["index.docker.io/library/app:latest"]));
@@ -291,12 +296,55 @@ fn a_reused_layer_in_another_place_comes_from_the_image_that_has_it() {
     assert!(matches!(daemon.layer(&found, &missing), Err(ImagesError::NoLayer { .. })));
 }
 
-/// As engines do that keep layers in another way: everything is sent then.
+/// Containerd's store keeps what it is sent: an empty layer would be one. An engine that
+/// does not say how it keeps images is sent whole ones too.
+#[test]
+fn an_engine_on_containerds_store_gets_every_layer() {
+    for (status, information) in [(200, SNAPSHOTTER), (403, &b"{}"[..]), (200, b"{}"), (200, b"what?")] {
+        let (first, first_tar) = layer_tar("1");
+        let get = format!("/images/{ID}/get");
+        let (engine, daemon) = FakeEngine::start(&[
+            ("/info", status, information.to_vec()),
+            ("/images/run/json", 200, inspected(&[&first])),
+            (&get, 200, save_archive(&[&first_tar])),
+            ("/images/load?quiet=1", 200, LOADED.to_vec()),
+            (INSPECT_APP, 200, inspected(&[])),
+        ]);
+        let image = image_of(daemon.find("run").unwrap().unwrap().image.layers);
+        daemon.save(&image, &["app".to_owned()], &NoBlobs, &Cancel::default(), &mut |_| ()).unwrap();
+        let asked = engine.asked();
+        let loads: Vec<_> =
+            asked.iter().filter(|asked| asked.line.starts_with("POST /images/load")).collect();
+        assert_eq!(loads.len(), 1);
+        let (sizes, _) = entries(&loads[0].body);
+        let name = format!("{}.tar", first.to_string().trim_start_matches("sha256:"));
+        assert_eq!(sizes[&name], first_tar.len() as u64);
+        assert!(!sizes.contains_key("known-0"), "{sizes:?}");
+    }
+}
+
+/// Docker 29 answers like this, with success, and keeps the image.
+#[test]
+fn an_image_that_cannot_be_unpacked_is_an_error() {
+    let answer = b"{\"stream\":\"Loaded image: app:latest\\n\"}\n\
+        {\"stream\":\"Error unpacking image app:latest: mismatched image rootfs\\n\"}\n";
+    let (_engine, daemon) = FakeEngine::start(&[
+        ("/images/load?quiet=1", 200, answer.to_vec()),
+        (INSPECT_APP, 200, inspected(&[])),
+    ]);
+    let save = daemon.save(&image_of(vec![]), &["app".to_owned()], &NoBlobs, &Cancel::default(), &mut |_| ());
+    let ImagesError::Unsaved { unsaved, .. } = save.unwrap_err() else { panic!() };
+    let said = unsaved[0].cause.to_string();
+    assert!(said.ends_with("Error unpacking image app:latest: mismatched image rootfs"), "{said}");
+}
+
+/// A layer can be lost meanwhile: everything is sent then.
 #[test]
 fn an_engine_that_misses_a_layer_gets_all_of_them() {
     let ((first, first_tar), missing) = (layer_tar("1"), br#"{"error":"no such layer"}"#.to_vec());
     let get = format!("/images/{ID}/get");
     let (engine, daemon) = FakeEngine::start(&[
+        ("/info", 200, CLASSIC.to_vec()),
         ("/images/run/json", 200, inspected(&[&first])),
         (&get, 200, save_archive(&[&first_tar])),
         ("/images/load?quiet=1", 200, missing),
