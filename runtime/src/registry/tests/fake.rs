@@ -22,6 +22,8 @@ pub(crate) struct Kept {
     pub(crate) is_careless: bool,
     /// Whether it knows what referrers are.
     pub(crate) has_referrers: bool,
+    /// Whether it lists them by the types of their configurations.
+    pub(crate) lists_configurations: bool,
 }
 
 impl Kept {
@@ -110,8 +112,11 @@ impl Kept {
             let manifest: serde_json::Value = serde_json::from_slice(bytes).unwrap();
             let is_one = key.0 == repository && key.1.starts_with("sha256:");
             (is_one && manifest["subject"]["digest"] == digest).then(|| {
+                let of_configuration = &manifest["config"]["mediaType"];
+                let kind =
+                    if self.lists_configurations { of_configuration } else { &manifest["artifactType"] };
                 serde_json::json!({"mediaType": media_type, "digest": key.1, "size": bytes.len(),
-                    "artifactType": manifest["artifactType"]})
+                    "artifactType": kind})
             })
         };
         let manifests: Vec<_> = self.manifests.iter().filter_map(refers).collect();
