@@ -86,7 +86,8 @@ fn crane_finds_nothing_wrong_with_what_is_published_and_written() {
     for (layout, more) in [("layout", &[][..]), ("several", &INDEX[..])] {
         let digest = build(&site, &[&["--output", &format!("oci:{layout}"), "demo/site:1"], more].concat());
         let to = at(&format!("pushed/{layout}:1"));
-        crane.run(&[&["push", layout, &to], if more.is_empty() { &[][..] } else { &["--index"] }].concat());
+        let whole = if more.is_empty() { &["push"][..] } else { &["push", "--index"] };
+        crane.run(&[whole, &[layout, &to]].concat());
         // Of an index, a layout's own is the top.
         let pushed: Value = serde_json::from_str(&crane.run(&["manifest", &to])).unwrap();
         let top = if more.is_empty() {
@@ -106,8 +107,11 @@ fn crane_finds_nothing_wrong_with_what_is_published_and_written() {
     assert_eq!(view(&site, "oci:pulled")["systems"], json!(["linux/amd64", "linux/arm64"]));
     crane.run(&["mutate", "--tag", &at("run:1"), "--set-platform", "linux/amd64", &at("pushed/layout:1")]);
     crane.run(&["pull", &at("run:1"), "run.tar"]);
-    let upon = build(&site, &["--run-image", "docker-archive:run.tar", "--output", "oci:upon", "app"]);
-    assert_eq!(build(&site, &["--run-image", &at("run:1"), "--output", "oci:upon", "app"]), upon);
+    for run_image in [at("run:1"), "docker-archive:run.tar".to_owned()] {
+        build(&site, &["--run-image", &run_image, "--output", "oci:upon", "app"]);
+        let upon = view(&site, "oci:upon");
+        assert_eq!(diff_ids(&upon)[..3], diff_ids(&published), "{run_image}");
+    }
 }
 
 #[test]
@@ -146,24 +150,18 @@ fn podman_pulls_and_loads_and_gives_the_same_back() {
     for other in [&zstd, "demo/oci:1", "demo/docker:1"] {
         assert_eq!(inspect(other)["Id"], pulled["Id"], "{other}");
     }
-    let podmans = |place: &str| {
-        pulled["RootFS"]["Layers"].as_array().unwrap().len() == diff_ids(&view(&site, place)).len()
-    };
-    assert!(podmans("oci-archive:oci.tar"));
-    assert_eq!(
-        diff_ids(&view(&site, "oci-archive:oci.tar")),
-        pulled["RootFS"]["Layers"].as_array().unwrap().iter().collect::<Vec<_>>()
-    );
+    let ours = view(&site, "oci-archive:oci.tar");
+    assert_eq!(json!(diff_ids(&ours)), pulled["RootFS"]["Layers"]);
 
-    // What it saves and pushes is ours again.
+    // What it saves is ours again.
     podman.call(&["save", "--quiet", "--format", "oci-archive", "-o", "saved.tar", "demo/oci:1"]).with(0);
     podman
         .call(&["save", "--quiet", "--format", "docker-archive", "-o", "saved-docker.tar", "demo/oci:1"])
         .with(0);
     for place in ["oci-archive:saved.tar", "docker-archive:saved-docker.tar"] {
         let saved = view(&site, place);
-        assert_eq!(diff_ids(&saved), diff_ids(&view(&site, "oci-archive:oci.tar")), "{place}");
-        assert_eq!(saved["processes"], view(&site, "oci-archive:oci.tar")["processes"], "{place}");
+        assert_eq!(diff_ids(&saved), diff_ids(&ours), "{place}");
+        assert_eq!(saved["processes"], ours["processes"], "{place}");
     }
 }
 

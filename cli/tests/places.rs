@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::engines::Docker;
 use crate::registries::{Registry, requests};
+use crate::room::Room;
 use crate::site::{Ended, SAMPLE, Site};
 
 /// Runs a tool of the field; `None`, and why, when it is not installed. Continuous integration has them all.
@@ -365,6 +366,60 @@ fn files_get_the_owner_of_this_build() {
         let bits = line.as_bytes();
         assert!(line.contains(" 7/0 ") && bits[5] == bits[2] && bits[4] == bits[1], "{line}");
     }
+}
+
+/// Containerd's store keeps what it is sent: an image is whole in it, also the layers that the
+/// engine had, and is called by the digest of its manifest.
+#[test]
+fn an_engine_on_containerds_store_has_whole_images() {
+    let site = Site::new();
+    make_run_image(&site, "base", "run", "old");
+    make_run_image(&site, "newer", "run", "new");
+    let Some(room) = Room::open("") else { return };
+    let Some(docker) = Docker::start_with_containerd(&room, &site) else { return };
+    for (layout, archive) in [("base", "run.tar"), ("newer", "newer.tar")] {
+        let (from, to) = (format!("oci:{layout}:run"), format!("docker-archive:{archive}:demo/run:1"));
+        tool(&site, "skopeo", &["--insecure-policy", "copy", "-q", &from, &to]);
+    }
+    let at = |name: &str| site.path().join(name).display().to_string();
+    docker.call(&["load", "--input", &at("run.tar")]).with(0);
+    let build = |more: &[&str]| {
+        let arguments = [&["build", "--path", SAMPLE, "--run-image", "docker:demo/run:1"], more].concat();
+        docker.wapack(&site, &arguments).with(0)
+    };
+    // What the engine saves is read by another tool, byte for byte.
+    let saved = |name: &str| {
+        let archive = at("saved.tar");
+        docker.call(&["save", "--output", &archive, name]).with(0);
+        let _ = std::fs::remove_dir_all(site.path().join("saved"));
+        let from = format!("docker-archive:{archive}:{name}");
+        tool(&site, "skopeo", &["--insecure-policy", "copy", "-q", &from, "oci:saved:x"]);
+        let _ = std::fs::remove_dir_all(site.path().join("saved-bundle"));
+        tool(&site, "umoci", &["unpack", "--rootless", "--image", "saved:x", "saved-bundle"]);
+        std::fs::read_to_string(site.path().join("saved-bundle/rootfs/opt/base")).unwrap()
+    };
+    build(&["--output", "docker", "--tag", "demo/app:2", "demo/app:1"]);
+    let id = docker.id("demo/app:1");
+    assert_eq!(docker.id("demo/app:2"), id);
+    assert_eq!(saved("demo/app:1"), "old");
+    assert_eq!(docker.file(&site, "demo/app:1", "/opt/base"), "old");
+    build(&["--output", "docker", "demo/app:1"]);
+    assert_eq!(docker.id("demo/app:1"), id, "nothing changed");
+
+    docker.call(&["load", "--input", &at("newer.tar")]).with(0);
+    docker.wapack(&site, &["rebase", "docker:demo/app:1"]).with(0);
+    assert_ne!(docker.id("demo/app:1"), id);
+    assert_eq!(saved("demo/app:1"), "new");
+    assert_eq!(saved("demo/app:2"), "old");
+
+    // Such an engine loads layouts too, with the digest that the build says.
+    let output = ["--output", "oci-archive:app.tar", "demo/layout:1"];
+    let common = ["--output-format", "json", "--path", SAMPLE, "--run-image", "docker:demo/run:1"];
+    let ended = docker.wapack(&site, &[&["build"], &common[..], &output].concat()).with(0);
+    let said: Value = serde_json::from_str(ended.out.lines().last().unwrap()).unwrap();
+    docker.call(&["load", "--input", &at("app.tar")]).with(0);
+    assert_eq!(docker.id("demo/layout:1"), said["digest"].as_str().unwrap());
+    assert_eq!(saved("demo/layout:1"), "new");
 }
 
 /// Docker's classic store of images: what is loaded, what is sent, and a rebase there.

@@ -104,7 +104,7 @@ impl Room {
         let mut command = Command::new("nsenter");
         command.args(["--net", "--mount", "--target", &self.process.id().to_string()]);
         // The mounts are those of the room, and so is the directory.
-        command.arg(format!("--wd={}", site.path().display())).arg(program).args(arguments);
+        command.arg(format!("--wdns={}", site.path().display())).arg(program).args(arguments);
         let path = std::env::var("PATH").unwrap_or_default();
         command.env_clear().env("HOME", site.path()).env("PATH", format!("{path}:/usr/sbin:/sbin"));
         command.stdin(Stdio::null());

@@ -30,12 +30,9 @@ fn follow(room: &Room, site: &Site, said: &str, shell: impl Fn(&str) -> Command,
     let mut container = Server::start(&mut shell(&format!("exec {line}")), &log);
     let page = room.page(site, "http://127.0.0.1:8080/", &mut container);
     let expected = std::fs::read_to_string(std::path::Path::new(SAMPLE).join("index.html")).unwrap();
-    let log = || std::fs::read_to_string(&log).unwrap();
-    assert_eq!(page, expected, "{line}: {}", log());
+    assert_eq!(page, expected, "{line}: {}", container.said());
     stop();
-    crate::room::wait_until(&format!("`{line}` ends with its container: {}", log()), || {
-        container.has_ended()
-    });
+    wait_until(&format!("`{line}` ends with its container"), || container.has_ended());
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(crate) struct Kept {
     uploads: BTreeMap<String, Vec<u8>>,
     /// Whether it takes manifests whose blobs are missing.
     pub(crate) is_careless: bool,
+    /// Whether it has to be sent what another of its repositories has.
+    pub(crate) mounts_nothing: bool,
     /// Whether it knows what referrers are.
     pub(crate) has_referrers: bool,
     /// Whether it lists them by the types of their configurations.
@@ -73,6 +75,10 @@ impl Kept {
         let Some(path) = path.strip_prefix("/v2/").filter(|path| !path.is_empty()) else {
             return ok("", b"");
         };
+        if let Some(rule) = broken_rule(method, path, &query, request) {
+            // No client may live with it, so that the test that made this request fails.
+            return answer("418 Strict", "", format!("{method} {path}: {rule}").as_bytes());
+        }
         let missing = || answer("404 Not Found", "", br#"{"errors":[{"code":"UNKNOWN"}]}"#);
         if let Some((repository, version)) = path.split_once("/manifests/") {
             let key = (repository.to_owned(), version.to_owned());
@@ -153,6 +159,7 @@ impl Kept {
     ) -> Answer {
         if method == "POST" {
             if let (Some(digest), Some(from)) = (query.get("mount"), query.get("from"))
+                && !self.mounts_nothing
                 && let Some(bytes) = self.blobs.get(&(from.clone(), digest.clone())).cloned()
             {
                 self.blobs.insert((repository.to_owned(), digest.clone()), bytes);
@@ -191,6 +198,45 @@ impl Kept {
         let status = if method == "GET" { "204 No Content" } else { "202 Accepted" };
         answer(status, &format!("{}range: 0-{last}\r\n", place(repository, upload)), b"")
     }
+}
+
+/// What a registry that is strict about distribution-spec 1.1 misses or refuses in a request.
+fn broken_rule(
+    method: &str,
+    path: &str,
+    query: &BTreeMap<String, String>,
+    request: &Request,
+) -> Option<&'static str> {
+    let header = |name| request.header(name);
+    let length = request.body.len().to_string();
+    let manifest = || serde_json::from_slice::<serde_json::Value>(&request.body).unwrap_or_default();
+    let range = || {
+        let (from, to) = header("content-range")?.split_once('-')?;
+        Some(to.parse::<usize>().ok()? + 1 - from.parse::<usize>().ok()?)
+    };
+    let rules: &[(bool, &str)] = match (method, path.contains("/manifests/")) {
+        ("PUT", true) => &[
+            (header("content-length") == Some(&length), "the length of a manifest"),
+            (header("content-type") == manifest()["mediaType"].as_str(), "the type that the manifest says"),
+        ],
+        ("GET", true) => &[(
+            header("accept").is_some_and(|types| types.contains(OCI_MANIFEST) && types.contains(OCI_INDEX)),
+            "the types that are understood",
+        )],
+        ("POST", _) => &[(header("content-length") == Some("0"), "an upload begins with no bytes")],
+        ("PATCH", _) => &[
+            (header("content-length") == Some(&length), "the length of a piece"),
+            (header("content-type") == Some("application/octet-stream"), "the type of a piece"),
+            (range() == Some(request.body.len()), "a range as long as its piece"),
+        ],
+        ("PUT", _) => &[
+            (header("content-length") == Some(&length), "the length of a blob"),
+            (header("content-type") == Some("application/octet-stream"), "the type of a blob"),
+            (query.contains_key("digest"), "the digest of a blob"),
+        ],
+        _ => &[(request.body.is_empty(), "no body")],
+    };
+    rules.iter().find(|(is_kept, _)| !is_kept).map(|(_, rule)| *rule)
 }
 
 fn place(repository: &str, upload: &str) -> String {
