@@ -51,7 +51,7 @@ impl Docker {
         }
         let path = |name: &str| site.path().join(name).display().to_string();
         let socket = format!("unix://{}", path("docker.sock"));
-        command.args(flags).args(["--storage-driver=vfs", "--data-root", &path("docker-data")]).args([
+        command.args(flags).args(["--data-root", &path("docker-data")]).args([
             "--exec-root",
             &path("docker-exec"),
             "--pidfile",
