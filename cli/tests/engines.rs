@@ -147,6 +147,19 @@ impl<'a> Podman<'a> {
         command
     }
 
+    /// Speaks Docker's API at the address that is given.
+    pub(crate) fn serve(&self) -> (Server, String) {
+        let socket = self.site.path().join("podman.sock");
+        let address = format!("unix://{}", socket.display());
+        let mut command = self.command("podman", &["system", "service", "--time", "0", &address]);
+        let mut server = Server::start(&mut command, &self.site.path().join("podman.log"));
+        wait_until("podman listens", || {
+            assert!(!server.has_ended(), "{}", server.said());
+            socket.exists()
+        });
+        (server, address)
+    }
+
     pub(crate) fn call(&self, arguments: &[&str]) -> Ended {
         self.command("podman", arguments).output().unwrap().into()
     }

@@ -165,6 +165,54 @@ fn podman_pulls_and_loads_and_gives_the_same_back() {
     }
 }
 
+/// Podman speaks Docker's API, and takes images without the bytes of layers that it has.
+#[test]
+fn podman_is_an_engine() {
+    let site = Site::new();
+    let Some(room) = Room::open(Podman::SETUP) else { return };
+    let Some(podman) = Podman::new(&room, &site) else { return };
+    let (_server, socket) = podman.serve();
+    for (text, layout) in [("old", "run"), ("new", "newer")] {
+        site.file(&format!("{layout}-files/base"), text);
+        let image = format!("{layout}:run");
+        for arguments in [
+            &["init", "--layout", layout][..],
+            &["new", "--image", &image],
+            &["insert", "--rootless", "--image", &image, &format!("{layout}-files"), "/opt"],
+        ] {
+            room.run(&site, "umoci", arguments).with(0);
+        }
+    }
+    let take = |layout: &str| {
+        let to = "containers-storage:docker.io/demo/run:1";
+        let arguments = ["--insecure-policy", "copy", "-q", &format!("oci:{layout}:run"), to];
+        Ended::from(podman.command("skopeo", &arguments).output().unwrap()).with(0);
+    };
+    let wapack = |arguments: &[&str]| {
+        let mut command = podman.command(env!("CARGO_BIN_EXE_wapack"), arguments);
+        Ended::from(command.env("DOCKER_HOST", &socket).output().unwrap()).with(0).out
+    };
+    // Every byte that it has is read by another tool.
+    let base = |bundle: &str| {
+        let from = "containers-storage:docker.io/demo/app:1";
+        let to = format!("oci:{bundle}-layout:x");
+        let copy = ["--insecure-policy", "copy", "-q", from, &to];
+        Ended::from(podman.command("skopeo", &copy).output().unwrap()).with(0);
+        room.run(&site, "umoci", &["unpack", "--rootless", "--image", &to[4..], bundle]).with(0);
+        std::fs::read_to_string(site.path().join(bundle).join("rootfs/opt/base")).unwrap()
+    };
+    take("run");
+    let on = ["--run-image", "docker:demo/run:1", "--output", "docker", "demo/app:1"];
+    let id = wapack(&[&["build", "--quiet", "--path", SAMPLE], &on[..]].concat());
+    let known = podman.call(&["image", "inspect", "--format", "{{.Id}}", "demo/app:1"]).with(0).out;
+    assert_eq!(id, known);
+    assert_eq!(base("first"), "old");
+    assert_eq!(wapack(&[&["build", "--quiet", "--path", SAMPLE], &on[..]].concat()), id);
+    take("newer");
+    wapack(&["rebase", "docker:demo/app:1"]);
+    assert_eq!(base("second"), "new");
+}
+
 /// Debian's containerd, with its own `ctr`.
 #[test]
 fn containerd_imports_archives_and_starts_them() {

@@ -448,8 +448,9 @@ fn a_container_engine_takes_images_and_only_layers_that_it_lacks() {
     let id = docker.id("demo/app:1");
     assert_eq!(docker.id("demo/app:2"), id);
     assert_eq!(docker.file(&site, "demo/app:1", "/opt/base"), "old");
-    build(&["docker:demo/run:1", "--output", "docker", "demo/app:1"]);
+    let quiet = build(&["docker:demo/run:1", "--quiet", "--output", "docker", "demo/app:1"]).out;
     assert_eq!(docker.id("demo/app:1"), id, "nothing changed");
+    assert_eq!(format!("sha256:{}", quiet.trim()), id);
 
     // The same image by way of an archive is the same to the engine.
     build(&["docker:demo/run:1", "--output", "docker-archive:app.tar", "demo/loaded:1"]);

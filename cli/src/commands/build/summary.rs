@@ -46,12 +46,15 @@ pub(super) fn show(built: &[BuiltImage], saved: &SavedImage, destination: &Desti
         }));
         return;
     }
+    // An engine has no manifest, or one of its own.
+    let id = saved.id.as_ref().filter(|_| saved.digest.is_none());
     if output.is_quiet() {
-        output.line(&digest);
+        output.line(id.unwrap_or(&digest));
         return;
     }
     let strong = output.terminal.out.strong(image);
-    let mut lines = vec![format!("digest    {digest}")];
+    let named = id.map_or_else(|| format!("digest    {digest}"), |id| format!("id        {id}"));
+    let mut lines = vec![named];
     match built {
         [_] => {
             let noun = if layers == 1 { "layer" } else { "layers" };

@@ -31,6 +31,7 @@ use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{BlobPlace, Image, Layer, MediaFamily};
 use crate::oci::reference::Reference;
+use crate::oci::tar_index::TarPart;
 
 /// A layer as an engine has it: a tar without compression.
 const LAYER_TAR: &str = "application/vnd.docker.image.rootfs.diff.tar";
@@ -137,7 +138,7 @@ impl Daemon {
             } else if layer.is_here() {
                 self.bytes_of(layer)?
             } else {
-                LayerBytes::Saved(self.archive(&self.image_with(&layer.diff_id)?)?)
+                LayerBytes::Saved(self.archive_with(&layer.diff_id)?.0)
             };
             layers.push((layer.diff_id.clone(), bytes));
         }
@@ -161,10 +162,19 @@ impl Daemon {
         Ok(LayerBytes::File(Arc::new(file)))
     }
 
-    fn image_with(&self, diff_id: &DiffId) -> Result<String, DaemonError> {
+    /// The archive of an image that really has a layer, and where it is there.
+    fn archive_with(&self, diff_id: &DiffId) -> Result<(Arc<SavedArchive>, TarPart), DaemonError> {
         let found = lock(&self.found);
-        let image = found.iter().find(|(_, diff_ids)| diff_ids.contains(diff_id)).map(|(id, _)| id.clone());
-        image.ok_or_else(|| DaemonError::Image { problem: format!("no image has the layer `{diff_id}`") })
+        let of_image = found.iter().filter(|(_, diff_ids)| diff_ids.contains(diff_id));
+        let ids: Vec<String> = of_image.map(|(id, _)| id.clone()).collect();
+        drop(found);
+        for id in ids {
+            let archive = self.archive(&id)?;
+            if let Some(place) = archive.place(diff_id) {
+                return Ok((archive, place));
+            }
+        }
+        Err(DaemonError::Image { problem: format!("no image has the layer `{diff_id}`") })
     }
 
     fn save_first(&self, image: &Image, name: &str, cancel: &Cancel) -> Result<String, DaemonError> {
@@ -226,10 +236,7 @@ impl Images for Daemon {
     ) -> Result<(), ImagesError> {
         for layer in layers.iter_mut().filter(|layer| layer.blob == BlobPlace::Engine) {
             let fetched = || -> Result<StoredBlob, DaemonError> {
-                let archive = self.archive(&self.image_with(&layer.diff_id)?)?;
-                let missing =
-                    || DaemonError::Image { problem: format!("it has no layer `{}`", layer.diff_id) };
-                let place = archive.place(&layer.diff_id).ok_or_else(missing)?;
+                let (archive, place) = self.archive_with(&layer.diff_id)?;
                 if let Some(kept) = blobs.blob(&layer.digest, place.size) {
                     return Ok(kept);
                 }

@@ -323,6 +323,35 @@ fn an_engine_on_containerds_store_gets_every_layer() {
     }
 }
 
+/// What another program left in containerd's store: it is not passed on.
+#[test]
+fn an_empty_file_is_no_layer() {
+    let (first, first_tar) = layer_tar("1");
+    let other_id = ID.replace("aa", "bb");
+    let other = String::from_utf8(inspected(&[&first])).unwrap().replace(ID, &other_id).into_bytes();
+    let (get, get_other) = (format!("/images/sha256:{ID}/get"), format!("/images/sha256:{other_id}/get"));
+    let (engine, daemon) = FakeEngine::start(&[
+        ("/info", 200, SNAPSHOTTER.to_vec()),
+        ("/images/broken/json", 200, inspected(&[&first])),
+        ("/images/whole/json", 200, other),
+        (&get, 200, save_archive(&[b""])),
+        (&get_other, 200, save_archive(&[&first_tar])),
+        ("/images/load?quiet=1", 200, LOADED.to_vec()),
+        (INSPECT_APP, 200, inspected(&[])),
+    ]);
+    let image = image_of(daemon.find("broken").unwrap().unwrap().image.layers);
+    let save = || daemon.save(&image, &["app".to_owned()], &NoBlobs, &Cancel::default(), &mut |_| ());
+    let ImagesError::Unsaved { unsaved, .. } = save().unwrap_err() else { panic!() };
+    let said = unsaved[0].cause.to_string();
+    assert!(said.contains(&format!("no image has the layer `{first}`")), "{said}");
+    daemon.find("whole").unwrap();
+    save().unwrap();
+    let asked = engine.asked();
+    let load = asked.iter().find(|asked| asked.line.starts_with("POST /images/load")).unwrap();
+    let name = format!("{}.tar", first.to_string().trim_start_matches("sha256:"));
+    assert_eq!(entries(&load.body).0[&name], first_tar.len() as u64);
+}
+
 /// Docker 29 answers like this, with success, and keeps the image.
 #[test]
 fn an_image_that_cannot_be_unpacked_is_an_error() {
