@@ -118,7 +118,7 @@ fn other_images_and_what_they_say_stay() {
     assert_eq!(read_image(&layout, Some("two"), None).unwrap().image.configuration.architecture, "arm64");
 }
 
-/// As BuildKit and `docker save` name images for engines on containerd's store, which take
+/// As `BuildKit` and `docker save` name images for engines on containerd's store, which take
 /// the name of the layout for a whole one otherwise.
 #[test]
 fn names_with_tags_are_also_those_of_engines() {

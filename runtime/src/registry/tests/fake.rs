@@ -12,6 +12,7 @@ pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// What the registry has.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one way in which registries differ")]
 pub(crate) struct Kept {
     /// By repository and digest.
     pub(crate) blobs: BTreeMap<(String, String), Vec<u8>>,
