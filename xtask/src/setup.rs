@@ -120,6 +120,7 @@ pub(crate) fn for_containers() -> Result<()> {
         ("nsenter", "util-linux"),
         ("ip", "iproute2"),
         ("iptables", "iptables"),
+        ("nft", "nftables"),
         ("chromium", "chromium"),
         ("docker-registry", "docker-registry"),
         ("htpasswd", "apache2-utils"),
