@@ -154,17 +154,29 @@ impl Browser {
         self.call("Input.insertText", &json!({ "text": text }));
     }
 
-    /// Clicks where the mouse would have to be for the middle of an element.
-    pub(crate) fn click(&mut self, element: &str) {
-        let place = self.value(&format!(
+    /// Where the mouse has to be for the middle of an element, which is brought into view.
+    fn place(&mut self, element: &str) -> Value {
+        self.value(&format!(
             "(() => {{ const e = {element}; e.scrollIntoView({{ block: 'center' }}); const b = e.getBoundingClientRect(); \
              return [b.x + b.width / 2, b.y + Math.min(8, b.height / 2)]; }})()"
-        ));
+        ))
+    }
+
+    /// Clicks an element.
+    pub(crate) fn click(&mut self, element: &str) {
+        let place = self.place(element);
         for kind in ["mousePressed", "mouseReleased"] {
             let parameters =
                 json!({ "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1 });
             self.call("Input.dispatchMouseEvent", &parameters);
         }
+    }
+
+    /// Moves the mouse to an element.
+    pub(crate) fn move_to(&mut self, element: &str) {
+        let place = self.place(element);
+        let parameters = json!({ "type": "mouseMoved", "x": place[0], "y": place[1] });
+        self.call("Input.dispatchMouseEvent", &parameters);
     }
 }
 

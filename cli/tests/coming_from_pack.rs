@@ -21,6 +21,7 @@ fn every_command_line_of_the_page_runs() {
     for command in [
         "wapack inspect oci:my-app.oci",
         "wapack inspect oci:my-app.oci --json",
+        "wapack sbom download oci:my-app.oci",
         "wapack config show",
         "wapack config path",
     ] {
@@ -53,6 +54,7 @@ fn every_flag_of_the_page_is_taken() {
         &["--previous-image", "oci:my-app.oci:my/app:latest"],
         &["--sbom-output-dir", "sboms"],
         &["--run-image", "scratch"],
+        &["--target", "linux/amd64"],
         &["--user", "1000:1000"],
         &["--cache-dir", "cache"],
         &["--offline"],

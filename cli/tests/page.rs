@@ -15,7 +15,7 @@ const EVIL: &str = "<img src=x onerror=\"document.title='evil'\">\u{202e}gnp.exe
 fn image(site: &Site) -> PathBuf {
     let base = Layer::new()
         .file("usr/bin/large", &vec![1; 400_000])
-        .file("usr/lib/medium", &vec![2; 150_000])
+        .file("usr/lib/Medium", &vec![2; 150_000])
         .file("var/cache/old", &vec![3; 50_000]);
     let app = Layer::new()
         .file("workspace/app.js", &vec![4; 200_000])
@@ -141,6 +141,70 @@ fn the_page_works_in_a_browser_without_a_network() {
     let bytes: Vec<(&str, f64)> =
         shown.iter().map(|(name, bytes, _)| (name.split(',').next().unwrap(), *bytes)).collect();
     assert_eq!(bytes, [("usr", 550_000.0), ("workspace", 400_000.0)]);
+    assert_quiet(&browser, &address);
+}
+
+/// The list leads to the map; owners and widths choose what is shown; the mouse is told about.
+#[test]
+fn list_map_and_legend_belong_together() {
+    let site = Site::new();
+    image(&site);
+    let address = address(&page(&site));
+    let Some(mut browser) = Browser::start(false) else { return };
+    browser.open(&address);
+    let rows = "[...document.querySelectorAll('#files tbody tr')]";
+    let here = "document.querySelector('#crumbs button:disabled').textContent";
+    let pressed =
+        |selector: &str| format!("document.querySelector('{selector}').getAttribute('aria-pressed')");
+
+    // The largest first, and what is hidden says so.
+    let shown = browser.value(&format!("{rows}.map(row => row.cells[0].textContent)"));
+    let sizes = ["390.6 KiB", "195.3 KiB", "146.4 KiB", "97.6 KiB", "58.5 KiB", "48.8 KiB", "39.0 KiB"];
+    assert_eq!(shown, json!(sizes));
+    let gone = text(&mut browser, "document.querySelector('#files tbody tr.gone')");
+    assert!(gone.contains("/var/cache/old") && gone.ends_with("hidden by a later layer"), "{gone}");
+
+    // An owner's files alone, and all of them again.
+    let first = "document.querySelector('#legend button')";
+    browser.click(first);
+    assert_eq!(browser.value(&format!("{rows}.length")), 3);
+    assert_eq!(browser.value(&pressed("#legend button")), "true");
+    assert!(text(&mut browser, "document.querySelector('#count')").starts_with("3 files match, 585.9 KiB"));
+    assert!(browser.value("document.querySelectorAll('#treemap .dim').length > 0") == true);
+    browser.click(first);
+    assert_eq!(browser.value(&format!("{rows}.length")), 7);
+    assert_eq!(browser.value(&pressed("#legend button")), "false");
+
+    // From the list to the place, also out of the other view; letters have no size in a search.
+    browser.click("document.querySelector('[data-mode=files]')");
+    assert_eq!(browser.value(&pressed("[data-mode=files]")), "true");
+    browser.value("document.querySelector('#search').focus()");
+    browser.type_text("lib/mEDIUM");
+    browser.wait_for(&format!("{rows}.length === 1"));
+    browser.click("document.querySelector('#files tbody button')");
+    browser.wait_for(&format!("{here} === 'lib'"));
+    assert_eq!(browser.value(&pressed("[data-mode=layers]")), "true");
+    let focused = browser.value("document.activeElement.getAttribute('aria-label')");
+    assert_eq!(focused, "Medium, file, 146.4 KiB, 100.0 % of what is shown, base");
+
+    // A click on a file tells of it, and so does the mouse above it while it is there.
+    browser.click("document.querySelector('#treemap > .item')");
+    let status = text(&mut browser, "document.querySelector('#status')");
+    assert!(status.starts_with("/usr/lib/Medium: Medium, file, 146.4 KiB"), "{status}");
+    browser.move_to("document.querySelector('#treemap > .item')");
+    browser.wait_for("!document.querySelector('#tip').hidden");
+    assert_eq!(text(&mut browser, "document.querySelector('#tip')"), focused.as_str().unwrap());
+    browser.move_to("document.querySelector('#search')");
+    browser.wait_for("document.querySelector('#tip').hidden");
+
+    // As wide as the window.
+    let size = json!({ "width": 640, "height": 900, "deviceScaleFactor": 1, "mobile": false });
+    browser.call("Emulation.setDeviceMetricsOverride", &size);
+    browser.wait_for(
+        "(() => { const map = document.querySelector('#treemap'); \
+         return map.getBoundingClientRect().width < 640 && \
+         map.getAttribute('viewBox').split(' ')[2] === String(map.getBoundingClientRect().width); })()",
+    );
     assert_quiet(&browser, &address);
 }
 

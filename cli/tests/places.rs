@@ -1,13 +1,14 @@
 //! Images go to every kind of place and come from there, as the tools of the field see it.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use serde_json::Value;
 
+use crate::engines::Docker;
+use crate::registries::{Registry, requests};
+use crate::room::Room;
 use crate::site::{Ended, SAMPLE, Site};
 
 /// Runs a tool of the field; `None`, and why, when it is not installed. Continuous integration has them all.
@@ -35,58 +36,6 @@ fn build(site: &Site, arguments: &[&str]) -> Value {
 
 fn inspect(site: &Site, place: &str) -> Value {
     serde_json::from_str(&site.run(&["inspect", "--json", place]).with(0).out).unwrap()
-}
-
-/// A server that ends with the test.
-struct Server {
-    process: Child,
-    address: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Debian's `docker-registry`, on a port of its own.
-fn registry(site: &Site) -> Option<Server> {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
-    let storage = site.path().join("registry");
-    let configuration = format!(
-        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\"}}\n",
-        storage.display()
-    );
-    let configuration = site.file("registry.yml", &configuration);
-    let log = std::fs::File::create(site.path().join("registry.log")).unwrap();
-    let started = Command::new("docker-registry")
-        .arg("serve")
-        .arg(configuration)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn();
-    let Ok(process) = started else {
-        assert!(std::env::var("CI").is_err(), "`docker-registry` must not be missing in CI");
-        println!("SKIPPED: `docker-registry` is not installed");
-        return None;
-    };
-    let server = Server { process, address };
-    let since = Instant::now();
-    while TcpStream::connect(&server.address).is_err() {
-        assert!(since.elapsed() < Duration::from_secs(30), "the registry does not start");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Some(server)
-}
-
-/// Requests that the registry has answered, as `METHOD path`.
-fn requests(site: &Site) -> Vec<String> {
-    let log = std::fs::read_to_string(site.path().join("registry.log")).unwrap();
-    let lines = log.lines().filter(|line| line.contains("HTTP/1.1\" "));
-    lines.filter_map(|line| Some(line.split('"').nth(1)?.trim_end_matches(" HTTP/1.1").to_owned())).collect()
 }
 
 /// An image to build upon called `NAME`, with a layer of its own.
@@ -195,7 +144,7 @@ fn what_other_tools_archived_is_built_upon_and_rebased() {
 #[test]
 fn rbs_02_and_rbs_04_a_rebase_in_a_registry_moves_no_layer() {
     let site = Site::new();
-    let Some(registry) = registry(&site) else { return };
+    let Some(registry) = Registry::start(&site) else { return };
     let at = |name: &str| format!("{}/{name}", registry.address);
     make_run_image(&site, "base", "run", "old");
     make_run_image(&site, "newer", "run", "new");
@@ -247,7 +196,7 @@ fn rbs_02_and_rbs_04_a_rebase_in_a_registry_moves_no_layer() {
 #[test]
 fn a_run_image_from_a_registry_gets_into_a_layout() {
     let site = Site::new();
-    let Some(registry) = registry(&site) else { return };
+    let Some(registry) = Registry::start(&site) else { return };
     make_run_image(&site, "base", "run", "old");
     let name = format!("{}/run:1", registry.address);
     let to = format!("docker://{name}");
@@ -361,7 +310,7 @@ fn one_build_makes_an_image_for_each_system() {
     site.run(&["rebase", "oci:image:app:1", "--run-image", "oci:image"])
         .with(3)
         .complains(&["error[input.image]: `oci:image:app:1` stands for images for several systems"]);
-    if let Some(registry) = registry(&site) {
+    if let Some(registry) = Registry::start(&site) {
         let name = format!("{}/app:1", registry.address);
         let arguments = ["--path", SAMPLE, "--launcher", "always", "--target", targets, "--publish", &name];
         assert_eq!(build(&site, &arguments)["digest"], said["digest"]);
@@ -419,71 +368,58 @@ fn files_get_the_owner_of_this_build() {
     }
 }
 
-/// A container engine of the test's own, without a network.
-struct Docker {
-    process: Child,
-    socket: String,
-}
-
-impl Docker {
-    fn start(site: &Site) -> Option<Self> {
-        if !Path::new("/usr/sbin/dockerd").exists() {
-            assert!(std::env::var("CI").is_err(), "`dockerd` must not be missing in CI");
-            println!("SKIPPED: `dockerd` is not installed");
-            return None;
-        }
-        let path = |name: &str| site.path().join(name).display().to_string();
-        let socket = format!("unix://{}", path("docker.sock"));
-        let process = Command::new("/usr/sbin/dockerd")
-            .args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"])
-            .args(["--data-root", &path("docker-data"), "--exec-root", &path("docker-exec")])
-            .args(["--pidfile", &path("docker.pid"), "-H", &socket])
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(site.path().join("docker.log")).unwrap())
-            .spawn()
-            .unwrap();
-        let mut docker = Self { process, socket };
-        let since = Instant::now();
-        while docker.call(&["version"]).code != Some(0) {
-            if docker.process.try_wait().unwrap().is_some() || since.elapsed() > Duration::from_mins(1) {
-                let log = std::fs::read_to_string(site.path().join("docker.log")).unwrap_or_default();
-                println!("SKIPPED: `dockerd` does not start here: {log}");
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        Some(docker)
+/// Containerd's store keeps what it is sent: an image is whole in it, also the layers that the
+/// engine had, and is called by the digest of its manifest.
+#[test]
+fn an_engine_on_containerds_store_has_whole_images() {
+    let site = Site::new();
+    make_run_image(&site, "base", "run", "old");
+    make_run_image(&site, "newer", "run", "new");
+    let Some(room) = Room::open("") else { return };
+    let Some(docker) = Docker::start_with_containerd(&room, &site) else { return };
+    for (layout, archive) in [("base", "run.tar"), ("newer", "newer.tar")] {
+        let (from, to) = (format!("oci:{layout}:run"), format!("docker-archive:{archive}:demo/run:1"));
+        tool(&site, "skopeo", &["--insecure-policy", "copy", "-q", &from, &to]);
     }
+    let at = |name: &str| site.path().join(name).display().to_string();
+    docker.call(&["load", "--input", &at("run.tar")]).with(0);
+    let build = |more: &[&str]| {
+        let arguments = [&["build", "--path", SAMPLE, "--run-image", "docker:demo/run:1"], more].concat();
+        docker.wapack(&site, &arguments).with(0)
+    };
+    // What the engine saves is read by another tool, byte for byte.
+    let saved = |name: &str| {
+        let archive = at("saved.tar");
+        docker.call(&["save", "--output", &archive, name]).with(0);
+        let _ = std::fs::remove_dir_all(site.path().join("saved"));
+        let from = format!("docker-archive:{archive}:{name}");
+        tool(&site, "skopeo", &["--insecure-policy", "copy", "-q", &from, "oci:saved:x"]);
+        let _ = std::fs::remove_dir_all(site.path().join("saved-bundle"));
+        tool(&site, "umoci", &["unpack", "--rootless", "--image", "saved:x", "saved-bundle"]);
+        std::fs::read_to_string(site.path().join("saved-bundle/rootfs/opt/base")).unwrap()
+    };
+    build(&["--output", "docker", "--tag", "demo/app:2", "demo/app:1"]);
+    let id = docker.id("demo/app:1");
+    assert_eq!(docker.id("demo/app:2"), id);
+    assert_eq!(saved("demo/app:1"), "old");
+    assert_eq!(docker.file(&site, "demo/app:1", "/opt/base"), "old");
+    build(&["--output", "docker", "demo/app:1"]);
+    assert_eq!(docker.id("demo/app:1"), id, "nothing changed");
 
-    fn call(&self, arguments: &[&str]) -> Ended {
-        Command::new("docker").args(["-H", &self.socket]).args(arguments).output().unwrap().into()
-    }
+    docker.call(&["load", "--input", &at("newer.tar")]).with(0);
+    docker.wapack(&site, &["rebase", "docker:demo/app:1"]).with(0);
+    assert_ne!(docker.id("demo/app:1"), id);
+    assert_eq!(saved("demo/app:1"), "new");
+    assert_eq!(saved("demo/app:2"), "old");
 
-    fn id(&self, name: &str) -> String {
-        self.call(&["image", "inspect", "-f", "{{.Id}}", name]).with(0).out.trim().to_owned()
-    }
-
-    /// `wapack` with this engine.
-    fn wapack(&self, site: &Site, arguments: &[&str]) -> Ended {
-        site.command(arguments).env("DOCKER_HOST", &self.socket).output().unwrap().into()
-    }
-
-    /// What a file of an image says, read through a container that never starts.
-    fn file(&self, site: &Site, image: &str, path: &str) -> String {
-        let container = self.call(&["create", image, "x"]).with(0).out.trim().to_owned();
-        let to = site.path().join(format!("copied-{container}")).display().to_string();
-        self.call(&["cp", &format!("{container}:{path}"), &to]).with(0);
-        self.call(&["rm", &container]).with(0);
-        std::fs::read_to_string(to).unwrap()
-    }
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        // It stops its own children when it is asked to.
-        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
-        let _ = self.process.wait();
-    }
+    // Such an engine loads layouts too, with the digest that the build says.
+    let output = ["--output", "oci-archive:app.tar", "demo/layout:1"];
+    let common = ["--output-format", "json", "--path", SAMPLE, "--run-image", "docker:demo/run:1"];
+    let ended = docker.wapack(&site, &[&["build"], &common[..], &output].concat()).with(0);
+    let said: Value = serde_json::from_str(ended.out.lines().last().unwrap()).unwrap();
+    docker.call(&["load", "--input", &at("app.tar")]).with(0);
+    assert_eq!(docker.id("demo/layout:1"), said["digest"].as_str().unwrap());
+    assert_eq!(saved("demo/layout:1"), "new");
 }
 
 /// Docker's classic store of images: what is loaded, what is sent, and a rebase there.
@@ -512,8 +448,9 @@ fn a_container_engine_takes_images_and_only_layers_that_it_lacks() {
     let id = docker.id("demo/app:1");
     assert_eq!(docker.id("demo/app:2"), id);
     assert_eq!(docker.file(&site, "demo/app:1", "/opt/base"), "old");
-    build(&["docker:demo/run:1", "--output", "docker", "demo/app:1"]);
+    let quiet = build(&["docker:demo/run:1", "--quiet", "--output", "docker", "demo/app:1"]).out;
     assert_eq!(docker.id("demo/app:1"), id, "nothing changed");
+    assert_eq!(format!("sha256:{}", quiet.trim()), id);
 
     // The same image by way of an archive is the same to the engine.
     build(&["docker:demo/run:1", "--output", "docker-archive:app.tar", "demo/loaded:1"]);
@@ -542,7 +479,7 @@ fn a_container_engine_takes_images_and_only_layers_that_it_lacks() {
 #[test]
 fn an_image_that_was_left_here_is_pointed_out() {
     let site = Site::new();
-    let Some(registry) = registry(&site) else { return };
+    let Some(registry) = Registry::start(&site) else { return };
     let name = format!("{}/left/here:2", registry.address);
     let layout = format!("oci:{}-left-here.oci:{name}", registry.address.replace(':', "-"));
     let hint = format!("hint: `wapack build` left one here: `{layout}`");

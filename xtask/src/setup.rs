@@ -8,8 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::Result;
 use crate::command::{capture, find_program, run, step, warn};
+use crate::{Result, workspace};
 
 /// Components run here.
 pub(crate) const WASM_TARGET: &str = "wasm32-wasip2";
@@ -114,10 +114,64 @@ pub(crate) fn for_containers() -> Result<()> {
         ("node", "nodejs"),
         ("npm", "npm"),
         ("dockerd", "docker.io"),
+        ("containerd", "containerd"),
+        ("podman", "podman"),
+        // Not on the path: podman starts it to connect a container.
+        ("/usr/lib/podman/netavark", "netavark"),
+        ("nsenter", "util-linux"),
+        ("ip", "iproute2"),
+        ("iptables", "iptables"),
+        ("nft", "nftables"),
         ("chromium", "chromium"),
         ("docker-registry", "docker-registry"),
         ("htpasswd", "apache2-utils"),
-    ])
+    ])?;
+    go_programs();
+    Ok(())
+}
+
+/// A Docker daemon that can keep images in containerd's store; system packages have older ones.
+const NEW_DOCKERD: &str = "github.com/moby/moby/v2/cmd/dockerd@v2.0.0-beta.24";
+
+/// Programs of the field that no system package has.
+fn go_programs() {
+    let source = workspace::root().join("tests/programs/field");
+    let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let newest = ["go.mod", "go.sum", "registry/main.go"].map(|name| changed(&source.join(name)));
+    let programs = workspace::target().join("tools");
+    let made = ["crane", "registry"].map(|name| changed(&programs.join(name)));
+    if made.iter().min() <= newest.iter().max() {
+        let what = "crane, and a registry that knows referrers";
+        let packages = ["./registry", "github.com/google/go-containerregistry/cmd/crane"];
+        go(what, &["build", "-o", &programs.join("").to_string_lossy()], &packages, &source);
+    }
+    // Named after what it is of, so that a new version is another program.
+    let dockerd = programs.join(NEW_DOCKERD.rsplit('@').next().unwrap_or_default());
+    if !dockerd.join("dockerd").is_file() {
+        let what = "a Docker daemon that knows containerd's store (the first time takes minutes)";
+        go(what, &["install", "-tags", "exclude_graphdriver_btrfs"], &[NEW_DOCKERD], &dockerd);
+    }
+}
+
+/// Runs Go in a directory, which is also where it installs. What only widens the tests is not insisted on.
+fn go(what: &str, command: &[&str], packages: &[&str], directory: &Path) {
+    if find_program("go").is_none() {
+        warn(&format!("Go 1.26 or newer is not installed, with which tests need {what}"));
+        return;
+    }
+    step(&format!("go {}: {what}", command[0]));
+    let made = fs::create_dir_all(directory).map_err(|error| error.to_string());
+    let install = || {
+        let mut go = Command::new("go");
+        // No other Go than the one that is here.
+        go.envs([("GOTOOLCHAIN", "local"), ("CGO_ENABLED", "0")]).env("GOBIN", directory);
+        run(go.args(command).args(["-trimpath", "-buildvcs=false"]).args(packages).current_dir(directory))
+    };
+    // A connection that drops is no verdict; Go keeps what it has.
+    let result = made.and_then(|()| install().or_else(|_| install()).or_else(|_| install()));
+    if let Err(problem) = result {
+        warn(&format!("{problem}; some tests need {what}"));
+    }
 }
 
 /// What benchmarks compare with.

@@ -21,6 +21,9 @@ pub enum MediaFamily {
 
 /// The annotation that names an image of a layout.
 pub(super) const REFERENCE_ANNOTATION: &str = "org.opencontainers.image.ref.name";
+/// The annotation by which containerd, and engines on its store, call an image of a layout. Without
+/// it they take the other as it is, and Docker does not find `app:1`, which is `docker.io/library/app:1`.
+pub(super) const ENGINE_NAME_ANNOTATION: &str = "io.containerd.image.name";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";

@@ -21,7 +21,7 @@ use oci_spec::image::MediaType;
 use serde_json::{Value, json};
 
 use super::digest::Digest;
-use super::image::REFERENCE_ANNOTATION;
+use super::image::{ENGINE_NAME_ANNOTATION, REFERENCE_ANNOTATION};
 use crate::fault::{Diagnose, Fault, is_disk_full};
 
 const LAYOUT_FILE: &str = "oci-layout";

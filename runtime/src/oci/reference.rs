@@ -133,6 +133,17 @@ impl Reference {
         Self { version: Version::Digest(digest), ..self.clone() }
     }
 
+    /// The completed name as container engines write it: `docker.io`, where registries and
+    /// the lifecycle have `index.docker.io`.
+    #[must_use]
+    pub fn in_engines(&self) -> String {
+        let name = self.to_string();
+        match name.strip_prefix(DEFAULT_REGISTRY) {
+            Some(rest) if self.registry() == DEFAULT_REGISTRY => format!("{DEFAULT_REGISTRY_ALIAS}{rest}"),
+            _ => name,
+        }
+    }
+
     /// Where a directory of image layouts has it.
     ///
     /// # Shape
@@ -278,6 +289,18 @@ mod tests {
 
     fn full(text: &str) -> String {
         text.parse::<Reference>().unwrap().to_string()
+    }
+
+    #[test]
+    fn engines_write_the_default_registry_in_their_way() {
+        for (name, in_engines) in [
+            ("debian", "docker.io/library/debian:latest"),
+            ("index.docker.io/acme/app:1", "docker.io/acme/app:1"),
+            ("index.docker.io.example/app:1", "index.docker.io.example/app:1"),
+            ("localhost:5000/app:2", "localhost:5000/app:2"),
+        ] {
+            assert_eq!(name.parse::<Reference>().unwrap().in_engines(), in_engines);
+        }
     }
 
     #[test]

@@ -136,6 +136,13 @@ pub fn content_of(manifest: &[u8]) -> Option<(Digest, u64)> {
     }
 }
 
+/// What a manifest that refers to another is; `None` when it does not say.
+#[must_use]
+pub fn kind_of(manifest: &[u8]) -> Option<String> {
+    let manifest: ArtifactManifest = serde_json::from_slice(manifest).ok()?;
+    Some(manifest.kind().to_owned()).filter(|kind| !kind.is_empty())
+}
+
 /// The parts of a manifest that say what it refers to.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

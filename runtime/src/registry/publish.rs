@@ -257,6 +257,17 @@ impl Publisher<'_> {
                         return Ok(());
                     }
                     Mounted::No(opened) => {
+                        // Asked only now: where mounts work, it would be one request more for each.
+                        if self.wait(async { target.has(&scope, &blob.digest).await.map_err(failed) })? {
+                            if let Some(session) = opened {
+                                self.wait(async {
+                                    target.take_back(session).await;
+                                    Ok(())
+                                })?;
+                            }
+                            gauge.spare();
+                            return Ok(());
+                        }
                         if opened.is_some() {
                             scope.from = Some(from.path().to_owned());
                         }

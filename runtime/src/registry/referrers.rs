@@ -22,12 +22,14 @@ use crate::cancel::Cancel;
 use crate::oci::digest::Digest;
 use crate::oci::image::Document;
 use crate::oci::reference::{Reference, Repository};
-use crate::oci::referrer::{Attachment, AttachmentBlobs, fallback_tag};
+use crate::oci::referrer::{Attachment, AttachmentBlobs, fallback_tag, kind_of};
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// Pages of one list, and entries of all of them.
 const MAX_PAGES: usize = 50;
 const MAX_ENTRIES: usize = 1000;
+/// Entries of one list whose manifests are read for what they are.
+const MAX_UNTYPED: usize = 50;
 /// Somebody else may write the same list at the same time.
 const MAX_ROUNDS: usize = 5;
 
@@ -71,11 +73,19 @@ impl Registry {
         repository: &Repository,
         cancel: &Cancel,
     ) -> Result<Vec<Descriptor>, RegistryError> {
-        let of_registry = self.wait(cancel, self.shared.referrers(subject, repository))?;
-        match of_registry {
-            Some(found) => Ok(found),
-            None => Ok(self.tagged(subject, repository, cancel)?.unwrap_or_default()),
+        let mut found = match self.wait(cancel, self.shared.referrers(subject, repository))? {
+            Some(found) => found,
+            None => self.tagged(subject, repository, cancel)?.unwrap_or_default(),
+        };
+        for entry in found.iter_mut().filter(|entry| is_untyped(entry)).take(MAX_UNTYPED) {
+            let Ok(reference) = format!("{repository}@{}", entry.digest()).parse::<Reference>() else {
+                continue;
+            };
+            // It stays in the list without a type: somebody may remove what it leads to.
+            let Ok(Some(document)) = self.document(&reference, cancel) else { continue };
+            entry.set_artifact_type(kind_of(&document.bytes).map(|kind| kind.as_str().into()));
         }
+        Ok(found)
     }
 
     /// Adds an entry to the list that is a tag, unless the registry makes lists itself.
@@ -202,6 +212,12 @@ impl Shared {
         }
         Err(Trouble::Protocol("the list has too many pages").into())
     }
+}
+
+/// Whether an entry says nothing of what it is. Some registries list the type of the configuration
+/// for everything, which is that of an empty one.
+fn is_untyped(entry: &Descriptor) -> bool {
+    entry.artifact_type().as_ref().is_none_or(|kind| *kind == MediaType::EmptyJSON)
 }
 
 fn page(answer: &Answer) -> Result<ImageIndex, Trouble> {

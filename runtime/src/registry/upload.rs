@@ -129,12 +129,17 @@ impl Target<'_> {
 
     /// Whether an upload may be begun; it is taken back.
     pub(super) async fn try_upload(&self) -> Result<(), Tried> {
+        let session = self.begin(&Scope::push(self.repository)).await?;
+        self.take_back(session).await;
+        Ok(())
+    }
+
+    /// Ends an upload of which nothing is wanted.
+    pub(super) async fn take_back(&self, session: Session) {
         let scope = Scope::push(self.repository);
-        let session = self.begin(&scope).await?;
         let call = Call::new(self.endpoint, &scope, Method::DELETE, session.location);
         // Registries forget uploads by themselves, too.
         let _ = self.shared.ask_once(&call, NO_BODY).await;
-        Ok(())
     }
 
     /// Sends a blob, however often the connection breaks.

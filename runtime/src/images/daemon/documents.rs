@@ -59,6 +59,23 @@ fn bare_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, 
     Ok(id.strip_prefix("sha256:").map(str::to_owned).unwrap_or(id))
 }
 
+/// `GET /info`, what it says about the place for images.
+#[derive(Debug, Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Information {
+    driver: String,
+    driver_status: Option<Vec<Vec<String>>>,
+}
+
+impl Information {
+    /// Whether images are kept as trees of layers, by Docker's own drivers. An engine on
+    /// containerd's store names a kind of snapshotter, and keeps blobs.
+    pub(super) fn is_classic(&self) -> bool {
+        let status = self.driver_status.iter().flatten().flatten();
+        !self.driver.is_empty() && !status.into_iter().any(|text| text.starts_with("io.containerd."))
+    }
+}
+
 /// The layers of an image that was looked at.
 impl Inspected {
     pub(super) fn diff_ids(&self) -> Vec<DiffId> {
@@ -141,6 +158,22 @@ mod tests {
         assert_eq!(show(steps(), 1), []);
         let entry = &history(vec![step("x", 1)], 1)[0];
         assert_eq!(entry.created.as_deref(), Some("1980-01-01T00:00:01Z"));
+    }
+
+    /// As Docker 20.10 and Docker 29 answer, shortened; and who says nothing is not trusted.
+    #[test]
+    fn an_engine_says_how_it_keeps_images() {
+        let is_classic = |text: &str| {
+            serde_json::from_str::<Information>(text).is_ok_and(|information| information.is_classic())
+        };
+        assert!(is_classic(
+            r#"{"Driver": "overlay2", "DriverStatus": [["Backing Filesystem", "extfs"]], "ID": "x"}"#
+        ));
+        assert!(is_classic(r#"{"Driver": "vfs", "DriverStatus": null}"#));
+        let snapshotter =
+            r#"{"Driver": "overlayfs", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}"#;
+        assert!(!is_classic(snapshotter));
+        assert!(!is_classic("{}"));
     }
 
     /// As Docker 20.10 answers, shortened.

@@ -1,7 +1,8 @@
 //! Images in a container engine that speaks Docker's API: `-daemon`.
 //!
-//! Layers that the engine has are not sent to it: it takes an image whose first layers
-//! it knows without their bytes.
+//! Layers that the engine has are not sent to it, if it keeps images in Docker's classic
+//! way: it takes an image whose first layers it knows without their bytes. To an engine
+//! on containerd's store, whole images are sent.
 
 mod archive;
 mod documents;
@@ -19,7 +20,7 @@ use oci_spec::image::MediaType;
 use serde::Deserialize;
 
 use self::archive::{LayerBytes, SavedArchive};
-use self::documents::{Inspected, Step};
+use self::documents::{Information, Inspected, Step};
 use self::engine::Engine;
 pub use self::engine::{DaemonAddress, DaemonError};
 use super::{FoundImage, Images, ImagesError, SavedImage, Unsaved, bring};
@@ -30,6 +31,7 @@ use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{BlobPlace, Image, Layer, MediaFamily};
 use crate::oci::reference::Reference;
+use crate::oci::tar_index::TarPart;
 
 /// A layer as an engine has it: a tar without compression.
 const LAYER_TAR: &str = "application/vnd.docker.image.rootfs.diff.tar";
@@ -61,12 +63,14 @@ impl Daemon {
     }
 
     fn inspect(&self, name: &str) -> Result<Option<FoundImage>, DaemonError> {
-        let Some(inspected) = self.engine.get::<Inspected>(&format!("/images/{name}/json"))? else {
+        let is_id = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let asked = if is_id { by_id(name) } else { name.to_owned() };
+        let Some(inspected) = self.engine.get::<Inspected>(&format!("/images/{asked}/json"))? else {
             return Ok(None);
         };
         let id = inspected.id.clone();
         // By its id, for the name can be another's by now.
-        let steps = self.engine.get::<Vec<Step>>(&format!("/images/{id}/history"))?;
+        let steps = self.engine.get::<Vec<Step>>(&format!("/images/{}/history", by_id(&id)))?;
         let diff_ids = inspected.diff_ids();
         let configuration = inspected.configuration(steps.unwrap_or_default())?;
         let layers = diff_ids.iter().map(Self::known_layer).collect::<Result<_, _>>()?;
@@ -99,19 +103,30 @@ impl Daemon {
         let diff_ids =
             diff_ids.ok_or_else(|| DaemonError::Image { problem: format!("`{id}` was not looked for") })?;
         let mut file = unnamed(&self.scratch)?;
-        self.engine
-            .get_stream(&format!("/images/{id}/get"), |bytes| io::Write::write_all(&mut file, bytes))?;
+        self.engine.get_stream(&format!("/images/{}/get", by_id(id)), |bytes| {
+            io::Write::write_all(&mut file, bytes)
+        })?;
         let archive = Arc::new(SavedArchive::new(file, &diff_ids)?);
         lock(&self.saved).insert(id.to_owned(), Arc::clone(&archive));
         Ok(archive)
     }
 
-    /// How many of an image's first layers the engine has in this order.
+    /// How many of an image's first layers need not be sent, as the engine has them in this order.
     fn known(&self, image: &Image) -> usize {
         let same = |others: &Vec<DiffId>| {
             image.layers.iter().zip(others).take_while(|(layer, other)| layer.diff_id == **other).count()
         };
-        lock(&self.found).values().map(same).max().unwrap_or_default()
+        let known = lock(&self.found).values().map(same).max().unwrap_or_default();
+        if known > 0 && self.is_classic() { known } else { 0 }
+    }
+
+    /// Whether the engine takes an image without the bytes of layers that it has. One on containerd's
+    /// store would take it too, and keep it with empty layers: it starts, but is pushed and saved broken.
+    fn is_classic(&self) -> bool {
+        match self.engine.get::<Information>("/info") {
+            Ok(Some(information)) => information.is_classic(),
+            _ => false,
+        }
     }
 
     /// Sends an image but for its `known` first layers; gives its id.
@@ -123,7 +138,7 @@ impl Daemon {
             } else if layer.is_here() {
                 self.bytes_of(layer)?
             } else {
-                LayerBytes::Saved(self.archive(&self.image_with(&layer.diff_id)?)?)
+                LayerBytes::Saved(self.archive_with(&layer.diff_id)?.0)
             };
             layers.push((layer.diff_id.clone(), bytes));
         }
@@ -147,10 +162,19 @@ impl Daemon {
         Ok(LayerBytes::File(Arc::new(file)))
     }
 
-    fn image_with(&self, diff_id: &DiffId) -> Result<String, DaemonError> {
+    /// The archive of an image that really has a layer, and where it is there.
+    fn archive_with(&self, diff_id: &DiffId) -> Result<(Arc<SavedArchive>, TarPart), DaemonError> {
         let found = lock(&self.found);
-        let image = found.iter().find(|(_, diff_ids)| diff_ids.contains(diff_id)).map(|(id, _)| id.clone());
-        image.ok_or_else(|| DaemonError::Image { problem: format!("no image has the layer `{diff_id}`") })
+        let of_image = found.iter().filter(|(_, diff_ids)| diff_ids.contains(diff_id));
+        let ids: Vec<String> = of_image.map(|(id, _)| id.clone()).collect();
+        drop(found);
+        for id in ids {
+            let archive = self.archive(&id)?;
+            if let Some(place) = archive.place(diff_id) {
+                return Ok((archive, place));
+            }
+        }
+        Err(DaemonError::Image { problem: format!("no image has the layer `{diff_id}`") })
     }
 
     fn save_first(&self, image: &Image, name: &str, cancel: &Cancel) -> Result<String, DaemonError> {
@@ -169,7 +193,7 @@ impl Daemon {
     fn tag(&self, id: &str, reference: &Reference) -> Result<(), DaemonError> {
         let tag = reference.tag().unwrap_or_default();
         let repository = format!("{}/{}", reference.registry(), reference.repository());
-        self.engine.post(&format!("/images/{id}/tag?repo={repository}&tag={tag}"))
+        self.engine.post(&format!("/images/{}/tag?repo={repository}&tag={tag}", by_id(id)))
     }
 }
 
@@ -212,10 +236,7 @@ impl Images for Daemon {
     ) -> Result<(), ImagesError> {
         for layer in layers.iter_mut().filter(|layer| layer.blob == BlobPlace::Engine) {
             let fetched = || -> Result<StoredBlob, DaemonError> {
-                let archive = self.archive(&self.image_with(&layer.diff_id)?)?;
-                let missing =
-                    || DaemonError::Image { problem: format!("it has no layer `{}`", layer.diff_id) };
-                let place = archive.place(&layer.diff_id).ok_or_else(missing)?;
+                let (archive, place) = self.archive_with(&layer.diff_id)?;
                 if let Some(kept) = blobs.blob(&layer.digest, place.size) {
                     return Ok(kept);
                 }
@@ -274,6 +295,11 @@ impl Images for Daemon {
     }
 }
 
+/// An id as every engine takes it: to one on containerd's store, bare hex is a name that is not allowed.
+fn by_id(id: &str) -> String {
+    format!("sha256:{id}")
+}
+
 fn taggable(name: &str) -> Result<Reference, super::Cause> {
     let reference: Reference = name.parse()?;
     if reference.tag().is_none() {
@@ -289,10 +315,15 @@ fn check_load(answer: &[u8]) -> Result<(), DaemonError> {
     struct Message {
         #[serde(default)]
         error: Option<String>,
+        #[serde(default)]
+        stream: Option<String>,
     }
     for message in serde_json::Deserializer::from_slice(answer).into_iter::<Message>() {
-        if let Some(message) = message?.error {
-            return Err(DaemonError::Refused { status: 200, message });
+        let message = message?;
+        // With containerd's store this is all that is said of an image that cannot start.
+        let of_unpacking = message.stream.filter(|text| text.starts_with("Error unpacking image"));
+        if let Some(message) = message.error.or(of_unpacking) {
+            return Err(DaemonError::Refused { status: 200, message: message.trim().to_owned() });
         }
     }
     Ok(())

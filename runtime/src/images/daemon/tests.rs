@@ -199,12 +199,15 @@ fn entries(archive: &[u8]) -> (BTreeMap<String, u64>, Value) {
 }
 
 const INSPECT_APP: &str = "/images/index.docker.io/library/app:latest/json";
+const CLASSIC: &[u8] = br#"{"Driver":"overlay2","DriverStatus":[["Backing Filesystem","extfs"]]}"#;
+const SNAPSHOTTER: &[u8] =
+    br#"{"Driver":"overlayfs","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}"#;
 const LOADED: &[u8] = b"{\"stream\":\"Loaded image: app:latest\\n\"}\n";
 
 #[test]
 fn what_is_not_there_is_none_and_what_is_has_its_id_and_layers() {
     let ((first, _), (second, _)) = (layer_tar("1"), layer_tar("2"));
-    let history_path = format!("/images/{ID}/history");
+    let history_path = format!("/images/sha256:{ID}/history");
     let (_engine, daemon) = FakeEngine::start(&[
         ("/images/run/json", 200, inspected(&[&first, &second])),
         (&history_path, 200, history()),
@@ -224,10 +227,10 @@ fn what_is_not_there_is_none_and_what_is_has_its_id_and_layers() {
     assert!(matches!(daemon.find("../x"), Err(ImagesError::Name(_))));
 }
 
-/// ANA-03: an id is asked for as it is.
+/// ANA-03
 #[test]
 fn ana_03_images_have_ids() {
-    let path = format!("/images/{ID}/json");
+    let path = format!("/images/sha256:{ID}/json");
     let (first, _) = layer_tar("1");
     let (_engine, daemon) = FakeEngine::start(&[(&path, 200, inspected(&[&first]))]);
     assert_eq!(daemon.find(ID).unwrap().unwrap().reference, ID);
@@ -238,6 +241,7 @@ fn ana_03_images_have_ids() {
 fn layers_the_engine_has_in_this_order_are_not_sent() {
     let ((first, _), (second, _)) = (layer_tar("1"), layer_tar("2"));
     let (engine, daemon) = FakeEngine::start(&[
+        ("/info", 200, CLASSIC.to_vec()),
         ("/images/run/json", 200, inspected(&[&first, &second])),
         ("/images/load?quiet=1", 200, LOADED.to_vec()),
         (INSPECT_APP, 200, inspected(&[])),
@@ -251,7 +255,8 @@ fn layers_the_engine_has_in_this_order_are_not_sent() {
     let saved = daemon.save(&image, &["app".to_owned()], &NoBlobs, &Cancel::default(), &mut |_| ()).unwrap();
     assert_eq!((saved.id.as_deref(), saved.digest), (Some(ID), None));
     let asked = engine.asked();
-    let (sizes, manifest) = entries(&asked[0].body);
+    let load = asked.iter().find(|asked| asked.line.starts_with("POST /images/load")).unwrap();
+    let (sizes, manifest) = entries(&load.body);
     assert_eq!((sizes["known-0"], sizes["known-1"], sizes[&own_name]), (0, 0, own.size));
     assert_eq!(manifest[0]["Layers"], json!(["known-0", "known-1", own_name]));
     assert_eq!(manifest[0]["RepoTags"], json!(["index.docker.io/library/app:latest"]));
@@ -265,7 +270,7 @@ fn layers_the_engine_has_in_this_order_are_not_sent() {
 #[test]
 fn a_reused_layer_in_another_place_comes_from_the_image_that_has_it() {
     let ((first, first_tar), (second, second_tar)) = (layer_tar("1"), layer_tar("2"));
-    let get = format!("/images/{ID}/get");
+    let get = format!("/images/sha256:{ID}/get");
     let (engine, daemon) = FakeEngine::start(&[
         ("/images/old/json", 200, inspected(&[&first, &second, &first])),
         (&get, 200, save_archive(&[&first_tar, &second_tar, &first_tar])),
@@ -291,12 +296,84 @@ fn a_reused_layer_in_another_place_comes_from_the_image_that_has_it() {
     assert!(matches!(daemon.layer(&found, &missing), Err(ImagesError::NoLayer { .. })));
 }
 
-/// As engines do that keep layers in another way: everything is sent then.
+/// Containerd's store keeps what it is sent: an empty layer would be one. An engine that
+/// does not say how it keeps images is sent whole ones too.
+#[test]
+fn an_engine_on_containerds_store_gets_every_layer() {
+    for (status, information) in [(200, SNAPSHOTTER), (403, &b"{}"[..]), (200, b"{}"), (200, b"what?")] {
+        let (first, first_tar) = layer_tar("1");
+        let get = format!("/images/sha256:{ID}/get");
+        let (engine, daemon) = FakeEngine::start(&[
+            ("/info", status, information.to_vec()),
+            ("/images/run/json", 200, inspected(&[&first])),
+            (&get, 200, save_archive(&[&first_tar])),
+            ("/images/load?quiet=1", 200, LOADED.to_vec()),
+            (INSPECT_APP, 200, inspected(&[])),
+        ]);
+        let image = image_of(daemon.find("run").unwrap().unwrap().image.layers);
+        daemon.save(&image, &["app".to_owned()], &NoBlobs, &Cancel::default(), &mut |_| ()).unwrap();
+        let asked = engine.asked();
+        let loads: Vec<_> =
+            asked.iter().filter(|asked| asked.line.starts_with("POST /images/load")).collect();
+        assert_eq!(loads.len(), 1);
+        let (sizes, _) = entries(&loads[0].body);
+        let name = format!("{}.tar", first.to_string().trim_start_matches("sha256:"));
+        assert_eq!(sizes[&name], first_tar.len() as u64);
+        assert!(!sizes.contains_key("known-0"), "{sizes:?}");
+    }
+}
+
+/// What another program left in containerd's store: it is not passed on.
+#[test]
+fn an_empty_file_is_no_layer() {
+    let (first, first_tar) = layer_tar("1");
+    let other_id = ID.replace("aa", "bb");
+    let other = String::from_utf8(inspected(&[&first])).unwrap().replace(ID, &other_id).into_bytes();
+    let (get, get_other) = (format!("/images/sha256:{ID}/get"), format!("/images/sha256:{other_id}/get"));
+    let (engine, daemon) = FakeEngine::start(&[
+        ("/info", 200, SNAPSHOTTER.to_vec()),
+        ("/images/broken/json", 200, inspected(&[&first])),
+        ("/images/whole/json", 200, other),
+        (&get, 200, save_archive(&[b""])),
+        (&get_other, 200, save_archive(&[&first_tar])),
+        ("/images/load?quiet=1", 200, LOADED.to_vec()),
+        (INSPECT_APP, 200, inspected(&[])),
+    ]);
+    let image = image_of(daemon.find("broken").unwrap().unwrap().image.layers);
+    let save = || daemon.save(&image, &["app".to_owned()], &NoBlobs, &Cancel::default(), &mut |_| ());
+    let ImagesError::Unsaved { unsaved, .. } = save().unwrap_err() else { panic!() };
+    let said = unsaved[0].cause.to_string();
+    assert!(said.contains(&format!("no image has the layer `{first}`")), "{said}");
+    daemon.find("whole").unwrap();
+    save().unwrap();
+    let asked = engine.asked();
+    let load = asked.iter().find(|asked| asked.line.starts_with("POST /images/load")).unwrap();
+    let name = format!("{}.tar", first.to_string().trim_start_matches("sha256:"));
+    assert_eq!(entries(&load.body).0[&name], first_tar.len() as u64);
+}
+
+/// Docker 29 answers like this, with success, and keeps the image.
+#[test]
+fn an_image_that_cannot_be_unpacked_is_an_error() {
+    let answer = b"{\"stream\":\"Loaded image: app:latest\\n\"}\n\
+        {\"stream\":\"Error unpacking image app:latest: mismatched image rootfs\\n\"}\n";
+    let (_engine, daemon) = FakeEngine::start(&[
+        ("/images/load?quiet=1", 200, answer.to_vec()),
+        (INSPECT_APP, 200, inspected(&[])),
+    ]);
+    let save = daemon.save(&image_of(vec![]), &["app".to_owned()], &NoBlobs, &Cancel::default(), &mut |_| ());
+    let ImagesError::Unsaved { unsaved, .. } = save.unwrap_err() else { panic!() };
+    let said = unsaved[0].cause.to_string();
+    assert!(said.ends_with("Error unpacking image app:latest: mismatched image rootfs"), "{said}");
+}
+
+/// A layer can be lost meanwhile: everything is sent then.
 #[test]
 fn an_engine_that_misses_a_layer_gets_all_of_them() {
     let ((first, first_tar), missing) = (layer_tar("1"), br#"{"error":"no such layer"}"#.to_vec());
-    let get = format!("/images/{ID}/get");
+    let get = format!("/images/sha256:{ID}/get");
     let (engine, daemon) = FakeEngine::start(&[
+        ("/info", 200, CLASSIC.to_vec()),
         ("/images/run/json", 200, inspected(&[&first])),
         (&get, 200, save_archive(&[&first_tar])),
         ("/images/load?quiet=1", 200, missing),
@@ -315,7 +392,7 @@ fn an_engine_that_misses_a_layer_gets_all_of_them() {
 /// RPT-06: the others are tried, and each failure is told.
 #[test]
 fn rpt_06_every_name_is_tried() {
-    let tag = |tag: &str| format!("/images/{ID}/tag?repo=reg.example/app&tag={tag}");
+    let tag = |tag: &str| format!("/images/sha256:{ID}/tag?repo=reg.example/app&tag={tag}");
     let (refused, taken) = (tag("1"), tag("2"));
     let (_engine, daemon) = FakeEngine::start(&[
         ("/images/load?quiet=1", 200, LOADED.to_vec()),

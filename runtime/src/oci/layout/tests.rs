@@ -118,6 +118,28 @@ fn other_images_and_what_they_say_stay() {
     assert_eq!(read_image(&layout, Some("two"), None).unwrap().image.configuration.architecture, "arm64");
 }
 
+/// As `BuildKit` and `docker save` name images for engines on containerd's store, which take
+/// the name of the layout for a whole one otherwise.
+#[test]
+fn names_with_tags_are_also_those_of_engines() {
+    let root = tempfile::tempdir().unwrap();
+    let layout = root.path().join("layout");
+    let image = image(vec![layer(root.path(), "hi")], "amd64");
+    let expected = [
+        ("app:1", "docker.io/library/app:1".into()),
+        ("localhost:5000/app:1", "localhost:5000/app:1".into()),
+        ("v1", Value::Null),
+        ("localhost:5000/app", Value::Null),
+    ];
+    for (name, _) in &expected {
+        write(&layout, &image, name);
+    }
+    let index: Value = serde_json::from_slice(&fs::read(layout.join(INDEX_FILE)).unwrap()).unwrap();
+    let named = |entry: &Value| entry["annotations"]["io.containerd.image.name"].clone();
+    let found: Vec<Value> = index["manifests"].as_array().unwrap().iter().map(named).collect();
+    assert_eq!(found, expected.map(|(_, name)| name));
+}
+
 #[test]
 fn a_blob_of_the_wrong_size_is_written_again() {
     let root = tempfile::tempdir().unwrap();

@@ -16,12 +16,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    BLOBS, INDEX_FILE, LAYOUT_DOCUMENT, LAYOUT_FILE, LayoutError, REFERENCE_ANNOTATION, blob_path,
-    empty_index, index_bytes, read_document,
+    BLOBS, ENGINE_NAME_ANNOTATION, INDEX_FILE, LAYOUT_DOCUMENT, LAYOUT_FILE, LayoutError,
+    REFERENCE_ANNOTATION, blob_path, empty_index, index_bytes, read_document,
 };
 use crate::oci::blob::Notes;
 use crate::oci::digest::{Digest, Hasher};
 use crate::oci::image::{Document, Image, ImageConfiguration, Layer, index_document};
+use crate::oci::reference::Reference;
 
 /// What a write that was killed leaves behind starts like this.
 const TEMPORARY_PREFIX: &str = ".wapack-";
@@ -494,6 +495,9 @@ fn index_entry(named: &NamedManifest<'_>) -> Value {
         "size": document.bytes.len(),
         "annotations": { REFERENCE_ANNOTATION: name },
     });
+    if let Some(name) = engine_name(name) {
+        entry["annotations"][ENGINE_NAME_ANNOTATION] = name.into();
+    }
     if let Some(configuration) = platform {
         let mut platform = json!({ "architecture": configuration.architecture, "os": configuration.os });
         if let Some(variant) = configuration.variant.as_deref().filter(|variant| !variant.is_empty()) {
@@ -502,6 +506,12 @@ fn index_entry(named: &NamedManifest<'_>) -> Value {
         entry["platform"] = platform;
     }
     entry
+}
+
+/// What engines call an image; `None` for a name without a tag, which is one of the layout only.
+fn engine_name(name: &str) -> Option<String> {
+    let last = name.rsplit('/').next().filter(|last| last.contains(':') && !last.contains('@'));
+    last.and_then(|_| name.parse::<Reference>().ok()).map(|reference| reference.in_engines())
 }
 
 /// Whether a blob is at its place already, being the file that it would be copied from.

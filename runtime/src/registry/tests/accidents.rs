@@ -327,3 +327,28 @@ fn whoever_waits_can_be_stopped() {
     assert!(started.elapsed() < Duration::from_secs(2));
     thread.join().unwrap();
 }
+
+/// As the registry of go-containerregistry does, and others for whom one may not read.
+#[test]
+fn a_registry_that_mounts_nothing_is_sent_only_what_it_lacks() {
+    let fake = Fake::honest();
+    let bench = Bench::new(&NetworkSettings::default());
+    let (from, to) = (name(&format!("{}/run:1", fake.name())), name(&format!("{}/app:1", fake.name())));
+    bench.push(&bench.image(&[b"one", b"two"]), &from).unwrap();
+    fake.kept().mounts_nothing = true;
+    let mut image = bench.find(&from.to_string()).unwrap().unwrap().image;
+    let sent = |image: &Image| {
+        let before = fake.lines().len();
+        bench.push(image, &to).unwrap();
+        let lines = fake.lines().split_off(before);
+        let is_open = lines.iter().filter(|line| line.starts_with("POST")).count();
+        let is_closed = |line: &&String| {
+            line.contains("/blobs/uploads/") && (line.starts_with("PUT") || line.starts_with("DELETE"))
+        };
+        assert_eq!(lines.iter().filter(is_closed).count(), is_open, "{lines:#?}");
+        lines.iter().filter(|line| line.starts_with("PUT") && line.contains("/blobs/")).count()
+    };
+    assert_eq!(sent(&image), 3, "both layers and the configuration");
+    image.configuration.author = Some("somebody else".to_owned());
+    assert_eq!(sent(&image), 1, "the configuration");
+}

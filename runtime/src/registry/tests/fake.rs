@@ -12,6 +12,7 @@ pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// What the registry has.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one way in which registries differ")]
 pub(crate) struct Kept {
     /// By repository and digest.
     pub(crate) blobs: BTreeMap<(String, String), Vec<u8>>,
@@ -20,8 +21,12 @@ pub(crate) struct Kept {
     uploads: BTreeMap<String, Vec<u8>>,
     /// Whether it takes manifests whose blobs are missing.
     pub(crate) is_careless: bool,
+    /// Whether it has to be sent what another of its repositories has.
+    pub(crate) mounts_nothing: bool,
     /// Whether it knows what referrers are.
     pub(crate) has_referrers: bool,
+    /// Whether it lists them by the types of their configurations.
+    pub(crate) lists_configurations: bool,
 }
 
 impl Kept {
@@ -71,6 +76,10 @@ impl Kept {
         let Some(path) = path.strip_prefix("/v2/").filter(|path| !path.is_empty()) else {
             return ok("", b"");
         };
+        if let Some(rule) = broken_rule(method, path, &query, request) {
+            // No client may live with it, so that the test that made this request fails.
+            return answer("418 Strict", "", format!("{method} {path}: {rule}").as_bytes());
+        }
         let missing = || answer("404 Not Found", "", br#"{"errors":[{"code":"UNKNOWN"}]}"#);
         if let Some((repository, version)) = path.split_once("/manifests/") {
             let key = (repository.to_owned(), version.to_owned());
@@ -110,8 +119,11 @@ impl Kept {
             let manifest: serde_json::Value = serde_json::from_slice(bytes).unwrap();
             let is_one = key.0 == repository && key.1.starts_with("sha256:");
             (is_one && manifest["subject"]["digest"] == digest).then(|| {
+                let of_configuration = &manifest["config"]["mediaType"];
+                let kind =
+                    if self.lists_configurations { of_configuration } else { &manifest["artifactType"] };
                 serde_json::json!({"mediaType": media_type, "digest": key.1, "size": bytes.len(),
-                    "artifactType": manifest["artifactType"]})
+                    "artifactType": kind})
             })
         };
         let manifests: Vec<_> = self.manifests.iter().filter_map(refers).collect();
@@ -148,6 +160,7 @@ impl Kept {
     ) -> Answer {
         if method == "POST" {
             if let (Some(digest), Some(from)) = (query.get("mount"), query.get("from"))
+                && !self.mounts_nothing
                 && let Some(bytes) = self.blobs.get(&(from.clone(), digest.clone())).cloned()
             {
                 self.blobs.insert((repository.to_owned(), digest.clone()), bytes);
@@ -186,6 +199,45 @@ impl Kept {
         let status = if method == "GET" { "204 No Content" } else { "202 Accepted" };
         answer(status, &format!("{}range: 0-{last}\r\n", place(repository, upload)), b"")
     }
+}
+
+/// What a registry that is strict about distribution-spec 1.1 misses or refuses in a request.
+fn broken_rule(
+    method: &str,
+    path: &str,
+    query: &BTreeMap<String, String>,
+    request: &Request,
+) -> Option<&'static str> {
+    let header = |name| request.header(name);
+    let length = request.body.len().to_string();
+    let manifest = || serde_json::from_slice::<serde_json::Value>(&request.body).unwrap_or_default();
+    let range = || {
+        let (from, to) = header("content-range")?.split_once('-')?;
+        Some(to.parse::<usize>().ok()? + 1 - from.parse::<usize>().ok()?)
+    };
+    let rules: &[(bool, &str)] = match (method, path.contains("/manifests/")) {
+        ("PUT", true) => &[
+            (header("content-length") == Some(&length), "the length of a manifest"),
+            (header("content-type") == manifest()["mediaType"].as_str(), "the type that the manifest says"),
+        ],
+        ("GET", true) => &[(
+            header("accept").is_some_and(|types| types.contains(OCI_MANIFEST) && types.contains(OCI_INDEX)),
+            "the types that are understood",
+        )],
+        ("POST", _) => &[(header("content-length") == Some("0"), "an upload begins with no bytes")],
+        ("PATCH", _) => &[
+            (header("content-length") == Some(&length), "the length of a piece"),
+            (header("content-type") == Some("application/octet-stream"), "the type of a piece"),
+            (range() == Some(request.body.len()), "a range as long as its piece"),
+        ],
+        ("PUT", _) => &[
+            (header("content-length") == Some(&length), "the length of a blob"),
+            (header("content-type") == Some("application/octet-stream"), "the type of a blob"),
+            (query.contains_key("digest"), "the digest of a blob"),
+        ],
+        _ => &[(request.body.is_empty(), "no body")],
+    };
+    rules.iter().find(|(is_kept, _)| !is_kept).map(|(_, rule)| *rule)
 }
 
 fn place(repository: &str, upload: &str) -> String {

@@ -26,7 +26,10 @@ fn what_is_attached_is_listed_with_and_without_the_registry() {
     let served = Served::start();
     let fake = Fake::honest();
     fake.kept().has_referrers = true;
-    for (registry, has_tag) in [(served.name(), true), (fake.name(), false)] {
+    let older = Fake::honest();
+    older.kept().has_referrers = true;
+    older.kept().lists_configurations = true;
+    for (registry, has_tag) in [(served.name(), true), (fake.name(), false), (older.name(), false)] {
         let bench = Bench::new(&NetworkSettings::default());
         let to = name(&format!("{registry}/app:1"));
         let image = bench.image(&[b"x"]);
