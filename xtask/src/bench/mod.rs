@@ -4,11 +4,14 @@
 //! their ratio are printed. The peer is Buildah, which also makes an OCI image
 //! from a directory without a daemon; it runs no buildpacks, it copies.
 
+mod contest;
 mod detect;
 mod export;
 mod launcher;
 mod lifecycle;
 mod node;
+mod rebase;
+mod registry;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +36,8 @@ const SAMPLE: Duration = Duration::from_millis(2);
 /// The library's benchmarks, then whole commands; with the argument `node` only
 /// the one beside npm, with `detect` only the one of many components, with `launcher`
 /// only the start of a process in an image, with `lifecycle` only whole builds of classic
-/// buildpacks, with `export` only large layers on their way into images.
+/// buildpacks, with `export` only large layers on their way into images (or some of its parts:
+/// `export gzip`, `zstd`, `push`, `memory`), with `rebase` only an image in a registry onto another.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if arguments == ["launcher"] {
         setup::for_builds()?;
@@ -51,10 +55,15 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         let bench = Bench::new()?;
         return lifecycle::run(&program, &bench.directory);
     }
-    if arguments == ["export"] {
+    if let Some(("export", parts)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         build_wapack()?;
         let bench = Bench::new()?;
-        return export::run(&bench.wapack, &bench.directory);
+        return export::run(&bench.wapack, &bench.directory, parts);
+    }
+    if arguments == ["rebase"] {
+        build_wapack()?;
+        let bench = Bench::new()?;
+        return rebase::run(&bench.wapack, &bench.directory);
     }
     checks::guests()?;
     if arguments == ["detect"] {
@@ -71,7 +80,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     launcher::run()?;
     detect::run(&bench.wapack, &bench.directory)?;
     lifecycle::run(&crate::lifecycle::program()?, &bench.directory)?;
-    export::run(&bench.wapack, &bench.directory)?;
+    export::run(&bench.wapack, &bench.directory, &[])?;
+    rebase::run(&bench.wapack, &bench.directory)?;
     node::run(&bench.wapack, &bench.directory)
 }
 
