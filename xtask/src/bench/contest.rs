@@ -129,7 +129,7 @@ pub(super) fn compete(
         let (fastest, slowest) = (times.iter().min().copied(), times.iter().max().copied());
         let time = median(times);
         let peak = outcomes.iter().map(|outcome| outcome.peak_bytes).max().unwrap_or(0);
-        let remark = outcomes.last().map_or("", |outcome| outcome.remark.as_str());
+        let remark = outcomes.first().map_or("", |outcome| outcome.remark.as_str());
         let (first_time, first_cpu) = *first.get_or_insert((time, cpu));
         let ratio = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64().max(0.01);
         results.say(&format!(

@@ -14,6 +14,7 @@ mod rebase;
 mod registry;
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ use crate::Result;
 use crate::command::{cargo, find_program, run as run_command, step, warn};
 use crate::{checks, embed, setup, workspace};
 
+/// Names a `wapack` that is there already, so that nothing is built before `export` and `rebase`.
+const PROGRAM: &str = "WAPACK_BENCH_PROGRAM";
 /// Counted runs of each command.
 const RUNS: usize = 11;
 /// Files and bytes of each in the layers of one gigabyte: two buildpacks, one layer each.
@@ -43,6 +46,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         setup::for_builds()?;
         embed::build_launchers()?;
         return launcher::run();
+    }
+    if let Some(program) = env::var_os(PROGRAM) {
+        let bench = Bench { wapack: PathBuf::from(program), ..Bench::new()? };
+        return match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+            Some(("export", parts)) => export::run(&bench.wapack, &bench.directory, parts),
+            Some(("rebase", [])) => rebase::run(&bench.wapack, &bench.directory),
+            _ => Err(format!("`{PROGRAM}` is for `export` and `rebase`")),
+        };
     }
     embed::run()?;
     if arguments == ["node"] {
