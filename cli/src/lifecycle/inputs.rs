@@ -138,6 +138,7 @@ pub(super) fn resolve(settings: &Settings, surroundings: &Surroundings) -> Resul
     let names = names(settings)?;
     let stack = surroundings.variable("CNB_STACK_ID");
     let epoch = surroundings.variable("SOURCE_DATE_EPOCH");
+    let compression = surroundings.variable("WAPACK_COMPRESSION");
     let reader = Reader {
         settings,
         names: &names,
@@ -146,6 +147,7 @@ pub(super) fn resolve(settings: &Settings, surroundings: &Surroundings) -> Resul
         scratch: surroundings.scratch(),
         stack: stack.map(|stack| stack.to_string_lossy().into_owned()),
         source_date_epoch: epoch.map(|epoch| epoch.to_string_lossy().into_owned()),
+        compression: compression.map(|compression| compression.to_string_lossy().into_owned()),
     };
     let inputs = reader.inputs()?;
     check_names(settings, &names)?;
@@ -297,6 +299,8 @@ struct Reader<'a> {
     stack: Option<String>,
     /// `SOURCE_DATE_EPOCH` as it is set.
     source_date_epoch: Option<String>,
+    /// `WAPACK_COMPRESSION` as it is set.
+    compression: Option<String>,
     /// For what is only needed while a program runs.
     scratch: PathBuf,
 }
@@ -466,6 +470,7 @@ impl Reader<'_> {
             run: self.run()?,
             owner: self.user()?.unwrap_or(self.own),
             source_date_epoch: self.source_date_epoch.clone(),
+            compression: self.compression.clone(),
             scratch: self.scratch.clone(),
         })
     }

@@ -125,6 +125,7 @@ impl LayoutImages {
             alone: true,
             unread: true,
             sparse: Some(&self.directory),
+            linkable: blobs.linkable(),
         };
         layout.place(image, &placing, blobs, &mut |_| !cancel.is_cancelled())
     }
@@ -168,7 +169,11 @@ impl Images for LayoutImages {
             .map_err(|error| ImagesError::NotWritable { name: name.to_owned(), source: error.into() })
     }
 
-    /// Every name gets a copy of the blobs: each is a layout of its own.
+    fn keeps_files(&self) -> bool {
+        true
+    }
+
+    /// Every name gets the blobs, none shares them with another: each is a layout of its own.
     fn save(
         &self,
         image: &Image,

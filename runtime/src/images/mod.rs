@@ -155,6 +155,12 @@ pub trait Images: Sync {
         None
     }
 
+    /// Whether saving makes the files of blobs part of the image, as they are: then it is worth
+    /// having them written to disk while others are still being made.
+    fn keeps_files(&self) -> bool {
+        false
+    }
+
     /// Whether this is a daemon, which has image ids instead of digests.
     fn is_daemon(&self) -> bool {
         false

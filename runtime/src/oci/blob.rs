@@ -80,6 +80,13 @@ pub trait BlobStore: Notes + Sync {
 
     /// Forgets a blob whose file turned out to be damaged.
     fn discard(&self, path: &Path);
+
+    /// The directory of blobs that may get a second name elsewhere instead of being copied:
+    /// their bytes were hashed on their way there, nobody else knows them, and they
+    /// are gone soon. `None` where blobs are kept: what happens to one name of a file happens to all.
+    fn linkable(&self) -> Option<&Path> {
+        None
+    }
 }
 
 /// Keeps nothing, for whoever has all blobs already.

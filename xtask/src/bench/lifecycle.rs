@@ -180,7 +180,7 @@ impl<'a> Site<'a> {
         for kind in ["cdx", "spdx", "syft"] {
             write(&site.path(&format!("sbom/launcher.sbom.{kind}.json")), b"{}", 0o644)?;
         }
-        write_run_image(&site.path("layout/index.docker.io/library/run/latest"), architecture)?;
+        write_run_image(&site.path("layout/index.docker.io/library/run/latest"), architecture, b"run")?;
         if is_root() {
             // Images are made beside the run image.
             let owner = format!("{USER}:{USER}");
@@ -332,12 +332,12 @@ fn write_seed(seed: &Path) -> Result<()> {
 }
 
 /// A run image with one layer that has one file, in a layout of its own.
-pub(super) fn write_run_image(layout: &Path, architecture: &str) -> Result<()> {
+pub(super) fn write_run_image(layout: &Path, architecture: &str, contents: &[u8]) -> Result<()> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
-    header.set_size(3);
+    header.set_size(contents.len() as u64);
     header.set_mode(0o644);
-    let packed = tar.append_data(&mut header, "etc/name", b"run".as_slice()).and_then(|()| tar.into_inner());
+    let packed = tar.append_data(&mut header, "etc/name", contents).and_then(|()| tar.into_inner());
     let tar = packed.map_err(|error| format!("cannot pack the run image: {error}"))?;
     let mut gzip = GzBuilder::new().write(Vec::new(), Compression::default());
     let packed = gzip.write_all(&tar).and_then(|()| gzip.finish());

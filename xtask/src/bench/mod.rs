@@ -4,13 +4,17 @@
 //! their ratio are printed. The peer is Buildah, which also makes an OCI image
 //! from a directory without a daemon; it runs no buildpacks, it copies.
 
+mod contest;
 mod detect;
 mod export;
 mod launcher;
 mod lifecycle;
 mod node;
+mod rebase;
+mod registry;
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +26,8 @@ use crate::Result;
 use crate::command::{cargo, find_program, run as run_command, step, warn};
 use crate::{checks, embed, setup, workspace};
 
+/// Names a `wapack` that is there already, so that nothing is built before `export` and `rebase`.
+const PROGRAM: &str = "WAPACK_BENCH_PROGRAM";
 /// Counted runs of each command.
 const RUNS: usize = 11;
 /// Files and bytes of each in the layers of one gigabyte: two buildpacks, one layer each.
@@ -33,12 +39,21 @@ const SAMPLE: Duration = Duration::from_millis(2);
 /// The library's benchmarks, then whole commands; with the argument `node` only
 /// the one beside npm, with `detect` only the one of many components, with `launcher`
 /// only the start of a process in an image, with `lifecycle` only whole builds of classic
-/// buildpacks, with `export` only large layers on their way into images.
+/// buildpacks, with `export` only large layers on their way into images (or some of its parts:
+/// `export gzip`, `zstd`, `push`, `memory`), with `rebase` only an image in a registry onto another.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if arguments == ["launcher"] {
         setup::for_builds()?;
         embed::build_launchers()?;
         return launcher::run();
+    }
+    if let Some(program) = env::var_os(PROGRAM) {
+        let bench = Bench { wapack: PathBuf::from(program), ..Bench::new()? };
+        return match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+            Some(("export", parts)) => export::run(&bench.wapack, &bench.directory, parts),
+            Some(("rebase", [])) => rebase::run(&bench.wapack, &bench.directory),
+            _ => Err(format!("`{PROGRAM}` is for `export` and `rebase`")),
+        };
     }
     embed::run()?;
     if arguments == ["node"] {
@@ -51,10 +66,15 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         let bench = Bench::new()?;
         return lifecycle::run(&program, &bench.directory);
     }
-    if arguments == ["export"] {
+    if let Some(("export", parts)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         build_wapack()?;
         let bench = Bench::new()?;
-        return export::run(&bench.wapack, &bench.directory);
+        return export::run(&bench.wapack, &bench.directory, parts);
+    }
+    if arguments == ["rebase"] {
+        build_wapack()?;
+        let bench = Bench::new()?;
+        return rebase::run(&bench.wapack, &bench.directory);
     }
     checks::guests()?;
     if arguments == ["detect"] {
@@ -71,7 +91,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     launcher::run()?;
     detect::run(&bench.wapack, &bench.directory)?;
     lifecycle::run(&crate::lifecycle::program()?, &bench.directory)?;
-    export::run(&bench.wapack, &bench.directory)?;
+    export::run(&bench.wapack, &bench.directory, &[])?;
+    rebase::run(&bench.wapack, &bench.directory)?;
     node::run(&bench.wapack, &bench.directory)
 }
 

@@ -173,6 +173,85 @@ fn a_source_blob_that_is_damaged_is_not_copied() {
     assert_eq!(fs::read_dir(&layout).unwrap().count(), 3);
 }
 
+fn place(directory: &Path, image: &Image, linkable: Option<&Path>) -> Result<Digest, LayoutError> {
+    let placing = Placing { reference: "v1", linkable, ..Placing::default() };
+    ImageLayout::open(directory).unwrap().place(image, &placing, &(), &mut |_| true)
+}
+
+fn file_of(path: &Path) -> (u64, u64, u64) {
+    let found = fs::metadata(path).unwrap();
+    (found.dev(), found.ino(), found.nlink())
+}
+
+#[test]
+fn a_blob_that_may_be_linked_is_and_never_into_two_layouts() {
+    let root = tempfile::tempdir().unwrap();
+    let image = image(vec![layer(root.path(), "hi")], "amd64");
+    let source = image.layers[0].file().unwrap().to_owned();
+    let layouts = ["one", "two", "three"].map(|name| root.path().join(name));
+    let blobs = layouts.each_ref().map(|layout| blob_path(layout, &image.layers[0].digest));
+    place(&layouts[0], &image, Some(root.path())).unwrap();
+    let (device, inode, names) = file_of(&blobs[0]);
+    assert_eq!((device, inode, names), file_of(&source));
+    assert_eq!(names, 2);
+    place(&layouts[1], &image, Some(root.path())).unwrap();
+    assert_ne!(file_of(&blobs[1]).1, inode);
+    assert_eq!(file_of(&source).2, 2);
+    // Only what is right in that directory.
+    fs::remove_file(&blobs[0]).unwrap();
+    place(&layouts[2], &image, Some(root.path().parent().unwrap())).unwrap();
+    assert_eq!(file_of(&source).2, 1);
+    for layout in &layouts[1..] {
+        let bundle = layout.with_extension("bundle");
+        run(
+            "umoci",
+            &[
+                "unpack",
+                "--rootless",
+                "--image",
+                &format!("{}:v1", layout.display()),
+                bundle.to_str().unwrap(),
+            ],
+        );
+        assert_eq!(fs::read_to_string(bundle.join("rootfs/hello")).unwrap(), "hi");
+    }
+    // What was there and wrong is replaced, not written over.
+    fs::write(&blobs[1], "damaged").unwrap();
+    place(&layouts[1], &image, Some(root.path())).unwrap();
+    assert_eq!(file_of(&blobs[1]), file_of(&source));
+    for layout in &layouts {
+        assert_eq!(fs::read_dir(layout).unwrap().count(), 3, "no temporary names are left");
+    }
+}
+
+#[test]
+fn a_blob_of_another_size_is_not_linked() {
+    let root = tempfile::tempdir().unwrap();
+    let image = image(vec![layer(root.path(), "hi")], "amd64");
+    fs::write(image.layers[0].file().unwrap(), "short").unwrap();
+    let layout = root.path().join("layout");
+    assert_eq!(place(&layout, &image, Some(root.path())).unwrap_err().id(), "layout.wrong_size");
+    assert_eq!(fs::read_dir(layout.join(BLOBS)).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&layout).unwrap().count(), 3);
+}
+
+/// The directory for temporary files is often on another file system.
+#[test]
+fn a_blob_on_another_file_system_is_copied() {
+    let root = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir_in("/dev/shm").unwrap();
+    let device = |path: &Path| fs::metadata(path).unwrap().dev();
+    assert_ne!(device(root.path()), device(other.path()), "this test needs two file systems");
+    let image = image(vec![layer(other.path(), "hi")], "amd64");
+    let layout = root.path().join("layout");
+    place(&layout, &image, Some(other.path())).unwrap();
+    assert_eq!(
+        Digest::of(&fs::read(blob_path(&layout, &image.layers[0].digest)).unwrap()),
+        image.layers[0].digest
+    );
+    assert_eq!(file_of(image.layers[0].file().unwrap()).2, 1);
+}
+
 #[test]
 fn k10_stopping_in_the_middle_leaves_the_old_image() {
     let root = tempfile::tempdir().unwrap();

@@ -57,6 +57,8 @@ pub struct Placing<'a> {
     /// Where layouts may lack blobs that somebody else has; such a blob is left
     /// out here too.
     pub sparse: Option<&'a Path>,
+    /// The directory whose blobs need not be copied, as [`linkable`](crate::oci::blob::BlobStore::linkable) says.
+    pub linkable: Option<&'a Path>,
 }
 
 impl Drop for ImageLayout {
@@ -222,7 +224,7 @@ impl ImageLayout {
                 missing.push(layer);
             }
         }
-        self.copy_blobs(&missing, keep_going)?;
+        self.copy_blobs(&missing, placing.linkable, keep_going)?;
         for layer in &missing {
             seals.remember(&layer.digest, &self.blob_path(&layer.digest));
         }
@@ -251,12 +253,17 @@ impl ImageLayout {
         Ok(false)
     }
 
-    /// Copies blobs into the layout, a few at a time: hashing one fills the time in which
-    /// another is written to disk.
+    /// Copies blobs into the layout or links them, a few at a time: hashing one fills the time
+    /// in which another is written to disk.
     ///
     /// # Errors
     /// Of the first layer that failed, whichever of them was first to fail.
-    fn copy_blobs(&self, layers: &[&Layer], keep_going: KeepGoing<'_>) -> Result<(), LayoutError> {
+    fn copy_blobs(
+        &self,
+        layers: &[&Layer],
+        linkable: Option<&Path>,
+        keep_going: KeepGoing<'_>,
+    ) -> Result<(), LayoutError> {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
         let mut failures: Vec<(bool, usize, LayoutError)> = Vec::new();
@@ -273,8 +280,7 @@ impl ImageLayout {
                             let _ = sender.send(Ok(bytes));
                             !stop.load(Ordering::Relaxed)
                         };
-                        if let Err(error) = self.copy_blob(layer, &self.blob_path(&layer.digest), &mut copied)
-                        {
+                        if let Err(error) = self.bring_blob(layer, linkable, &mut copied) {
                             stop.store(true, Ordering::Relaxed);
                             let _ = sender.send(Err((place, error)));
                             return;
@@ -317,6 +323,37 @@ impl ImageLayout {
                 return Err(LayoutError::Cancelled { directory: self.directory.clone() });
             }
         }
+    }
+
+    fn bring_blob(
+        &self,
+        layer: &Layer,
+        linkable: Option<&Path>,
+        keep_going: KeepGoing<'_>,
+    ) -> Result<(), LayoutError> {
+        let path = self.blob_path(&layer.digest);
+        let Some(linked) = linkable.and_then(|place| self.linked(layer, place)) else {
+            return self.copy_blob(layer, &path, keep_going);
+        };
+        linked.persist(&path).map_err(|cause| self.io(cause))?;
+        if keep_going(layer.size) {
+            Ok(())
+        } else {
+            Err(LayoutError::Cancelled { directory: self.directory.clone() })
+        }
+    }
+
+    /// A second name for a blob right in `place`; `None` where that cannot be, as across file systems.
+    ///
+    /// Never a third: layouts that shared a file would be damaged together.
+    fn linked(&self, layer: &Layer, place: &Path) -> Option<Temporary> {
+        let blob = layer.file().filter(|file| file.parent() == Some(place))?;
+        let file = fs::File::open(blob).ok()?.into_parts().0;
+        let path = self.temporary_path(&layer.digest.hex()[..12]);
+        fs::hard_link(blob, &path).ok()?;
+        let linked = Temporary { file, path: Some(path) };
+        let found = linked.file.metadata().ok()?;
+        (found.is_file() && found.len() == layer.size && found.nlink() == 2).then_some(linked)
     }
 
     fn copy_blob(&self, layer: &Layer, path: &Path, keep_going: KeepGoing<'_>) -> Result<(), LayoutError> {
@@ -437,9 +474,13 @@ impl ImageLayout {
 
     /// A new file at the top of the layout, so that `blobs` only ever holds blobs.
     fn temporary(&self, name: &str) -> Result<Temporary, LayoutError> {
-        let path = self.directory.join(format!("{TEMPORARY_PREFIX}{}-{name}", std::process::id()));
+        let path = self.temporary_path(name);
         let file = fs::File::create(&path).map_err(|cause| self.io(cause))?;
         Ok(Temporary { file: file.into_parts().0, path: Some(path) })
+    }
+
+    fn temporary_path(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{TEMPORARY_PREFIX}{}-{name}", std::process::id()))
     }
 
     fn synchronise(&self, directory: &Path) -> Result<(), LayoutError> {

@@ -13,7 +13,8 @@ use serde_json::Value;
 use super::assembly::{Foundation, HistoryLines, assemble};
 use super::contents::{App, Ground, is_reserved, launcher_layer, process_types_layer};
 use super::labels::{LabelSet, json_text};
-use super::on_disk::{Place, is_real_directory, look_at};
+use super::looks::{Directory, Looking, Looks};
+use super::on_disk::{is_real_directory, look_at};
 use super::plans::{self, Part, Plans};
 use super::start::configure_launcher;
 use super::work::{Before, Entries, Files, Source, Tools, write_tree};
@@ -34,7 +35,7 @@ use crate::oci::digest::DiffId;
 use crate::oci::encoder::{Encoders, Encoding};
 use crate::oci::image::{Image, Layer};
 use crate::oci::layer::Owner;
-use crate::tree::{Listing, Tree, TreeLimits};
+use crate::tree::{Tree, TreeLimits};
 use crate::workspace::Places;
 
 /// Everything an image of directories is made from.
@@ -73,6 +74,9 @@ pub struct DirectoryExport<'a> {
     pub known_diff_ids: &'a KnownDiffIds,
     /// What the app and each layer may hold.
     pub limits: TreeLimits,
+    /// How new layers are compressed; with gzip where readers of the run image's family need
+    /// not know it.
+    pub encoding: Encoding,
 }
 
 /// Digests of the tars of layers.
@@ -132,17 +136,17 @@ pub fn make_image(
     let process_type = wanted_process(request)?;
     check_process_types(request)?;
 
-    let app_directory = Directory::find(request, &request.places.app, Part::App, cancel, events)?;
+    let mut finding = Finding::new(request, cancel);
+    let app_directory = finding.find(&request.places.app, Part::App, events)?;
     let app_directory = app_directory.ok_or_else(|| missing(&request.places.app))?;
-    let layers = request.launch_layers(cancel, events)?;
+    let layers = request.launch_layers(&mut finding, events)?;
     let sbom_path = format!("{}/sbom/launch", request.places.layers);
     let has_sbom = request.api.at_least(8)
         && is_real_directory(format!("{}/sbom", request.places.layers))
         && is_real_directory(&sbom_path);
-    let sbom =
-        if has_sbom { Directory::find(request, &sbom_path, Part::Sbom, cancel, events)? } else { None };
+    let sbom = if has_sbom { finding.find(&sbom_path, Part::Sbom, events)? } else { None };
     let config_path = format!("{}/config", request.places.layers);
-    let config = Directory::find(request, &config_path, Part::Config, cancel, events)?;
+    let config = finding.find(&config_path, Part::Config, events)?;
     let config = config.ok_or_else(|| missing(&config_path))?;
     let app = App::new(app_directory.place.ground.clone(), &app_directory.listing, &[], &[].into())?;
     let app_layers = app.layers(&metadata.slices)?;
@@ -187,8 +191,11 @@ pub fn make_image(
         let recorded = recorded.map(|labels| labels.process_types.sha.clone());
         plans.add(Part::ProcessTypes, plans::process_types(listed(entries, recorded)));
     }
-    let encoders = Encoders::new(Encoding::Gzip);
-    let media_type = request.base.family.layer();
+    let family = request.base.family;
+    let asked = request.encoding;
+    let (encoding, media_type) =
+        asked.media_type(family).map_or((Encoding::Gzip, family.layer()), |media_type| (asked, media_type));
+    let encoders = Encoders::new(encoding);
     let tools = Tools { store, cancel, encoders: &encoders, media_type: &media_type };
     let made = plans.make(tools, events)?;
 
@@ -273,26 +280,38 @@ enum MadeOf {
     Directory(Box<Directory>),
 }
 
-/// A directory that becomes a layer.
-struct Directory {
-    place: Place<'static>,
-    tree: Tree,
-    listing: Listing,
+/// Finds the directories that become layers.
+struct Finding<'a> {
+    looking: Looking<'a>,
+    looks: Looks,
 }
 
-impl Directory {
+impl<'a> Finding<'a> {
+    /// Lists the app and the layers of buildpacks, which may be large, all at once.
+    fn new(request: &DirectoryExport<'_>, cancel: &'a Cancel) -> Self {
+        let looking = Looking { owner: request.owner, limits: request.limits, cancel };
+        let mut paths = vec![request.places.app.clone()];
+        for buildpack in request.buildpacks {
+            let id = &buildpack.reference.id;
+            let layers = buildpack.layers.iter().filter(|layer| layer.types.launch);
+            let unknown = layers.filter(|layer| request.known_layer(id, layer).is_none());
+            if is_real_directory(request.places.layers_of(id)) {
+                paths.extend(unknown.map(|layer| request.places.layer(id, &layer.name)));
+            }
+        }
+        Self { looking, looks: looking.at_all(&paths) }
+    }
+
     /// Lists what is at `path`; `None` when nothing is.
     fn find(
-        request: &DirectoryExport<'_>,
+        &mut self,
         path: &str,
         part: Part,
-        cancel: &Cancel,
         events: &mut dyn EventSink,
-    ) -> Result<Option<Self>, ExportError> {
-        let Some(place) = look_at(path, request.owner)? else { return Ok(None) };
-        let tree = if place.is_directory { Tree::of(path) } else { Tree::default() };
-        let listing = tree.list(request.limits, cancel)?;
-        warn_of_sockets(&listing, events);
+    ) -> Result<Option<Directory>, ExportError> {
+        let Some(directory) = self.looking.take(&mut self.looks, path)? else { return Ok(None) };
+        let listing = &directory.listing;
+        warn_of_sockets(listing, events);
         let mut names: Vec<String> = Vec::new();
         // Of an app, its own place is the platform's choice.
         if part == Part::Buildpack && is_reserved(path.as_bytes()) {
@@ -302,13 +321,11 @@ impl Directory {
         names.extend(
             reserved.map(|entry| format!("{path}/{}", String::from_utf8_lossy(&entry.path).escape_debug())),
         );
-        if names.is_empty() {
-            Ok(Some(Self { place, tree, listing }))
-        } else {
-            Err(ExportError::ReservedNames { names })
-        }
+        if names.is_empty() { Ok(Some(directory)) } else { Err(ExportError::ReservedNames { names }) }
     }
+}
 
+impl Directory {
     fn files<'a>(&'a self, before: Before) -> Files<'a> {
         let ground: Ground<'a> = self.place.ground.clone();
         Files { entries: Entries::Tree(ground, &self.listing), tree: Some(&self.tree), before }
@@ -335,9 +352,15 @@ impl<'a> DirectoryExport<'a> {
         if layers.is_empty() { Before::New } else { Before::Image(layers) }
     }
 
+    /// The layer of the previous image that one is known to be.
+    fn known_layer(&self, id: &BuildpackId, layer: &DirectoryLayer) -> Option<Layer> {
+        let diff_id = self.known_diff_ids.get(&(id.clone(), layer.name.clone()))?;
+        self.previous_layer(diff_id.0.as_str())
+    }
+
     fn launch_layers(
         &self,
-        cancel: &Cancel,
+        finding: &mut Finding<'_>,
         events: &mut dyn EventSink,
     ) -> Result<Vec<LaunchLayer<'a>>, ExportError> {
         let mut layers = Vec::new();
@@ -345,13 +368,11 @@ impl<'a> DirectoryExport<'a> {
             let (reference, id) = (&buildpack.reference, &buildpack.reference.id);
             let directory = self.places.layers_of(id);
             for layer in buildpack.layers.iter().filter(|layer| layer.types.launch) {
-                let known = self.known_diff_ids.get(&(id.clone(), layer.name.clone()));
-                let known = known.and_then(|diff_id| self.previous_layer(diff_id.0.as_str()));
                 let path = self.places.layer(id, &layer.name);
-                let made_of = if let Some(known) = known {
+                let made_of = if let Some(known) = self.known_layer(id, layer) {
                     MadeOf::Known(known)
                 } else if is_real_directory(&directory)
-                    && let Some(found) = Directory::find(self, &path, Part::Buildpack, cancel, events)?
+                    && let Some(found) = finding.find(&path, Part::Buildpack, events)?
                 {
                     MadeOf::Directory(Box::new(found))
                 } else {

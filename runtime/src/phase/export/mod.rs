@@ -11,6 +11,7 @@ mod directories;
 mod directory_tar;
 mod error;
 mod labels;
+mod looks;
 mod needs;
 mod on_disk;
 mod plans;

@@ -1,7 +1,7 @@
 //! Layers become bytes: tar, digests and compression, from trees into the store.
 //!
-//! Several layers are made at a time, as many as there are cores; which of them
-//! is ready first changes nothing but the time.
+//! Several layers are made at a time, two for each core; which of them is ready first
+//! changes nothing but the time.
 
 use std::borrow::Cow;
 use std::io::{self, Read, Write};
@@ -107,7 +107,8 @@ pub(super) fn make_layers(
     order.sort_by_key(|&index| std::cmp::Reverse(plans[index].bytes()));
     let queue = Queue { order, next: AtomicUsize::new(0), failed: AtomicUsize::new(usize::MAX) };
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let threads = cores.min(MAX_AT_A_TIME).min(plans.len());
+    // With one for each core, the last would often be left alone with what one core can read and hash.
+    let threads = (2 * cores).min(MAX_AT_A_TIME).min(plans.len());
 
     let mut results: Vec<Option<(Layer, LayerSource)>> = Vec::new();
     results.resize_with(plans.len(), || None);

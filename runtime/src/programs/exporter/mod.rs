@@ -30,7 +30,8 @@ use crate::cnb::report_toml::{ImageReport, Report};
 use crate::cnb::run_toml::{RunImageNames, RunToml};
 use crate::event::{Event, EventSink};
 use crate::images::{FoundImage, Images, ImagesError, SavedImage, Unsaved, recorded_names};
-use crate::oci::image::{BlobPlace, Layer};
+use crate::oci::encoder::Encoding;
+use crate::oci::image::{BlobPlace, Layer, MediaFamily};
 use crate::oci::layer::Owner;
 use crate::oci::layout::LayoutError;
 use crate::oci::reference::{InvalidReference, Reference};
@@ -74,6 +75,8 @@ pub struct Inputs {
     pub owner: (u32, u32),
     /// `SOURCE_DATE_EPOCH` as it was set.
     pub source_date_epoch: Option<String>,
+    /// `WAPACK_COMPRESSION` as it was set: `gzip`, `zstd` or `zstd:LEVEL`.
+    pub compression: Option<String>,
     /// A directory for what is only needed while it runs.
     pub scratch: PathBuf,
 }
@@ -181,7 +184,7 @@ pub fn run_knowing(
     let scratch = &inputs.scratch;
     let failed = |source| ExporterError::Scratch { path: scratch.clone(), source };
     let mut given = Given::read(inputs, images, events)?;
-    let blobs = ScratchBlobs::new(scratch).map_err(failed)?;
+    let blobs = ScratchBlobs::new(scratch).map_err(failed)?.written_early(images.keeps_files());
     let (made, saved) = loop {
         let made = given.make(inputs, known_diff_ids, &blobs, cancel, events)?;
         match images.save(&made.image, &inputs.images, &blobs, cancel, events) {
@@ -322,6 +325,7 @@ impl Given {
             previous: Some(PreviousImage { metadata: &self.analyzed.metadata, layers: &self.previous }),
             known_diff_ids,
             limits: TreeLimits { special_files: true, ..TreeLimits::default() },
+            encoding: encoding(inputs, self.base.image.family, events),
         };
         make_image(&request, blobs, cancel, events)
     }
@@ -423,6 +427,21 @@ fn created(inputs: &Inputs, events: &mut dyn EventSink) -> Option<u64> {
         events.event(Event::Warning { message });
     }
     seconds
+}
+
+/// How new layers are compressed.
+fn encoding(inputs: &Inputs, family: MediaFamily, events: &mut dyn EventSink) -> Encoding {
+    let Some(text) = inputs.compression.as_deref().filter(|text| !text.is_empty()) else {
+        return Encoding::default();
+    };
+    let why = match text.parse::<Encoding>() {
+        Ok(encoding) if encoding.media_type(family).is_some() => return encoding,
+        Ok(_) => "the run image is in Docker's format".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let message = format!("`WAPACK_COMPRESSION` is not used, layers are compressed with gzip: {why}");
+    events.event(Event::Warning { message });
+    Encoding::default()
 }
 
 fn tell(made: &MadeImage, saved: &SavedImage, events: &mut dyn EventSink) {

@@ -17,6 +17,8 @@ use crate::walk;
 pub(in crate::programs) struct ScratchBlobs {
     directory: PathBuf,
     made: AtomicUsize,
+    /// Whether blobs are on their way to the disk from the moment they are made.
+    writes_early: bool,
     known: Mutex<BTreeMap<(String, String), StoredBlob>>,
 }
 
@@ -25,7 +27,24 @@ impl ScratchBlobs {
     pub(in crate::programs) fn new(parent: &Path) -> io::Result<Self> {
         let directory = parent.join(format!("wapack-export-{}", walk::random_name()));
         std::fs::DirBuilder::new().mode(0o700).create(&directory)?;
-        Ok(Self { directory, made: AtomicUsize::new(0), known: Mutex::default() })
+        Ok(Self { directory, made: AtomicUsize::new(0), writes_early: false, known: Mutex::default() })
+    }
+
+    /// For blobs that become part of an image as they are: whoever makes sure at the end
+    /// that they are on the disk then has little to wait for.
+    #[must_use]
+    pub(in crate::programs) fn written_early(mut self, writes_early: bool) -> Self {
+        self.writes_early = writes_early;
+        self
+    }
+
+    /// Lets the kernel begin to write a blob. Unlike waiting for it, that takes no error away from whoever
+    /// waits for it at the end.
+    fn write_early(&self, blob: &NewBlob) {
+        if self.writes_early {
+            // What is written need not be kept in memory either: nobody reads it before the image is there.
+            let _ = rustix::fs::fadvise(blob.file(), 0, None, rustix::fs::Advice::DontNeed);
+        }
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, String), StoredBlob>> {
@@ -68,7 +87,8 @@ impl BlobStore for ScratchBlobs {
         digest: &Digest,
         size: u64,
     ) -> io::Result<StoredBlob> {
-        // Whoever keeps the image writes it to disk; this copy need not outlive a crash.
+        // Whoever keeps the image waits for the disk; this name of it need not outlive a crash.
+        self.write_early(&blob);
         let blob = StoredBlob { digest: digest.clone(), size, path: blob.leave() };
         self.known().insert((diff_id.to_string(), encoder.to_owned()), blob.clone());
         Ok(blob)
@@ -86,6 +106,10 @@ impl BlobStore for ScratchBlobs {
 
     fn discard(&self, path: &Path) {
         self.known().retain(|_, blob| blob.path != path);
+    }
+
+    fn linkable(&self) -> Option<&Path> {
+        Some(&self.directory)
     }
 }
 

@@ -125,6 +125,7 @@ impl Site {
             run: at("run.toml"),
             owner: (UID, GID),
             source_date_epoch: None,
+            compression: None,
             scratch: at("scratch"),
         };
         let images = LayoutImages::new(at("images"), "amd64".to_owned());

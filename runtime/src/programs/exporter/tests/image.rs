@@ -76,6 +76,39 @@ fn img_06_the_time_of_an_image() {
 }
 
 #[test]
+fn layers_are_compressed_as_the_platform_wants() {
+    let mut site = Site::new();
+    let is_zstd = |site: &Site| {
+        let image = site.export();
+        let layout = site.path("images/registry.example/app/1/blobs/sha256");
+        let made = image.layers[1..].iter().map(|layer| {
+            let bytes = fs::read(layout.join(layer.digest.hex())).unwrap();
+            // RFC 8878, 3.1.1, and RFC 1952, 2.3.1.
+            let is_zstd = bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+            assert_eq!(!is_zstd, bytes.starts_with(&[0x1f, 0x8b]));
+            assert_eq!(is_zstd, layer.media_type.to_string().ends_with("+zstd"), "{}", layer.media_type);
+            is_zstd
+        });
+        made.collect::<Vec<_>>()
+    };
+    assert_eq!(is_zstd(&site), [false; 4]);
+    for zstd in ["zstd", "zstd:1"] {
+        site.inputs.compression = Some(zstd.to_owned());
+        assert_eq!(is_zstd(&site), [true; 4], "{zstd}");
+        assert_eq!(site.warnings(), [""; 0]);
+    }
+    site.inputs.compression = Some("lzma".to_owned());
+    assert_eq!(is_zstd(&site), [false; 4]);
+    assert!(site.warnings()[0].starts_with("`WAPACK_COMPRESSION` is not used"), "{:?}", site.warnings());
+    // Who reads images in Docker's format need not know zstd.
+    site.inputs.compression = Some("zstd".to_owned());
+    let reference = site.run_image("run", MediaFamily::Docker);
+    site.analyzed(&reference, "");
+    assert_eq!(is_zstd(&site), [false; 4]);
+    assert!(site.warnings()[0].ends_with("the run image is in Docker's format"), "{:?}", site.warnings());
+}
+
+#[test]
 fn img_07_history_says_nothing_before_platform_api_0_12() {
     let mut site = Site::new();
     site.api(11);
