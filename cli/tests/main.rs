@@ -3,13 +3,16 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests; clippy.toml reaches only the tests themselves")]
 
+mod architectures;
 mod attach;
 mod browser;
 mod build;
 mod cache;
 mod coming_from_pack;
 mod config;
+mod each_debian;
 mod earlier;
+mod elf;
 mod errors;
 mod flags;
 mod help;
