@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::each_debian::each_debian;
 use crate::elf::{Image, common_layers, images_for};
-use crate::layouts::{Layer, layout};
+use crate::layouts::{Layer, layout, offered, write_index};
 use crate::places::{registry, requests, tool};
 use crate::site::{Ended, SAMPLE, Site};
 
@@ -315,6 +315,14 @@ fn a_run_image_without_one_of_the_systems_is_refused_with_both_names() {
         ]);
     }
     assert!(!site.path().join("image/index.json").exists());
+    run("linux/amd64").with(0);
+    // An index has it not among others.
+    let base = site.path().join("base");
+    write_index(&base, "run", &["s390x", "amd64"].map(|architecture| offered(&base, architecture)));
+    run(BOTH).with(3).complains(&[
+        "error[input.run_image]: cannot use the run image `oci:base:run`",
+        "has no image called `run` for `linux/arm64`, only for `linux/s390x`, `linux/amd64`",
+    ]);
     run("linux/amd64").with(0);
     assert_eq!(Image::all(&site.path().join("image"), "app:latest").len(), 1);
 }

@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::layouts::{offered, write_index};
 use crate::site::Ended;
 
 const NAME: &str = "debian";
@@ -44,17 +45,7 @@ pub(crate) fn each_debian() -> Option<String> {
         };
         manifests.push(descriptor);
     }
-    let media_type = "application/vnd.oci.image.index.v1+json";
-    let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": manifests }).to_string();
-    let digest = wapack_runtime::oci::digest::Digest::of(index.as_bytes()).to_string();
-    fs::write(made.join("blobs/sha256").join(digest.trim_start_matches("sha256:")), &index).unwrap();
-    let named = json!({
-        "mediaType": media_type, "digest": digest, "size": index.len(),
-        "annotations": { "org.opencontainers.image.ref.name": NAME },
-    });
-    let index = json!({ "schemaVersion": 2, "manifests": [named] });
-    fs::write(made.join("index.json"), index.to_string()).unwrap();
-    fs::write(made.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    write_index(&made, NAME, &manifests);
     fs::rename(made, &layout).unwrap();
     Some(place)
 }
@@ -87,11 +78,7 @@ fn one(work: &Path, architecture: &str, made: &Path) -> Option<Value> {
         let blob = entry.unwrap();
         fs::rename(blob.path(), made.join("blobs/sha256").join(blob.file_name())).unwrap();
     }
-    let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
-    let mut descriptor = index["manifests"][0].clone();
-    descriptor.as_object_mut().unwrap().remove("annotations");
-    descriptor["platform"] = json!({ "os": "linux", "architecture": architecture });
-    Some(descriptor)
+    Some(offered(&layout, architecture))
 }
 
 /// The file that says where apt gets packages from, on a Debian or one like it.
