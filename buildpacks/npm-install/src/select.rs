@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn an_image_gets_what_is_for_its_processor_and_its_c_library() {
         let package = |name: &str, cpu: &str, libc: &str| {
-            format!(r#""node_modules/{name}":{{"optional":true,"os":["linux"],"cpu":["{cpu}"]{libc}}}"#,)
+            format!(r#""node_modules/{name}":{{"optional":true,"os":["linux"],"cpu":["{cpu}"]{libc}}}"#)
         };
         let packages = [
             r#""node_modules/a":{"optionalDependencies":{"x64":"1","x64-musl":"1","arm64":"1","arm64-musl":"1","any":"1"}}"#.to_owned(),
