@@ -249,6 +249,22 @@ pub(crate) enum InputError {
     RegistryAuth(#[source] InvalidRegistryAuth),
 }
 
+impl InputError {
+    /// What would help with a target.
+    fn target_hint(&self) -> String {
+        match self {
+            Self::RunImageTarget { wanted, .. } => {
+                format!("name a run image that is for `{wanted}`, or leave `{wanted}` out of `--target`")
+            }
+            Self::OneTarget { .. } => {
+                "write them to `oci:DIR`, `oci-archive:FILE` or a registry, or name one target".to_owned()
+            }
+            Self::Target { value } => meant_target(value).to_owned(),
+            _ => TARGETS.to_owned(),
+        }
+    }
+}
+
 /// How the target is written that somebody seems to have meant.
 fn meant_target(value: &str) -> &'static str {
     if value.contains(char::is_whitespace) {
@@ -343,9 +359,6 @@ impl Diagnose for InputError {
                 return Some(format!("the image is called by its NAME; write `--output {place}`"));
             }
             Self::OutputIsInput { .. } => "give it another name, or name another place with `--output`",
-            Self::OneTarget { .. } => {
-                "write them to `oci:DIR`, `oci-archive:FILE` or a registry, or name one target"
-            }
             Self::TargetTwice { .. } | Self::OrderTwice => "name it once",
             Self::OutputNotADirectory { .. } => "name a new directory, or one that holds an OCI layout",
             Self::RunImage { .. } => "it is `scratch`, or an image such as `--run-image oci:DIR[:REF]`",
@@ -362,13 +375,12 @@ impl Diagnose for InputError {
                 "build it again on the new run image; all of them are then made together"
             }
             Self::NoRunImage | Self::NoMirror { .. } => "name one with `--run-image`",
-            Self::RunImageTarget { wanted, .. } => {
-                return Some(format!(
-                    "name a run image that is for `{wanted}`, or leave `{wanted}` out of `--target`"
-                ));
-            }
-            Self::Target { value } => meant_target(value),
-            Self::TargetUnsupported { .. } | Self::TargetEmpty { .. } | Self::NoLauncher { .. } => TARGETS,
+            Self::RunImageTarget { .. }
+            | Self::OneTarget { .. }
+            | Self::Target { .. }
+            | Self::TargetUnsupported { .. }
+            | Self::TargetEmpty { .. }
+            | Self::NoLauncher { .. } => return Some(self.target_hint()),
             Self::User { .. } => "a user is written in numbers: `--user 1000` or `--user 1000:1000`",
             Self::Variable { .. } => {
                 "a variable is written `--env NAME=VALUE`, or `--env NAME` for the value it has here"
