@@ -164,7 +164,7 @@ fn answers_on_arm64(bundle: &Path) {
         if let Ok(answer) = ask(port) {
             break answer;
         }
-        if app.0.try_wait().unwrap().is_some() || since.elapsed() > Duration::from_secs(60) {
+        if app.0.try_wait().unwrap().is_some() || since.elapsed() > Duration::from_mins(1) {
             let _ = app.0.kill();
             let mut said = String::new();
             std::io::Read::read_to_string(&mut app.0.stderr.take().unwrap(), &mut said).unwrap();
