@@ -183,27 +183,44 @@ fn source_flag(text: &str) -> Result<(&str, SourcePlace), InputError> {
 
 /// A target as it is written: `linux/amd64`, `linux/arm64/v8`.
 pub(crate) fn target(text: &str) -> Result<Target, InputError> {
-    let refused = || InputError::Target { value: text.escape_debug().to_string() };
-    let mut parts = text.split('/');
-    let (os, arch, variant) = (parts.next(), parts.next(), parts.next());
-    match (os, arch, variant, parts.next()) {
-        (Some("linux"), Some(arch @ ("amd64" | "arm64")), variant, None) if variant != Some("") => {
-            Ok(Target {
-                os: "linux".to_owned(),
-                arch: arch.to_owned(),
-                variant: variant.map(str::to_owned),
-                distro: None,
-            })
-        }
-        _ => Err(refused()),
+    let target = system(text)?;
+    match target.arch.as_str() {
+        "amd64" | "arm64" => Ok(target),
+        _ => Err(InputError::TargetUnsupported { value: show_target(&target) }),
     }
+}
+
+/// What an image that exists may be for, whoever made it.
+pub(crate) fn system(text: &str) -> Result<Target, InputError> {
+    let value = || text.escape_debug().to_string();
+    let parts: Vec<&str> = text.split('/').collect();
+    let (os, arch, variant) = match parts[..] {
+        [os, arch] => (os, arch, None),
+        [os, arch, variant] => (os, arch, Some(variant)),
+        _ => return Err(InputError::Target { value: value() }),
+    };
+    let is_word = |word: &&str| {
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    // Names that others have for the same.
+    let is_alias = matches!(arch, "aarch64" | "x64");
+    if is_alias || ![os, arch].iter().chain(&variant).all(is_word) {
+        return Err(InputError::Target { value: value() });
+    }
+    if os != "linux" {
+        return Err(InputError::TargetUnsupported { value: value() });
+    }
+    Ok(Target { os: os.to_owned(), arch: arch.to_owned(), variant: variant.map(str::to_owned), distro: None })
 }
 
 /// Targets as they are written, with commas between them, each once.
 pub(crate) fn targets(text: &str) -> Result<Vec<Target>, InputError> {
     let mut targets: Vec<Target> = Vec::new();
-    for part in text.split(',') {
-        let target = target(part.trim())?;
+    for part in text.split(',').map(str::trim) {
+        if part.is_empty() {
+            return Err(InputError::TargetEmpty { value: text.escape_debug().to_string() });
+        }
+        let target = target(part)?;
         if targets.iter().any(|known| (&known.os, &known.arch) == (&target.os, &target.arch)) {
             return Err(InputError::TargetTwice { value: show_target(&target) });
         }
@@ -228,15 +245,43 @@ pub(crate) fn host_target() -> Target {
 
 #[cfg(test)]
 mod tests {
+    use wapack_runtime::fault::Diagnose as _;
+
     use super::*;
 
     #[test]
     fn targets_are_those_there_is_a_launcher_for() {
         assert_eq!(target("linux/arm64/v8").unwrap().variant.as_deref(), Some("v8"));
-        for text in
-            ["", "linux", "linux/", "linux/riscv64", "windows/amd64", "linux/amd64/", "linux/arm64/v8/x"]
-        {
-            assert!(target(text).is_err(), "{text:?}");
+        for (text, message, hint) in [
+            ("linux/s390x", "no image can be built for `linux/s390x`", "targets are `linux/amd64` and"),
+            ("linux/arm/v7", "no image can be built for `linux/arm`", "targets are `linux/amd64` and"),
+            ("windows/amd64", "no image can be built for `windows/amd64`", "targets are `linux/amd64` and"),
+            ("darwin/arm64", "no image can be built for `darwin/arm64`", "targets are `linux/amd64` and"),
+            ("amd64", "`amd64` is not a target", "write `linux/amd64`"),
+            ("linux/x86_64", "`linux/x86_64` is not a target", "write `linux/amd64`"),
+            ("linux/aarch64", "`linux/aarch64` is not a target", "write `linux/arm64`"),
+            ("Linux/ARM64", "`Linux/ARM64` is not a target", "write `linux/arm64`"),
+            ("linux", "`linux` is not a target", "targets are `linux/amd64` and"),
+            ("linux/", "`linux/` is not a target", "targets are `linux/amd64` and"),
+            ("linux/amd64/", "`linux/amd64/` is not a target", "targets are `linux/amd64` and"),
+            ("linux/arm64/v8/x", "`linux/arm64/v8/x` is not a target", "targets are `linux/amd64` and"),
+            ("all", "`all` is not a target", "targets are `linux/amd64` and"),
+            ("a b", "`a b` is not a target", "put commas between targets"),
+            ("linux/\u{1b}", "`linux/\\u{1b}` is not a target", "targets are `linux/amd64` and"),
+        ] {
+            let error = target(text).unwrap_err();
+            assert_eq!(error.to_string(), message);
+            assert!(error.hint().unwrap().starts_with(hint), "{text}: {:?}", error.hint());
+        }
+    }
+
+    /// Images of others may be for anything that there is Linux for.
+    #[test]
+    fn systems_of_images_that_exist_are_any() {
+        assert_eq!(show_target(&system("linux/s390x").unwrap()), "linux/s390x");
+        assert_eq!(system("linux/arm/v7").unwrap().variant.as_deref(), Some("v7"));
+        for text in ["", "linux", "windows/amd64", "linux/aarch64"] {
+            assert!(system(text).is_err(), "{text:?}");
         }
     }
 
@@ -244,8 +289,15 @@ mod tests {
     fn targets_are_named_once() {
         let shown = |text: &str| targets(text).map(|all| all.iter().map(show_target).collect::<Vec<_>>());
         assert_eq!(shown("linux/arm64, linux/amd64").unwrap(), ["linux/arm64", "linux/amd64"]);
-        for text in ["linux/amd64,", "linux/amd64,linux/amd64", "linux/arm64,linux/arm64/v8"] {
-            assert!(shown(text).is_err(), "{text}");
+        for (text, message) in [
+            ("", "there is an empty target in ``"),
+            (" ", "there is an empty target in ` `"),
+            ("linux/amd64,", "there is an empty target in `linux/amd64,`"),
+            ("linux/amd64,linux/amd64", "the target `linux/amd64` is there twice"),
+            ("linux/arm64,linux/arm64/v8", "the target `linux/arm64` is there twice"),
+            ("linux/amd64 linux/arm64", "`linux/amd64 linux/arm64` is not a target"),
+        ] {
+            assert_eq!(shown(text).unwrap_err().to_string(), message);
         }
     }
 

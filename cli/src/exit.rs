@@ -36,6 +36,7 @@ pub(crate) fn code(failure: &Failure, signal: Option<i32>) -> u8 {
     match failure {
         Failure::Run(error) => run(error),
         Failure::Catalog(error) => catalog(error),
+        Failure::OneOfSeveral { cause, .. } => code(cause, signal),
         Failure::Input(_) | Failure::Policy(_) => INVALID,
         Failure::Rebase(_) | Failure::Rebased(_) => REBASE,
         Failure::Layout(_)

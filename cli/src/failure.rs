@@ -21,6 +21,9 @@ use crate::project::ProjectError;
 const PLACES: &str = "an image is `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`, `docker-archive:FILE[:NAME]`, \
                       `docker:NAME` for a container engine, or `NAME` for a registry";
 
+/// How targets are written.
+const TARGETS: &str = "targets are `linux/amd64` and `linux/arm64`, with a comma between them";
+
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -55,6 +58,13 @@ pub(crate) enum Failure {
     /// A component that is looked at.
     #[error(transparent)]
     Guest(#[from] GuestFailure),
+    /// One of several targets; there is no image for any of them then.
+    #[error("cannot build for `{target}`, and nothing is published for the other targets")]
+    OneOfSeveral {
+        target: String,
+        #[source]
+        cause: Box<Failure>,
+    },
     /// What is built into this program.
     #[error("cannot unpack the built-in builder")]
     Builtin(#[source] std::io::Error),
@@ -80,8 +90,14 @@ impl Failure {
             Self::Rebase(error) => Some(error),
             Self::Store(error) => Some(error),
             Self::Guest(error) => Some(error),
+            Self::OneOfSeveral { cause, .. } => Some(&**cause),
             Self::Builtin(_) => None,
         }
+    }
+
+    /// The same for one of several targets.
+    pub(crate) fn of_target(self, target: String) -> Self {
+        if self.is_cancelled() { self } else { Self::OneOfSeveral { target, cause: Box::new(self) } }
     }
 
     /// Whether somebody asked to stop.
@@ -105,6 +121,9 @@ impl Diagnose for Failure {
                 Some("name a policy file that is there, or leave out `--policy`; `wapack config path` lists the others".to_owned())
             }
             Self::Store(StoreError::Io { .. }) => Some("name another place with `--cache-dir`".to_owned()),
+            Self::OneOfSeveral { target, cause } if matches!(**cause, Self::Run(Error::Detect(_))) => {
+                Some(format!("leave `{target}` out of `--target`, or name buildpacks that build for it"))
+            }
             _ => self.inner().and_then(Diagnose::hint),
         }
     }
@@ -162,10 +181,14 @@ pub(crate) enum InputError {
     EngineAddress { value: String },
     #[error("the container engine wants TLS, which is not spoken by this version")]
     EngineTls,
-    #[error("the run image is for `{found}`, not for `{wanted}`")]
-    RunImageTarget { found: String, wanted: String },
+    #[error("the run image `{value}` is for `{found}`, not for `{wanted}`")]
+    RunImageTarget { value: String, found: String, wanted: String },
     #[error("`{value}` is not a target")]
     Target { value: String },
+    #[error("no image can be built for `{value}`")]
+    TargetUnsupported { value: String },
+    #[error("there is an empty target in `{value}`")]
+    TargetEmpty { value: String },
     #[error("the target `{value}` is there twice")]
     TargetTwice { value: String },
     #[error("there is no launcher for `{target}`")]
@@ -222,6 +245,34 @@ pub(crate) enum InputError {
     RegistryAuth(#[source] InvalidRegistryAuth),
 }
 
+impl InputError {
+    /// What would help with a target.
+    fn target_hint(&self) -> String {
+        match self {
+            Self::RunImageTarget { wanted, .. } => {
+                format!("name a run image that is for `{wanted}`, or leave `{wanted}` out of `--target`")
+            }
+            Self::OneTarget { .. } => {
+                "write them to `oci:DIR`, `oci-archive:FILE` or a registry, or name one target".to_owned()
+            }
+            Self::Target { value } => meant_target(value).to_owned(),
+            _ => TARGETS.to_owned(),
+        }
+    }
+}
+
+/// How the target is written that somebody seems to have meant.
+fn meant_target(value: &str) -> &'static str {
+    if value.contains(char::is_whitespace) {
+        return "put commas between targets, and nothing else";
+    }
+    match value.to_ascii_lowercase().trim_start_matches("linux/") {
+        "amd64" | "x86_64" | "x86-64" | "x64" => "write `linux/amd64`",
+        "arm64" | "aarch64" => "write `linux/arm64`",
+        _ => TARGETS,
+    }
+}
+
 /// Why a secret is not where it should be. Never what was found instead.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SecretError {
@@ -256,6 +307,8 @@ impl Diagnose for InputError {
             Self::EngineAddress { .. } | Self::EngineTls => "input.engine",
             Self::RunImageTarget { .. }
             | Self::Target { .. }
+            | Self::TargetUnsupported { .. }
+            | Self::TargetEmpty { .. }
             | Self::TargetTwice { .. }
             | Self::OneTarget { .. }
             | Self::NoLauncher { .. } => "input.target",
@@ -303,9 +356,6 @@ impl Diagnose for InputError {
                 return Some(format!("the image is called by its NAME; write `--output {place}`"));
             }
             Self::OutputIsInput { .. } => "give it another name, or name another place with `--output`",
-            Self::OneTarget { .. } => {
-                "write them to `oci:DIR`, `oci-archive:FILE` or a registry, or name one target"
-            }
             Self::TargetTwice { .. } | Self::OrderTwice => "name it once",
             Self::OutputNotADirectory { .. } => "name a new directory, or one that holds an OCI layout",
             Self::RunImage { .. } => "it is `scratch`, or an image such as `--run-image oci:DIR[:REF]`",
@@ -322,8 +372,12 @@ impl Diagnose for InputError {
                 "build it again on the new run image; all of them are then made together"
             }
             Self::NoRunImage | Self::NoMirror { .. } => "name one with `--run-image`",
-            Self::RunImageTarget { .. } => "leave out `--target`, or name a run image for it",
-            Self::Target { .. } | Self::NoLauncher { .. } => "targets are `linux/amd64` and `linux/arm64`",
+            Self::RunImageTarget { .. }
+            | Self::OneTarget { .. }
+            | Self::Target { .. }
+            | Self::TargetUnsupported { .. }
+            | Self::TargetEmpty { .. }
+            | Self::NoLauncher { .. } => return Some(self.target_hint()),
             Self::User { .. } => "a user is written in numbers: `--user 1000` or `--user 1000:1000`",
             Self::Variable { .. } => {
                 "a variable is written `--env NAME=VALUE`, or `--env NAME` for the value it has here"

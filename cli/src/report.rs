@@ -68,6 +68,7 @@ fn causes(failure: &Failure) -> Vec<String> {
 fn backtrace(failure: &Failure) -> &[String] {
     match failure {
         Failure::Run(Error::Build(BuildError::Guest(GuestFailure::Trapped { backtrace, .. }))) => backtrace,
+        Failure::OneOfSeveral { cause, .. } => self::backtrace(cause),
         _ => &[],
     }
 }

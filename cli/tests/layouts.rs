@@ -64,3 +64,28 @@ pub(crate) fn layout(directory: &Path, name: &str, labels: &Value, layers: &[Lay
     std::fs::write(directory.join("index.json"), index.to_string()).unwrap();
     std::fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
 }
+
+/// Makes `name`, and nothing else, lead to an index of these manifests in a layout that has them.
+pub(crate) fn write_index(directory: &Path, name: &str, manifests: &[Value]) {
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": manifests }).to_string();
+    let digest = digest(index.as_bytes());
+    std::fs::write(directory.join("blobs").join(digest.replace(':', "/")), &index).unwrap();
+    let named = json!({
+        "mediaType": media_type, "digest": digest, "size": index.len(),
+        "annotations": { "org.opencontainers.image.ref.name": name },
+    });
+    let index = json!({ "schemaVersion": 2, "manifests": [named] });
+    std::fs::write(directory.join("index.json"), index.to_string()).unwrap();
+    std::fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+}
+
+/// The first manifest of a layout, as an index offers it for a system.
+pub(crate) fn offered(directory: &Path, architecture: &str) -> Value {
+    let index = std::fs::read(directory.join("index.json")).unwrap();
+    let mut index: Value = serde_json::from_slice(&index).unwrap();
+    let mut manifest = index["manifests"][0].take();
+    manifest.as_object_mut().unwrap().remove("annotations");
+    manifest["platform"] = json!({ "os": "linux", "architecture": architecture });
+    manifest
+}

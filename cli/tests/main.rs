@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests; clippy.toml reaches only the tests themselves")]
 
+mod architectures;
 mod attach;
 mod browser;
 mod build;
@@ -10,7 +11,9 @@ mod cache;
 mod collecting;
 mod coming_from_pack;
 mod config;
+mod each_debian;
 mod earlier;
+mod elf;
 mod engines;
 mod errors;
 mod field;

@@ -111,6 +111,7 @@ pub(crate) fn for_containers() -> Result<()> {
         ("zstd", "zstd"),
         ("pigz", "pigz"),
         ("openssl", "openssl"),
+        ("qemu-aarch64-static", "qemu-user-static"),
         ("node", "nodejs"),
         ("npm", "npm"),
         ("dockerd", "docker.io"),

@@ -24,13 +24,12 @@ pub struct Archive {
     pub integrity: String,
 }
 
+/// The architectures that there are releases for, as images and as Node name them.
+pub const ARCHITECTURES: [(&str, &str); 2] = [("amd64", "x64"), ("arm64", "arm64")];
+
 /// Node's name for an architecture that there are releases for.
 pub fn node_arch(arch: &str) -> Option<&'static str> {
-    match arch {
-        "amd64" => Some("x64"),
-        "arm64" => Some("arm64"),
-        _ => None,
-    }
+    ARCHITECTURES.iter().find(|(name, _)| *name == arch).map(|(_, node)| *node)
 }
 
 /// Puts `release` into `directory`: from Node's own site where the operator has

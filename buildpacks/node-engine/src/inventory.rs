@@ -7,6 +7,7 @@ use nodejs_semver::Version;
 use serde::Deserialize;
 use wapack_sdk::Error;
 
+use crate::install::{self, ARCHITECTURES};
 use crate::requirement::Requirement;
 use crate::wanted::Wanted;
 
@@ -65,7 +66,7 @@ impl Release {
     /// Whether there is any way to get it. Node's own site has every release for
     /// every architecture that npm has some for.
     pub fn is_for(&self, arch: &str) -> bool {
-        crate::install::node_arch(arch).is_some()
+        install::node_arch(arch).is_some()
     }
 }
 
@@ -92,12 +93,22 @@ impl Inventory {
     }
 
     /// The release that fits best. One that the source `npm` has comes first,
-    /// whatever the operator has set: the same app gets the same version.
+    /// whatever the operator has set, and of its line the newest that `npm` has for
+    /// every architecture: the same app gets the same version.
     pub fn resolve(&self, wanted: &Wanted, arch: &str) -> Option<&Release> {
         let packaged: Vec<&Release> =
             self.releases.iter().filter(|release| release.npm(arch).is_some()).collect();
-        let all: Vec<&Release> = self.releases.iter().filter(|release| release.is_for(arch)).collect();
-        wanted.best(&packaged).or_else(|| wanted.best(&all))
+        let Some(newest) = wanted.best(&packaged) else {
+            let all: Vec<&Release> = self.releases.iter().filter(|release| release.is_for(arch)).collect();
+            return wanted.best(&all);
+        };
+        let is_alike = |release: &&&Release| {
+            release.version.major() == newest.version.major()
+                && release.lts == newest.lts
+                && wanted.matches(&release.version)
+                && ARCHITECTURES.iter().all(|(arch, _)| release.npm(arch).is_some())
+        };
+        Some(packaged.iter().find(is_alike).copied().unwrap_or(newest))
     }
 
     /// The error for when nothing fits, with what comes nearest.
@@ -176,6 +187,47 @@ mod tests {
     fn resolved(text: &str, arch: &str) -> Option<String> {
         let wanted = Wanted::parse(text).unwrap();
         small().resolve(&wanted, arch).map(|release| release.version.to_string())
+    }
+
+    /// One app for several architectures has one Node.js, though they have not the same newest one.
+    #[test]
+    fn a_release_for_every_architecture_is_taken_first() {
+        let inventory = Inventory::parse(
+            r#"{ "releases": {
+                "26.2.0": { "npm": { "arm64": "sha512-a" } },
+                "26.1.0": { "npm": { "amd64": "sha512-a" } },
+                "26.0.0": { "npm": { "amd64": "sha512-a", "arm64": "sha512-b" } },
+                "25.1.0": { "npm": { "amd64": "sha512-a" } },
+                "24.3.0": { "lts": "Krypton", "npm": { "arm64": "sha512-a" } },
+                "24.2.0": { "lts": "Krypton", "npm": { "amd64": "sha512-a", "arm64": "sha512-b" } },
+                "24.1.0": { "npm": { "amd64": "sha512-a", "arm64": "sha512-b" } }
+            } }"#,
+        )
+        .unwrap();
+        for (text, amd64, arm64) in [
+            ("node", "26.0.0", "26.0.0"),
+            (">=26", "26.0.0", "26.0.0"),
+            ("*", "24.2.0", "24.2.0"),
+            ("lts/*", "24.2.0", "24.2.0"),
+            ("<=24.1", "24.1.0", "24.1.0"),
+            // Where there is none, each takes what it has: another line would surprise more.
+            (">26.0.0", "26.1.0", "26.2.0"),
+            (">=25 <26", "25.1.0", ""),
+        ] {
+            for (arch, version) in [("amd64", amd64), ("arm64", arm64)] {
+                let packaged = inventory.resolve(&Wanted::parse(text).unwrap(), arch);
+                let found = packaged.filter(|release| release.npm(arch).is_some());
+                let found = found.map(|release| release.version.to_string()).unwrap_or_default();
+                assert_eq!(found, version, "{text} {arch}");
+            }
+        }
+        for text in ["*", ">=18", "lts/*", "node", "22", "24"] {
+            let version = |arch| {
+                let wanted = Wanted::parse(text).unwrap();
+                shipped().resolve(&wanted, arch).unwrap().version.to_string()
+            };
+            assert_eq!(version("amd64"), version("arm64"), "{text}");
+        }
     }
 
     #[test]

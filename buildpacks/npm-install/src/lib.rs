@@ -9,6 +9,7 @@ pub mod bins;
 pub mod collate;
 pub mod hidden;
 pub mod install;
+pub mod install_script;
 pub mod lock;
 pub mod manifest;
 pub mod materials;
@@ -41,7 +42,7 @@ use platform::Platform;
 use project::{Found, Project};
 use select::Selection;
 use start::Start;
-use tree::{Node, Tree, TreeError};
+use tree::{Tree, TreeError};
 
 /// The buildpack.
 #[derive(Debug)]
@@ -179,7 +180,9 @@ fn install(context: &BuildContext, project: &Project) -> Result<(Layer, Built), 
     if layer.state() == LayerState::Restored {
         log("the lock has not changed: reusing what was installed");
     }
-    warn_scripts(&materials);
+    for line in install_script::warning(&install_script::missed(&tree, &selection), &platform_of(context)) {
+        log(&line);
+    }
     let mirrors = plan.mirrors();
     let below = |place: &str| bins::join(&project.root, place);
     let built = plan.directories.iter().fold(Built::new(), |built, modules| {
@@ -198,10 +201,15 @@ fn tree_of<'t>(text: &'t str, name: &str, root: &Path, root_package: &Manifest) 
     Ok(tree)
 }
 
+/// What the image is.
+fn platform_of(context: &BuildContext) -> Platform {
+    let node = std::env::var(NODE_VERSION_VARIABLE).ok();
+    Platform::of(&context.target, node.as_deref())
+}
+
 /// What of it is for the image.
 fn selection_of(tree: &Tree<'_>, context: &BuildContext, with_dev: bool) -> Result<Selection, Error> {
-    let node = std::env::var(NODE_VERSION_VARIABLE).ok();
-    let platform = Platform::of(&context.target, node.as_deref());
+    let platform = platform_of(context);
     let selection = Selection::new(tree, &platform, with_dev).map_err(|unfit| {
         let titles: Vec<String> = unfit.0.iter().map(|id| format!("`{}`", tree.nodes[*id].title())).collect();
         Error::app(format!("not for `{platform}`, which the image is: {}", titles.join(", "))).hint(
@@ -214,20 +222,6 @@ fn selection_of(tree: &Tree<'_>, context: &BuildContext, with_dev: bool) -> Resu
         log(&format!("warning: `{}` is for another Node: `{wanted}`", package.title()));
     }
     Ok(selection)
-}
-
-fn warn_scripts(materials: &[&Node<'_>]) {
-    let mut nodes = materials.iter().filter(|node| node.entry.has_install_script).peekable();
-    if nodes.peek().is_none() {
-        return;
-    }
-    log("warning: these packages run a script when they are installed, which a build does not do:");
-    for node in nodes {
-        log(&format!(
-            "  `{}`: if it compiles or downloads something then, it may not work; use a version that brings it along",
-            node.title()
-        ));
-    }
 }
 
 /// The layer of an app without dependencies: only its environment.

@@ -120,7 +120,7 @@ fn optional_set(tree: &Tree<'_>, id: Id, gone: &[bool], left_out: &[bool]) -> BT
 mod tests {
     use std::collections::BTreeMap;
 
-    use wapack_sdk::Target;
+    use wapack_sdk::{Distro, Target};
 
     use super::*;
     use crate::lock::Lock;
@@ -149,6 +149,44 @@ mod tests {
             "node_modules/unneeded":{}"#;
         let (stays, _) = stay(r#"{"dependencies":{"a":"1","e":"1"}}"#, packages, None);
         assert_eq!(stays, ["a", "d", "e"]);
+    }
+
+    /// `os`, `cpu` and `libc` as packages of the registry have them, for the image and not for this machine.
+    #[test]
+    fn an_image_gets_what_is_for_its_processor_and_its_c_library() {
+        let package = |name: &str, cpu: &str, libc: &str| {
+            format!(r#""node_modules/{name}":{{"optional":true,"os":["linux"],"cpu":["{cpu}"]{libc}}}"#)
+        };
+        let packages = [
+            r#""node_modules/a":{"optionalDependencies":{"x64":"1","x64-musl":"1","arm64":"1","arm64-musl":"1","any":"1"}}"#.to_owned(),
+            package("x64", "x64", r#","libc":["glibc"]"#),
+            package("x64-musl", "x64", r#","libc":["musl"]"#),
+            package("arm64", "arm64", r#","libc":["glibc"]"#),
+            package("arm64-musl", "arm64", r#","libc":["musl"]"#),
+            package("any", "!ia32", ""),
+        ];
+        let lock = format!(r#"{{"lockfileVersion":3,"packages":{{{}}}}}"#, packages.join(","));
+        let root = Manifest::parse(r#"{"dependencies":{"a":"1"}}"#).unwrap();
+        for (arch, distro, own) in [
+            ("amd64", "debian", "x64"),
+            ("arm64", "debian", "arm64"),
+            ("amd64", "alpine", "x64-musl"),
+            ("arm64", "alpine", "arm64-musl"),
+            ("arm64", "", "arm64"),
+        ] {
+            let distro = (!distro.is_empty()).then(|| Distro { name: distro.into(), version: "1".into() });
+            let target = Target { os: "linux".into(), arch: arch.into(), variant: None, distro };
+            let tree =
+                Tree::new(Lock::parse(&lock).unwrap(), &root, BTreeMap::new(), Options::default()).unwrap();
+            let selection = Selection::new(&tree, &Platform::of(&target, None), false).unwrap();
+            let place = |id: Id| tree.nodes[id].place.as_str().replace("node_modules/", "");
+            let mut stays: Vec<String> =
+                (1..tree.nodes.len()).filter(|id| selection.stays(*id)).map(place).collect();
+            stays.sort_unstable();
+            let mut expected = ["a", "any", own];
+            expected.sort_unstable();
+            assert_eq!(stays, expected, "{target:?}");
+        }
     }
 
     /// As npm: optional packages go, others are only worth a warning.

@@ -8,6 +8,7 @@ mod summary;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::json;
 use wapack_runtime::cancel::Cancel;
 use wapack_runtime::cnb::target::Target;
 use wapack_runtime::images::{Held, Images, SavedImage};
@@ -103,14 +104,11 @@ impl Job<'_> {
     /// Builds for every system, saves, attaches, and says what there is.
     fn run(&self, output: &mut Output) -> Result<(), Failure> {
         let to = &*self.destination.opened.images;
-        let held = Held::new(to.family());
-        let mut built = Vec::with_capacity(self.parts.len());
-        for part in self.parts {
-            if self.is_index() {
-                output.say(&format!("\nFor {}", part.name()));
-            }
-            built.push(self.build(part, if self.is_index() { &held } else { to }, output)?);
-        }
+        let built = if let [only] = self.parts {
+            vec![self.build(only, to, output)?]
+        } else {
+            self.build_each(output)?
+        };
         let saved = match &built[..] {
             [only] => only.saved.clone(),
             several => self.publish_index(several, output)?,
@@ -131,16 +129,52 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Whether there is an image for each of several systems, and an index of them.
-    fn is_index(&self) -> bool {
-        self.parts.len() > 1
+    /// Builds for each of several systems, one after the other: a build has all processors.
+    fn build_each(&self, output: &mut Output) -> Result<Vec<BuiltImage>, Failure> {
+        self.detect_each(output)?;
+        let held = Held::new(self.destination.opened.images.family());
+        let build = |part: &Part| {
+            if output.is_json() {
+                output.object(&json!({ "event": "target-started", "target": part.name() }));
+            } else {
+                output.say(&format!("\nFor {}", part.name()));
+            }
+            self.build(part, &held, output).map_err(|failure| failure.of_target(part.name()))
+        };
+        self.parts.iter().map(build).collect()
+    }
+
+    /// Finds out who takes part for every system, before the first of them is built for.
+    fn detect_each(&self, output: &mut Output) -> Result<(), Failure> {
+        let mut first: Option<(String, Vec<String>)> = None;
+        for part in self.parts {
+            let mut request = self.app.request(&part.run_image.target, self.cancel);
+            request.keep_work_dir = false;
+            // What there is to say is said by the build.
+            let detected = lifecycle::detect(&request, None, &mut |_| ())
+                .map_err(|error| Failure::from(error).of_target(part.name()))?;
+            let group: Vec<_> =
+                detected.group.iter().map(|buildpack| buildpack.reference.to_string()).collect();
+            match &first {
+                None => first = Some((part.name(), group)),
+                Some((_, of_first)) if *of_first == group => {}
+                Some((system, of_first)) => output.warning(&format!(
+                    "not the same buildpacks take part for {system} ({}) and for {} ({})",
+                    of_first.join(", "),
+                    part.name(),
+                    group.join(", ")
+                )),
+            }
+        }
+        Ok(())
     }
 
     fn build(&self, part: &Part, to: &dyn Images, output: &mut Output) -> Result<BuiltImage, Failure> {
         let arguments = self.arguments;
         let image = self.destination.image();
-        // Layers for one system are none for another.
-        let cached_as = if self.is_index() { format!("{image} {}", part.name()) } else { image.to_owned() };
+        // Layers for one system are none for another, whether they are built for together or not.
+        let is_host = part.name() == app::show_target(&app::host_target());
+        let cached_as = if is_host { image.to_owned() } else { format!("{image} {}", part.name()) };
         let earlier = self.previous.unwrap_or(&part.previous);
         let place = earlier.place.to_string();
         let previous = PreviousImage {

@@ -81,13 +81,30 @@ fn clear(arguments: &CacheClearArguments, output: &mut Output) -> Result<(), Fai
     let (store, _) = open(&arguments.place, output)?;
     let collected = match name {
         None => store.collect(&CollectionGoal::nothing())?,
-        Some(name) => {
-            let image = name.to_string();
-            store.clear_image(TENANT, &image)?.ok_or(InputError::NothingKept { image })?
-        }
+        Some(name) => clear_image(&store, name.to_string())?,
     };
     tell(&arguments.place, &collected, output);
     Ok(())
+}
+
+/// Forgets what is kept for an image, for this system and for others.
+fn clear_image(store: &Store, image: String) -> Result<Collected, Failure> {
+    let kept = store.usage().images.into_iter().map(|kept| kept.image);
+    let others = kept.filter(|kept| kept.strip_prefix(&image).is_some_and(|rest| rest.starts_with(' ')));
+    let mut cleared: Option<Collected> = None;
+    for name in others.chain([image.clone()]) {
+        let Some(this) = store.clear_image(TENANT, &name)? else { continue };
+        cleared = Some(match cleared {
+            None => this,
+            Some(before) => Collected {
+                pieces: before.pieces + this.pieces,
+                freed_bytes: before.freed_bytes + this.freed_bytes,
+                in_use: before.in_use + this.in_use,
+                ..this
+            },
+        });
+    }
+    Ok(cleared.ok_or(InputError::NothingKept { image })?)
 }
 
 fn open(place: &CachePlaceArguments, output: &mut Output) -> Result<(Store, Policy), Failure> {

@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &SbomArguments, cancel: &Cancel, output: &mut Outpu
 /// The documents of an image; of its layers only the one that has them is read.
 fn documents(image: &ImageToRead, cancel: &Cancel) -> Result<Vec<SbomDocument>, Failure> {
     let places = Places::new(&image.policy, None, cancel);
-    let system = image.system.as_deref().map(app::target).transpose()?;
+    let system = image.system.as_deref().map(app::system).transpose()?;
     let opened = LookedAt::find(places.open_image(&image.image, system.as_ref())?, &places)?;
     let view = opened.view()?;
     let layer = view.sbom.layer.as_ref().and_then(|layer| layer.parse().ok());

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::error::of_file;
 use super::files::{self, FileError};
 use super::scratch::Scratch;
-use super::target::{OS_RELEASE, target_of};
+use super::target::{OS_RELEASE, host_architecture, target_of};
 use super::{BUILDPACK_API, Services, telling};
 use crate::catalog::{Buildpack, BuildpackKind, CatalogError};
 use crate::cnb::analyzed_toml::Analyzed;
@@ -19,6 +19,7 @@ use crate::cnb::api::PlatformApi;
 use crate::cnb::build_plan::BuildPlan;
 use crate::cnb::group_toml::{Group, GroupElement};
 use crate::cnb::id::{BuildpackRef, ExecEnv};
+use crate::cnb::target::Target;
 use crate::event::Event;
 use crate::executor::GuestFailure;
 use crate::executor::by_kind::ByKind;
@@ -29,6 +30,7 @@ use crate::oci::digest::Digest;
 use crate::oci::encoder::Encoding;
 use crate::phase::build::{BuildError, BuildPhaseRequest, build};
 use crate::phase::values::Restored;
+use crate::text::harmless;
 use crate::walk;
 use crate::workspace::{Places, Surroundings, Workspace};
 
@@ -59,6 +61,12 @@ pub enum BuilderError {
     /// A buildpack of the group is not there or damaged.
     #[error("cannot load buildpack `{buildpack}`")]
     Buildpack { buildpack: BuildpackRef, source: CatalogError },
+    /// What a buildpack's own programs make is for the machine they run on.
+    #[error(
+        "buildpack `{buildpack}` is made of executables, which build for this machine (`{here}`), and the run image \
+         is for `{target}`; build on a machine that is `{target}`, or take a run image for `{here}`"
+    )]
+    OtherMachine { buildpack: BuildpackRef, target: String, here: String },
     /// A path that cannot be told to buildpacks.
     #[error("`{}` is not UTF-8", path.display())]
     Path { path: PathBuf },
@@ -108,7 +116,7 @@ impl BuilderError {
 /// [`BuilderError`].
 ///
 /// # Spec
-/// `platform.md` 0.15 "Phase: Build"; BLD-01 to BLD-10, API-07, GRP-02, GRP-03.
+/// `platform.md` 0.15 "Phase: Build"; BLD-01 to BLD-10, API-07, GRP-02, GRP-03, TGT-13.
 pub fn run(inputs: &Inputs, services: &mut Services<'_>) -> Result<(), BuilderError> {
     run_with(inputs, services, Isolated::Untold)
 }
@@ -144,6 +152,8 @@ fn run_with(inputs: &Inputs, services: &mut Services<'_>, isolated: Isolated) ->
         Analyzed::default()
     });
     let buildpacks = load(inputs, &group, services.policy.limits.component_bytes)?;
+    let target = target_of(&analyzed, Path::new(OS_RELEASE));
+    check_machine(&buildpacks, &target)?;
 
     let surroundings =
         Surroundings::of_program(services.environment, &inputs.platform, &inputs.build_config)?;
@@ -174,7 +184,7 @@ fn run_with(inputs: &Inputs, services: &mut Services<'_>, isolated: Isolated) ->
     let request = BuildPhaseRequest {
         policy: services.policy,
         limits: &services.policy.limits,
-        target: &target_of(&analyzed, Path::new(OS_RELEASE)),
+        target: &target,
         exec_env: &inputs.exec_env,
         user_env: &user_env,
         sources: services.sources,
@@ -185,6 +195,21 @@ fn run_with(inputs: &Inputs, services: &mut Services<'_>, isolated: Isolated) ->
     let restored = Restored::default();
     let outcome = build(&request, &members, &plan, restored, &mut workspace, &mut executor, services.events)?;
     outputs::write(inputs, &group, &outcome.built)
+}
+
+/// Refuses executables where the image is for another machine than the one they run on.
+/// Components make no difference between machines.
+fn check_machine(buildpacks: &[Buildpack], target: &Target) -> Result<(), BuilderError> {
+    let here = host_architecture();
+    let classic = buildpacks.iter().find(|buildpack| buildpack.kind == BuildpackKind::Classic);
+    match classic {
+        Some(buildpack) if target.arch != here => Err(BuilderError::OtherMachine {
+            buildpack: buildpack.reference.clone(),
+            target: harmless(&format!("{}/{}", target.os, target.arch)),
+            here: format!("{}/{here}", target.os),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The buildpacks of the group, under the names they have there.

@@ -40,9 +40,10 @@ pub(super) fn run_image(value: &OsStr, wanted: Option<&Target>, places: &Places)
     let shown = place.to_string();
     let preferred = wanted.cloned().unwrap_or_else(app::host_target);
     let opened = places.open(place, Some(&preferred))?;
-    let found = opened
-        .find(places)
-        .map_err(|source| InputError::RunImageUnreadable { value: shown, source: Box::new(source) })?;
+    let found = opened.find(places).map_err(|source| InputError::RunImageUnreadable {
+        value: shown.clone(),
+        source: Box::new(source),
+    })?;
     let configuration = &found.image.configuration;
     let target = Target::of_image(
         &configuration.os,
@@ -54,7 +55,7 @@ pub(super) fn run_image(value: &OsStr, wanted: Option<&Target>, places: &Places)
         && (&wanted.os, &wanted.arch) != (&target.os, &target.arch)
     {
         let (found, wanted) = (app::show_target(&target), app::show_target(wanted));
-        return Err(InputError::RunImageTarget { found, wanted }.into());
+        return Err(InputError::RunImageTarget { value: shown, found, wanted }.into());
     }
     // Where it lies on this machine is no part of an image.
     let name = opened.place.name().to_owned();

@@ -90,11 +90,14 @@ pub fn image_systems(directory: &Path, reference: Option<&str>) -> Result<Vec<St
 /// The systems of an index, one for each of its images.
 #[must_use]
 pub fn systems_of(index: &ImageIndex) -> Vec<String> {
-    let system = |descriptor: &Descriptor| match descriptor.platform() {
+    index.manifests().iter().map(system_of).collect()
+}
+
+fn system_of(descriptor: &Descriptor) -> String {
+    match descriptor.platform() {
         Some(platform) => format!("{}/{}", platform.os(), platform.architecture()),
         None => "unknown".to_owned(),
-    };
-    index.manifests().iter().map(system).collect()
+    }
 }
 
 fn name_of(descriptor: &Descriptor) -> Option<String> {
@@ -122,10 +125,16 @@ fn find(
         .collect();
 
     let mut name = None;
+    let mut systems = Vec::new();
     for _ in 0..MAX_INDEX_DEPTH {
         if candidates.len() > 1
             && let Some(platform) = platform
         {
+            systems = candidates
+                .iter()
+                .filter(|descriptor| descriptor.platform().is_some())
+                .map(system_of)
+                .collect();
             candidates.retain(|descriptor| is_for(descriptor, platform));
         }
         candidates.dedup_by(|left, right| left.digest() == right.digest());
@@ -140,7 +149,13 @@ fn find(
                     (None, Some(Platform { os, architecture, .. })) => format!("for `{os}/{architecture}`"),
                     (None, None) => "at all".to_owned(),
                 };
-                return Err(LayoutError::NoSuchImage { directory: directory.to_owned(), wanted, names });
+                let directory = directory.to_owned();
+                if systems.is_empty() {
+                    return Err(LayoutError::NoSuchImage { directory, wanted, names });
+                }
+                // What there is of that name says more than which names there are.
+                let wanted = format!("{wanted}, only for `{}`", systems.join("`, `"));
+                return Err(LayoutError::NoSuchImage { directory, wanted, names: Vec::new() });
             }
             _ => return Err(LayoutError::Ambiguous { directory: directory.to_owned(), names }),
         };

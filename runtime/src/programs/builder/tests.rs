@@ -134,6 +134,29 @@ impl Site {
     }
 }
 
+/// TGT-13
+#[test]
+fn tgt_13_executables_do_not_build_for_another_machine() {
+    let mut site = Site::one(12, "echo x > \"$1/ran\"");
+    // By the names that images have for machines.
+    let (here, there) = if cfg!(target_arch = "aarch64") { ("arm64", "amd64") } else { ("amd64", "arm64") };
+    let analyzed = |site: &Site, arch: &str| {
+        let text = format!("[run-image]\n[run-image.target]\nos = \"linux\"\narch = \"{arch}\"\n");
+        fs::write(site.path("layers/analyzed.toml"), text).unwrap();
+    };
+    analyzed(&site, there);
+    let error = site.run().unwrap_err();
+    assert_eq!(error.code(), 52);
+    let text = error.to_string();
+    for part in ["`acme/a@1.0.0`", &format!("`linux/{here}`"), &format!("`linux/{there}`")] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!site.path("layers/acme_a/ran").exists());
+    analyzed(&site, here);
+    site.run().unwrap();
+    assert!(site.path("layers/acme_a/ran").exists());
+}
+
 /// BLD-01, API-15, BLD-08, BLD-09, ENV-28
 #[test]
 fn bld_01_and_api_15_how_build_is_called() {

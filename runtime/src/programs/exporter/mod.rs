@@ -30,6 +30,7 @@ use crate::cnb::report_toml::{ImageReport, Report};
 use crate::cnb::run_toml::{RunImageNames, RunToml};
 use crate::event::{Event, EventSink};
 use crate::images::{FoundImage, Images, ImagesError, SavedImage, Unsaved, recorded_names};
+use crate::oci::elf::Elf;
 use crate::oci::encoder::Encoding;
 use crate::oci::image::{BlobPlace, Layer, MediaFamily};
 use crate::oci::layer::Owner;
@@ -39,6 +40,7 @@ use crate::phase::export::{
     DirectoryBuildpack, DirectoryExport, ExportError, KnownDiffIds, Launcher, MadeImage, PreviousImage,
     make_image,
 };
+use crate::text::harmless;
 use crate::tree::TreeLimits;
 use crate::workspace::Places;
 
@@ -115,6 +117,9 @@ pub enum ExporterError {
     Sbom(#[from] SbomError),
     #[error("cannot read the launcher `{}`", path.display())]
     Launcher { path: PathBuf, source: io::Error },
+    /// No process of the image could be started.
+    #[error("the launcher `{}` is for `{machine}`, and the run image for `{architecture}`; take a launcher for `{architecture}`", path.display())]
+    LauncherMachine { path: PathBuf, machine: String, architecture: String },
     #[error("cannot use the directory `{}`", path.display())]
     Scratch { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -143,6 +148,7 @@ impl ExporterError {
             | Self::Layers(_)
             | Self::Sbom(_)
             | Self::Launcher { .. }
+            | Self::LauncherMachine { .. }
             | Self::Scratch { .. }
             | Self::Export(_)
             | Self::Save(_)
@@ -282,6 +288,7 @@ impl Given {
             .collect::<Result<_, _>>()?;
         let bytes = fs_err::read(&inputs.launcher)
             .map_err(|source| ExporterError::Launcher { path: inputs.launcher.clone(), source })?;
+        check_machine(&inputs.launcher, &bytes, &base.image.configuration.architecture)?;
         let launcher = Launcher { bytes, version: env!("CARGO_PKG_VERSION").to_owned() };
         Ok(Self {
             places,
@@ -341,6 +348,18 @@ impl Given {
         let text =
             if inputs.api.at_least(9) { report.to_toml() } else { report.to_toml_with_bom(&self.build_bom) };
         files::write(&inputs.report, &text).map_err(ExporterError::Report)
+    }
+}
+
+/// Refuses a launcher that the processors of the image do not run.
+fn check_machine(path: &Path, launcher: &[u8], architecture: &str) -> Result<(), ExporterError> {
+    match Elf::read(io::Cursor::new(launcher)) {
+        Some(Elf { abi, .. }) if !abi.runs_on(architecture) => Err(ExporterError::LauncherMachine {
+            path: path.to_owned(),
+            machine: abi.name(),
+            architecture: harmless(architecture),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -22,6 +22,21 @@ fn sbom_11_the_launchers_bill_of_materials_is_in_the_image() {
     assert!(lifecycle(&site.export()).get("sbom").is_none());
 }
 
+#[test]
+fn a_launcher_for_another_processor_is_refused() {
+    let site = Site::new();
+    let mut program = fs::read("/bin/sh").unwrap();
+    // `e_machine`, by ELF's own numbers: AArch64 is 183, x86-64 is 62.
+    program[18..20].copy_from_slice(&[183, 0]);
+    fs::write(site.path("launcher"), &program).unwrap();
+    let (code, text) = site.failure();
+    assert_eq!(code, 62);
+    assert!(text.contains("is for `arm64`, and the run image for `amd64`"), "{text}");
+    program[18..20].copy_from_slice(&[62, 0]);
+    fs::write(site.path("launcher"), &program).unwrap();
+    site.export();
+}
+
 /// SBOM-08, SBOM-10
 #[test]
 fn sbom_08_bills_of_materials_of_the_build_stay_outside() {
