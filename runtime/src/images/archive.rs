@@ -10,12 +10,14 @@ use fs_err as fs;
 use rustix::fs::Access;
 use tar::{EntryType, Header};
 
+use super::telling::Telling;
 use crate::cancel::Cancel;
 use crate::fault::{Diagnose, Fault, is_disk_full};
 use crate::oci::compression::decompress;
 use crate::oci::digest::Hasher;
 use crate::oci::image::Layer;
 use crate::oci::layout::LayoutError;
+use crate::oci::moved::Moved;
 
 const BUFFER_BYTES: usize = 256 << 10;
 const BLOCK_BYTES: u64 = 512;
@@ -73,17 +75,23 @@ pub(super) struct ArchiveFile<'a> {
     temporary: Option<PathBuf>,
     writer: BufWriter<File>,
     cancel: &'a Cancel,
+    telling: Telling<'a>,
+    moved: Moved,
 }
 
 impl<'a> ArchiveFile<'a> {
-    pub(super) fn create(place: &'a Path, cancel: &'a Cancel) -> Result<Self, ArchiveError> {
+    pub(super) fn create(
+        place: &'a Path,
+        cancel: &'a Cancel,
+        telling: Telling<'a>,
+    ) -> Result<Self, ArchiveError> {
         let failed = |source| ArchiveError::Io { file: place.to_owned(), source };
         let name = place.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
         let name = format!(".wapack-{}-{}", std::process::id(), name.to_string_lossy());
         let temporary = place.with_file_name(name);
         let file = fs::File::create(&temporary).map_err(failed)?.into_parts().0;
         let writer = BufWriter::with_capacity(BUFFER_BYTES, file);
-        Ok(Self { place, temporary: Some(temporary), writer, cancel })
+        Ok(Self { place, temporary: Some(temporary), writer, cancel, telling, moved: Moved::default() })
     }
 
     pub(super) fn directory(&mut self, name: &str) -> Result<(), ArchiveError> {
@@ -114,6 +122,7 @@ impl<'a> ArchiveFile<'a> {
             }
             hasher.update(&buffer[..read]);
             self.write(&buffer[..read])?;
+            self.telling.add(read as u64);
         }
         if copied != layer.size {
             let error = LayoutError::WrongSize { path: path(), expected: layer.size, actual: copied };
@@ -124,6 +133,7 @@ impl<'a> ArchiveFile<'a> {
             let expected = layer.digest.clone();
             return Err(LayoutError::WrongDigest { path: path(), expected, actual }.into());
         }
+        self.moved += Moved::sent(layer.size);
         self.pad(layer.size)
     }
 
@@ -146,17 +156,19 @@ impl<'a> ArchiveFile<'a> {
             }
             hasher.update(&buffer[..read]);
             self.write(&buffer[..read])?;
+            self.telling.add(read as u64);
         }
         let actual = hasher.finish();
         if actual != layer.diff_id.0 {
             let (path, expected) = (holder.to_owned(), layer.diff_id.0.clone());
             return Err(LayoutError::WrongDigest { path, expected, actual }.into());
         }
+        self.moved += Moved::sent(size);
         self.pad(size)
     }
 
-    /// Gives the archive its name, when all of it is on the disk.
-    pub(super) fn finish(mut self) -> Result<(), ArchiveError> {
+    /// Gives the archive its name, when all of it is on the disk. What became of the layers.
+    pub(super) fn finish(mut self) -> Result<Moved, ArchiveError> {
         self.write(&[0; 1024])?;
         let place = self.place;
         let failed = |source| ArchiveError::Io { file: place.to_owned(), source };
@@ -168,7 +180,8 @@ impl<'a> ArchiveFile<'a> {
             failed(error)
         })?;
         let parent = parent(place);
-        fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
+        fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)?;
+        Ok(self.moved)
     }
 
     fn header(&mut self, name: &str, kind: EntryType, mode: u32, size: u64) -> Result<(), ArchiveError> {

@@ -12,6 +12,7 @@ mod oci_directory;
 mod registry;
 mod run_image;
 mod target;
+mod telling;
 
 pub use self::archive::ArchiveError;
 pub use self::attachments::Attachments;
@@ -35,6 +36,7 @@ use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest, HashingWriter};
 use crate::oci::image::{BlobPlace, Document, Image, Layer, MediaFamily};
+use crate::oci::moved::Moved;
 
 /// Finds and keeps images by name.
 pub trait Images {
@@ -178,6 +180,8 @@ pub struct SavedImage {
     pub manifest_bytes: Option<u64>,
     /// Those of the names that lead elsewhere by now.
     pub overtaken: Vec<OvertakenName>,
+    /// What became of its layers.
+    pub moved: Moved,
 }
 
 /// A name that was written, and by somebody else at the same time (R11).
@@ -190,9 +194,10 @@ pub struct OvertakenName {
 
 impl SavedImage {
     /// One with a digest: that of its manifest, or of the index for several systems.
-    fn of_document(names: Vec<String>, document: &Document) -> Self {
+    fn of_document(names: Vec<String>, document: &Document, moved: Moved) -> Self {
         Self {
             names,
+            moved,
             digest: Some(document.digest.clone()),
             manifest_bytes: Some(document.bytes.len() as u64),
             ..Self::default()

@@ -11,7 +11,7 @@ mod writer;
 
 pub use self::reader::{LayoutImage, Platform, image_names, image_systems, read_image, systems_of};
 pub use self::referrers::{MAX_ATTACHMENT_BYTES, read_attachment, referrers};
-pub use self::writer::{ImageLayout, KeepGoing, LayoutFiles, NamedManifest, Placing, layout_files};
+pub use self::writer::{ImageLayout, KeepGoing, LayoutFiles, NamedManifest, Placed, Placing, layout_files};
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

@@ -14,6 +14,7 @@ pub mod files;
 pub mod image;
 pub mod layer;
 pub mod layout;
+pub mod moved;
 pub mod reference;
 pub mod referrer;
 pub mod tar_index;

@@ -91,7 +91,11 @@ pub fn image_systems(directory: &Path, reference: Option<&str>) -> Result<Vec<St
 #[must_use]
 pub fn systems_of(index: &ImageIndex) -> Vec<String> {
     let system = |descriptor: &Descriptor| match descriptor.platform() {
-        Some(platform) => format!("{}/{}", platform.os(), platform.architecture()),
+        Some(platform) => {
+            let variant = platform.variant().as_ref().filter(|variant| !variant.is_empty());
+            let variant = variant.map(|variant| format!("/{variant}")).unwrap_or_default();
+            format!("{}/{}{variant}", platform.os(), platform.architecture())
+        }
         None => "unknown".to_owned(),
     };
     index.manifests().iter().map(system).collect()
