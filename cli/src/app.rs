@@ -13,6 +13,7 @@ use wapack_runtime::executor::worker::WorkerCommand;
 use wapack_runtime::grant::{Grant, is_source_name};
 use wapack_runtime::lifecycle::AppRequest;
 use wapack_runtime::network::{SourcePlace, parse_base};
+use wapack_runtime::oci::image::ImageConfiguration;
 use wapack_runtime::policy::{Origins, Policy};
 use wapack_runtime::source::Selection;
 use wapack_runtime::store::Store;
@@ -214,6 +215,27 @@ pub(crate) fn targets(text: &str) -> Result<Vec<Target>, InputError> {
 
 pub(crate) fn show_target(target: &Target) -> String {
     format!("{}/{}", target.os, target.arch)
+}
+
+/// The system an image is for, as it is written.
+pub(crate) fn show_system(configuration: &ImageConfiguration) -> String {
+    let variant = configuration.variant.as_deref().filter(|variant| !variant.is_empty());
+    let parts = [Some(&*configuration.os), Some(&*configuration.architecture), variant];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("/")
+}
+
+/// A system as an index lists it, whether or not something can be built for it; `None` for
+/// what is none.
+pub(crate) fn system(text: &str) -> Option<Target> {
+    let mut parts = text.split('/');
+    let (os, arch, variant) = (parts.next()?, parts.next()?, parts.next());
+    let is_said = |word: &str| !word.is_empty() && word != "unknown";
+    (is_said(os) && is_said(arch) && parts.next().is_none()).then(|| Target {
+        os: os.to_owned(),
+        arch: arch.to_owned(),
+        variant: variant.map(str::to_owned),
+        distro: None,
+    })
 }
 
 /// The target of this machine.

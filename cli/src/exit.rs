@@ -38,6 +38,7 @@ pub(crate) fn code(failure: &Failure, signal: Option<i32>) -> u8 {
         Failure::Catalog(error) => catalog(error),
         Failure::Input(_) | Failure::Policy(_) => INVALID,
         Failure::Rebase(_) | Failure::Rebased(_) => REBASE,
+        Failure::ForSystem { source, .. } => code(source, signal),
         Failure::Layout(_)
         | Failure::Inspection(_)
         | Failure::Images(_)

@@ -47,6 +47,9 @@ pub(crate) enum Failure {
     /// A rule of rebasing.
     #[error(transparent)]
     Rebase(#[from] RebaseError),
+    /// The image for one of several systems.
+    #[error("cannot rebase the image for `{system}`")]
+    ForSystem { system: String, source: Box<Failure> },
     /// What was rebased is not where it should be.
     #[error("cannot write the rebased image")]
     Rebased(#[source] ImagesError),
@@ -74,6 +77,7 @@ impl Failure {
             Self::Rebase(error) => Some(error),
             Self::Store(error) => Some(error),
             Self::Guest(error) => Some(error),
+            Self::ForSystem { source, .. } => source.inner(),
             Self::Builtin(_) => None,
         }
     }
@@ -123,6 +127,10 @@ pub(crate) enum InputError {
     OutputNotADirectory { path: PathBuf },
     #[error("`{value}` is not an image to build upon")]
     RunImage { value: String },
+    #[error("`{value}` is not a place for a cache image")]
+    CacheImage { value: String },
+    #[error("the cache image `{value}` would take the place of the image itself")]
+    CacheImageIsImage { value: String },
     #[error("`{value}` is not an image to take layers from")]
     PreviousImage { value: String },
     #[error("cannot use the run image `{value}`")]
@@ -131,8 +139,12 @@ pub(crate) enum InputError {
     Unnamed { place: String },
     #[error("`{place}` holds other images, which would be lost")]
     OthersInArchive { place: String, names: Vec<String> },
-    #[error("`{place}` stands for images for several systems: `{systems}`")]
-    SeveralSystems { place: String, systems: String },
+    #[error("`{place}` stands for images for several systems, of which one would be left")]
+    OthersInIndex { place: String },
+    #[error("`{place}` lists something that is no image for a system of its own: `{system}`")]
+    NotEachSystem { place: String, system: String },
+    #[error("the image is for `{found}`, not for `{wanted}`")]
+    ImageTarget { found: String, wanted: String },
     #[error("the label of the image names no run image")]
     NoRunImage,
     #[error("none of the image's run images can be read: `{}`", names.join("`, `"))]
@@ -244,18 +256,21 @@ impl Diagnose for InputError {
             | Self::OutputReference { .. }
             | Self::OutputIsInput { .. }
             | Self::OutputNotADirectory { .. }
-            | Self::OthersInArchive { .. } => "input.output",
+            | Self::OthersInArchive { .. }
+            | Self::OthersInIndex { .. } => "input.output",
             Self::RunImage { .. }
             | Self::RunImageUnreadable { .. }
             | Self::NoRunImage
             | Self::NoMirror { .. } => "input.run_image",
             Self::Unnamed { .. } => "input.layout",
             Self::PreviousImage { .. } => "input.previous_image",
-            Self::NotAnImage { .. } | Self::NameMissing { .. } | Self::SeveralSystems { .. } => "input.image",
+            Self::CacheImage { .. } | Self::CacheImageIsImage { .. } => "input.cache_image",
+            Self::NotAnImage { .. } | Self::NameMissing { .. } | Self::NotEachSystem { .. } => "input.image",
             Self::NoImage { .. } => "input.no_image",
             Self::BuiltHere { cause, .. } => cause.id(),
             Self::EngineAddress { .. } | Self::EngineTls => "input.engine",
             Self::RunImageTarget { .. }
+            | Self::ImageTarget { .. }
             | Self::Target { .. }
             | Self::TargetTwice { .. }
             | Self::OneTarget { .. }
@@ -306,6 +321,8 @@ impl Diagnose for InputError {
                 return Some(format!("the image is called by its NAME; write `--output {place}`"));
             }
             Self::OutputIsInput { .. } => "give it another name, or name another place with `--output`",
+            Self::CacheImage { .. } => "name one in a registry, `oci:DIR:NAME`, or `oci-archive:FILE:NAME`",
+            Self::CacheImageIsImage { .. } => "give it another name",
             Self::OneTarget { .. } => {
                 "write them to `oci:DIR`, `oci-archive:FILE` or a registry, or name one target"
             }
@@ -321,9 +338,13 @@ impl Diagnose for InputError {
             Self::EngineTls => "name its socket: `DOCKER_HOST=unix:///var/run/docker.sock`",
             Self::Unnamed { .. } => "say where the new one goes: `--output oci:DIR:REF`",
             Self::OthersInArchive { .. } => "name another archive with `--output`",
-            Self::SeveralSystems { .. } => {
-                "build it again on the new run image; all of them are then made together"
+            Self::OthersInIndex { .. } => {
+                "name another image with `--output`, or leave out `--target` to rebase all of them"
             }
+            Self::NotEachSystem { .. } => {
+                "name one of its images with `--target`, and another place for it with `--output`"
+            }
+            Self::ImageTarget { .. } => "leave out `--target`",
             Self::NoRunImage | Self::NoMirror { .. } => "name one with `--run-image`",
             Self::RunImageTarget { .. } => "leave out `--target`, or name a run image for it",
             Self::Target { .. } | Self::NoLauncher { .. } => "targets are `linux/amd64` and `linux/arm64`",

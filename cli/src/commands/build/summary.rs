@@ -7,6 +7,7 @@ use wapack_runtime::limits::show_bytes;
 
 use super::destination::Destination;
 use crate::images;
+use crate::moved;
 use crate::output::Output;
 use crate::place::Place;
 
@@ -26,7 +27,7 @@ pub(super) fn show(built: &[BuiltImage], saved: &SavedImage, destination: &Desti
                 "bytes": built.exported.bytes,
             })
         };
-        output.object(&json!({
+        let mut finished = json!({
             "event": "finished",
             "image": image,
             "tags": destination.names[1..],
@@ -42,7 +43,9 @@ pub(super) fn show(built: &[BuiltImage], saved: &SavedImage, destination: &Desti
             "kind": place.kind(),
             "place": place.to_string(),
             "images": built.iter().map(platform).collect::<Vec<_>>(),
-        }));
+        });
+        moved::add_to(&mut finished, &saved.moved);
+        output.object(&finished);
         return;
     }
     if output.is_quiet() {
@@ -69,6 +72,7 @@ pub(super) fn show(built: &[BuiltImage], saved: &SavedImage, destination: &Desti
             }
         }
     }
+    lines.push(format!("moved     {}", moved::text(&saved.moved)));
     lines.push(format!("where     {place}"));
     for tag in &destination.names[1..] {
         lines.push(format!("also as   {}", place.with_name(tag)));
