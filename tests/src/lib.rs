@@ -136,6 +136,7 @@ pub fn build(
         created: None,
         encoding: Encoding::default(),
         sboms: None,
+        cache_image: None,
         clear_cache: job.clear_cache,
         previous: Some(PreviousImage {
             images: &OciDirectory::new(job.previous.clone().unwrap_or_else(|| job.output.clone()), None),

@@ -1,6 +1,7 @@
 //! `wapack build`
 
 mod attach;
+mod cache_image;
 mod destination;
 mod run_image;
 mod summary;
@@ -19,6 +20,7 @@ use wapack_runtime::phase::publish::{IndexRequest, publish_index};
 use wapack_runtime::phase::restore::PreviousImage;
 use wapack_runtime::sources::Sources;
 
+use self::cache_image::{CacheImagePlace, Cached};
 use self::destination::Destination;
 use self::run_image::{Chosen, run_image};
 use super::cache;
@@ -46,6 +48,7 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
     }
     let parts = parts(arguments, &places, &targets)?;
     let previous = previous_image(arguments, &places, &targets)?;
+    let cache_image = CacheImagePlace::choose(arguments, &destination)?;
     let created = created(arguments.image.creation_time, output);
     output.explains = arguments.earlier.explain;
     let mut outputs: Vec<_> = destination.opened.place.path().map(Into::into).into_iter().collect();
@@ -66,6 +69,8 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
         destination: &destination,
         parts: &parts,
         previous: previous.as_ref(),
+        cache_image: cache_image.as_ref(),
+        places: &places,
         owners,
         created,
         app: &app,
@@ -88,6 +93,8 @@ struct Job<'a> {
     parts: &'a [Part],
     /// The earlier image that was asked for.
     previous: Option<&'a Opened>,
+    cache_image: Option<&'a CacheImagePlace>,
+    places: &'a Places,
     owners: Owners,
     created: Option<u64>,
     app: &'a App,
@@ -125,6 +132,10 @@ impl Job<'_> {
             }
         }
         summary::show(&built, &saved, self.destination, output);
+        // Whoever waits for the image need not wait for this.
+        if let Some(place) = self.cache_image {
+            self.write_cache(place, &built, output);
+        }
         Ok(())
     }
 
@@ -133,11 +144,19 @@ impl Job<'_> {
         self.parts.len() > 1
     }
 
+    /// What the store calls the image. Layers for one system are none for another.
+    fn cached_as(&self, part: &Part) -> String {
+        let image = self.destination.image();
+        if self.is_index() { format!("{image} {}", part.name()) } else { image.to_owned() }
+    }
+
     fn build(&self, part: &Part, to: &dyn Images, output: &mut Output) -> Result<BuiltImage, Failure> {
         let arguments = self.arguments;
         let image = self.destination.image();
-        // Layers for one system are none for another.
-        let cached_as = if self.is_index() { format!("{image} {}", part.name()) } else { image.to_owned() };
+        let cached_as = self.cached_as(part);
+        let target = &part.run_image.target;
+        let cached = self.cache_image.and_then(|cached| cached.open(self.places, target, output));
+        let cache_image = cached.as_ref().map(Cached::as_request);
         let earlier = self.previous.unwrap_or(&part.previous);
         let place = earlier.place.to_string();
         let previous = PreviousImage {
@@ -147,7 +166,7 @@ impl Job<'_> {
             is_asked_for: self.previous.is_some(),
         };
         let request = BuildRequest {
-            app: self.app.request(&part.run_image.target, self.cancel),
+            app: self.app.request(target, self.cancel),
             tenant: TENANT,
             image: &cached_as,
             sources: self.sources,
@@ -169,6 +188,7 @@ impl Job<'_> {
             encoding: arguments.image.compression,
             sboms: arguments.image.sbom_output_dir.as_deref(),
             clear_cache: arguments.earlier.clear_cache,
+            cache_image,
             previous: Some(previous),
         };
         let result = lifecycle::build(&request, output);
