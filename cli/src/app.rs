@@ -238,6 +238,11 @@ pub(crate) fn system(text: &str) -> Option<Target> {
     })
 }
 
+/// The system of `--target` of a command that builds nothing.
+pub(crate) fn system_flag(text: &str) -> Result<Target, InputError> {
+    system(text).ok_or_else(|| InputError::System { value: text.escape_debug().to_string() })
+}
+
 /// The target of this machine.
 pub(crate) fn host_target() -> Target {
     let arch = match env::consts::ARCH {

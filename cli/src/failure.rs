@@ -170,6 +170,8 @@ pub(crate) enum InputError {
     RunImageTarget { found: String, wanted: String },
     #[error("`{value}` is not a target")]
     Target { value: String },
+    #[error("`{value}` is not a system")]
+    System { value: String },
     #[error("the target `{value}` is there twice")]
     TargetTwice { value: String },
     #[error("there is no launcher for `{target}`")]
@@ -272,6 +274,7 @@ impl Diagnose for InputError {
             Self::RunImageTarget { .. }
             | Self::ImageTarget { .. }
             | Self::Target { .. }
+            | Self::System { .. }
             | Self::TargetTwice { .. }
             | Self::OneTarget { .. }
             | Self::NoLauncher { .. } => "input.target",
@@ -348,6 +351,7 @@ impl Diagnose for InputError {
             Self::NoRunImage | Self::NoMirror { .. } => "name one with `--run-image`",
             Self::RunImageTarget { .. } => "leave out `--target`, or name a run image for it",
             Self::Target { .. } | Self::NoLauncher { .. } => "targets are `linux/amd64` and `linux/arm64`",
+            Self::System { .. } => "a system is written `linux/arm64` or `linux/arm/v7`",
             Self::User { .. } => "a user is written in numbers: `--user 1000` or `--user 1000:1000`",
             Self::Variable { .. } => {
                 "a variable is written `--env NAME=VALUE`, or `--env NAME` for the value it has here"

@@ -28,7 +28,7 @@ use crate::place::Place;
 
 pub(crate) fn run(arguments: &RebaseArguments, cancel: &Cancel, output: &mut Output) -> Result<u8, Failure> {
     let places = Places::new(&arguments.policy, None, cancel);
-    let wanted = arguments.target.as_deref().map(app::target).transpose()?;
+    let wanted = arguments.target.as_deref().map(app::system_flag).transpose()?;
     let app_place = places.open_image(&arguments.image, wanted.as_ref())?;
     let systems = app_place.images.systems(app_place.place.name())?;
     let sources = sources(&places, app_place, wanted.as_ref(), &systems)?;

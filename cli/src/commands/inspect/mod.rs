@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &InspectArguments, cancel: &Cancel, output: &mut Ou
     match kind_of(target)? {
         Kind::Image(place) => {
             let places = Places::new(&arguments.policy, None, cancel);
-            let system = arguments.system.as_deref().map(app::target).transpose()?;
+            let system = arguments.system.as_deref().map(app::system_flag).transpose()?;
             let opened = LookedAt::find(places.open(place, system.as_ref())?, &places)?;
             if arguments.provenance {
                 output.line(&provenance(&opened)?);

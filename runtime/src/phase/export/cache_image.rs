@@ -265,3 +265,6 @@ fn put_together(target: &Target, labels: BTreeMap<String, String>, layers: Vec<(
     };
     Image { family: MediaFamily::Oci, configuration, layers }
 }
+
+#[cfg(test)]
+mod tests;
