@@ -312,6 +312,10 @@ impl Diagnose for InputError {
     }
 
     fn hint(&self) -> Option<String> {
+        let hint = self.hint_of_system_or_cache().map(str::to_owned).or_else(|| self.hint_of_source());
+        if hint.is_some() {
+            return hint;
+        }
         let quoted = |names: &[String]| format!("`{}`", names.join("`, `"));
         let hint = match self {
             Self::NoHome => "name a directory with `--cache-dir`",
@@ -324,8 +328,6 @@ impl Diagnose for InputError {
                 return Some(format!("the image is called by its NAME; write `--output {place}`"));
             }
             Self::OutputIsInput { .. } => "give it another name, or name another place with `--output`",
-            Self::CacheImage { .. } => "name one in a registry, `oci:DIR:NAME`, or `oci-archive:FILE:NAME`",
-            Self::CacheImageIsImage { .. } => "give it another name",
             Self::OneTarget { .. } => {
                 "write them to `oci:DIR`, `oci-archive:FILE` or a registry, or name one target"
             }
@@ -341,17 +343,9 @@ impl Diagnose for InputError {
             Self::EngineTls => "name its socket: `DOCKER_HOST=unix:///var/run/docker.sock`",
             Self::Unnamed { .. } => "say where the new one goes: `--output oci:DIR:REF`",
             Self::OthersInArchive { .. } => "name another archive with `--output`",
-            Self::OthersInIndex { .. } => {
-                "name another image with `--output`, or leave out `--target` to rebase all of them"
-            }
-            Self::NotEachSystem { .. } => {
-                "name one of its images with `--target`, and another place for it with `--output`"
-            }
-            Self::ImageTarget { .. } => "leave out `--target`",
             Self::NoRunImage | Self::NoMirror { .. } => "name one with `--run-image`",
             Self::RunImageTarget { .. } => "leave out `--target`, or name a run image for it",
             Self::Target { .. } | Self::NoLauncher { .. } => "targets are `linux/amd64` and `linux/arm64`",
-            Self::System { .. } => "a system is written `linux/arm64` or `linux/arm/v7`",
             Self::User { .. } => "a user is written in numbers: `--user 1000` or `--user 1000:1000`",
             Self::Variable { .. } => {
                 "a variable is written `--env NAME=VALUE`, or `--env NAME` for the value it has here"
@@ -398,7 +392,46 @@ impl Diagnose for InputError {
             | Self::ProjectVariable { .. }
             | Self::Unreadable { .. }
             | Self::NoImage { .. }
+            | Self::OthersInIndex { .. }
+            | Self::NotEachSystem { .. }
+            | Self::ImageTarget { .. }
+            | Self::System { .. }
+            | Self::CacheImage { .. }
+            | Self::CacheImageIsImage { .. }
+            | Self::SourceFlag { .. }
+            | Self::SourceVariable { .. }
+            | Self::SourceSecret { .. }
             | Self::EngineAddress { .. } => return None,
+            Self::NoCache { .. } => "name the directory that builds have with `--cache-dir`",
+            Self::NothingKept { .. } => "`wapack cache du` lists the images",
+            Self::RegistryAuth(_) => {
+                r#"it is written `{"registry.example": "Basic …"}`, with `Basic`, `Bearer` or `X-Identity`"#
+            }
+        };
+        Some(hint.to_owned())
+    }
+}
+
+impl InputError {
+    /// Of images for several systems, and of those that are caches.
+    fn hint_of_system_or_cache(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::OthersInIndex { .. } => {
+                "name another image with `--output`, or leave out `--target` to rebase all of them"
+            }
+            Self::NotEachSystem { .. } => {
+                "name one of its images with `--target`, and another place for it with `--output`"
+            }
+            Self::ImageTarget { .. } => "leave out `--target`",
+            Self::System { .. } => "a system is written `linux/arm64` or `linux/arm/v7`",
+            Self::CacheImage { .. } => "name one in a registry, `oci:DIR:NAME`, or `oci-archive:FILE:NAME`",
+            Self::CacheImageIsImage { .. } => "give it another name",
+            _ => return None,
+        })
+    }
+
+    fn hint_of_source(&self) -> Option<String> {
+        let hint = match self {
             Self::SourceFlag { .. } => {
                 "write `--source npm=https://mirror.example/npm/` or `--source npm=DIR`"
             }
@@ -408,14 +441,10 @@ impl Diagnose for InputError {
             Self::SourceSecret { source: SecretError::Unset { name }, .. } => {
                 return Some(format!("set `{name}` where `wapack` is run"));
             }
-            Self::NoCache { .. } => "name the directory that builds have with `--cache-dir`",
-            Self::NothingKept { .. } => "`wapack cache du` lists the images",
-            Self::RegistryAuth(_) => {
-                r#"it is written `{"registry.example": "Basic …"}`, with `Basic`, `Bearer` or `X-Identity`"#
-            }
             Self::SourceSecret { .. } => {
                 "the file has the secret as its only line, and whoever runs the build can read it"
             }
+            _ => return None,
         };
         Some(hint.to_owned())
     }
