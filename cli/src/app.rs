@@ -13,6 +13,7 @@ use wapack_runtime::executor::worker::WorkerCommand;
 use wapack_runtime::grant::{Grant, is_source_name};
 use wapack_runtime::lifecycle::AppRequest;
 use wapack_runtime::network::{SourcePlace, parse_base};
+use wapack_runtime::oci::image::ImageConfiguration;
 use wapack_runtime::policy::{Origins, Policy};
 use wapack_runtime::source::Selection;
 use wapack_runtime::store::Store;
@@ -181,36 +182,40 @@ fn source_flag(text: &str) -> Result<(&str, SourcePlace), InputError> {
     }
 }
 
-/// A target as it is written: `linux/amd64`, `linux/arm64/v8`.
+/// A target that can be built for, as it is written: `linux/amd64`, `linux/arm64/v8`.
 pub(crate) fn target(text: &str) -> Result<Target, InputError> {
-    let target = system(text)?;
-    match target.arch.as_str() {
-        "amd64" | "arm64" => Ok(target),
+    let target =
+        parse_system(text).ok_or_else(|| InputError::Target { value: text.escape_debug().to_string() })?;
+    match (target.os.as_str(), target.arch.as_str()) {
+        ("linux", "amd64" | "arm64") => Ok(target),
         _ => Err(InputError::TargetUnsupported { value: show_target(&target) }),
     }
 }
 
-/// What an image that exists may be for, whoever made it.
+/// What an image that exists is for, whoever made it.
 pub(crate) fn system(text: &str) -> Result<Target, InputError> {
-    let value = || text.escape_debug().to_string();
+    parse_system(text).ok_or_else(|| InputError::System { value: text.escape_debug().to_string() })
+}
+
+/// `OS/ARCHITECTURE[/VARIANT]`
+fn parse_system(text: &str) -> Option<Target> {
     let parts: Vec<&str> = text.split('/').collect();
     let (os, arch, variant) = match parts[..] {
         [os, arch] => (os, arch, None),
         [os, arch, variant] => (os, arch, Some(variant)),
-        _ => return Err(InputError::Target { value: value() }),
+        _ => return None,
     };
     let is_word = |word: &&str| {
         !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
     };
-    // Names that others have for the same.
-    let is_alias = matches!(arch, "aarch64" | "x64");
-    if is_alias || ![os, arch].iter().chain(&variant).all(is_word) {
-        return Err(InputError::Target { value: value() });
-    }
-    if os != "linux" {
-        return Err(InputError::TargetUnsupported { value: value() });
-    }
-    Ok(Target { os: os.to_owned(), arch: arch.to_owned(), variant: variant.map(str::to_owned), distro: None })
+    // Names that others have for the same, and what indexes say of attachments.
+    let is_none = matches!(arch, "aarch64" | "x64" | "unknown");
+    (!is_none && [os, arch].iter().chain(&variant).all(is_word)).then(|| Target {
+        os: os.to_owned(),
+        arch: arch.to_owned(),
+        variant: variant.map(str::to_owned),
+        distro: None,
+    })
 }
 
 /// Targets as they are written, with commas between them, each once.
@@ -231,6 +236,13 @@ pub(crate) fn targets(text: &str) -> Result<Vec<Target>, InputError> {
 
 pub(crate) fn show_target(target: &Target) -> String {
     format!("{}/{}", target.os, target.arch)
+}
+
+/// The system an image is for, as it is written.
+pub(crate) fn show_system(configuration: &ImageConfiguration) -> String {
+    let variant = configuration.variant.as_deref().filter(|variant| !variant.is_empty());
+    let parts = [Some(&*configuration.os), Some(&*configuration.architecture), variant];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("/")
 }
 
 /// The target of this machine.

@@ -216,6 +216,11 @@ pub(crate) struct EarlierArguments {
     #[arg(long, value_name = "IMAGE")]
     pub(crate) previous_image: Option<OsString>,
 
+    /// An image for the layers that are kept, for machines without a cache of their own: read before the build when
+    /// nothing is kept for the image here, written after it; in a registry, `oci:DIR:REF` or `oci-archive:FILE:REF`
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) cache_image: Option<OsString>,
+
     /// Say of each layer of a buildpack whether it was used again or made anew, and why
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) explain: bool,
@@ -417,6 +422,10 @@ pub(crate) struct RebaseArguments {
     /// Where the new image goes, and what it is called there, written like IMAGE [default: in place of IMAGE]
     #[arg(short, long, value_name = "IMAGE")]
     pub(crate) output: Option<OsString>,
+
+    /// Of an image for several systems, only the one for this, to another place [default: all of them]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) target: Option<String>,
 
     /// Go on when the image is marked as not rebasable, or the run image is for another system or has another name
     #[arg(long)]

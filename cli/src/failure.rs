@@ -58,9 +58,11 @@ pub(crate) enum Failure {
     /// A component that is looked at.
     #[error(transparent)]
     Guest(#[from] GuestFailure),
-    /// One of several targets; there is no image for any of them then.
-    #[error("cannot build for `{target}`, and nothing is published for the other targets")]
+    /// One of several targets; nothing becomes of the others then.
+    #[error("{task} for `{target}`, and nothing is published for the other targets")]
     OneOfSeveral {
+        /// What could not be done.
+        task: &'static str,
         target: String,
         #[source]
         cause: Box<Failure>,
@@ -96,8 +98,8 @@ impl Failure {
     }
 
     /// The same for one of several targets.
-    pub(crate) fn of_target(self, target: String) -> Self {
-        if self.is_cancelled() { self } else { Self::OneOfSeveral { target, cause: Box::new(self) } }
+    pub(crate) fn of_target(self, task: &'static str, target: String) -> Self {
+        if self.is_cancelled() { self } else { Self::OneOfSeveral { task, target, cause: Box::new(self) } }
     }
 
     /// Whether somebody asked to stop.
@@ -121,7 +123,7 @@ impl Diagnose for Failure {
                 Some("name a policy file that is there, or leave out `--policy`; `wapack config path` lists the others".to_owned())
             }
             Self::Store(StoreError::Io { .. }) => Some("name another place with `--cache-dir`".to_owned()),
-            Self::OneOfSeveral { target, cause } if matches!(**cause, Self::Run(Error::Detect(_))) => {
+            Self::OneOfSeveral { target, cause, .. } if matches!(**cause, Self::Run(Error::Detect(_))) => {
                 Some(format!("leave `{target}` out of `--target`, or name buildpacks that build for it"))
             }
             _ => self.inner().and_then(Diagnose::hint),
@@ -150,6 +152,10 @@ pub(crate) enum InputError {
     OutputNotADirectory { path: PathBuf },
     #[error("`{value}` is not an image to build upon")]
     RunImage { value: String },
+    #[error("`{value}` is not a place for a cache image")]
+    CacheImage { value: String },
+    #[error("the cache image `{value}` would take the place of the image itself")]
+    CacheImageIsImage { value: String },
     #[error("`{value}` is not an image to take layers from")]
     PreviousImage { value: String },
     #[error("cannot use the run image `{value}`")]
@@ -158,8 +164,12 @@ pub(crate) enum InputError {
     Unnamed { place: String },
     #[error("`{place}` holds other images, which would be lost")]
     OthersInArchive { place: String, names: Vec<String> },
-    #[error("`{place}` stands for images for several systems: `{systems}`")]
-    SeveralSystems { place: String, systems: String },
+    #[error("`{place}` stands for images for several systems, of which one would be left")]
+    OthersInIndex { place: String },
+    #[error("`{place}` lists something that is no image for a system of its own: `{system}`")]
+    NotEachSystem { place: String, system: String },
+    #[error("the image is for `{found}`, not for `{wanted}`")]
+    ImageTarget { found: String, wanted: String },
     #[error("the label of the image names no run image")]
     NoRunImage,
     #[error("none of the image's run images can be read: `{}`", names.join("`, `"))]
@@ -189,6 +199,8 @@ pub(crate) enum InputError {
     TargetUnsupported { value: String },
     #[error("there is an empty target in `{value}`")]
     TargetEmpty { value: String },
+    #[error("`{value}` is not a system")]
+    System { value: String },
     #[error("the target `{value}` is there twice")]
     TargetTwice { value: String },
     #[error("there is no launcher for `{target}`")]
@@ -291,24 +303,28 @@ impl Diagnose for InputError {
             | Self::OutputReference { .. }
             | Self::OutputIsInput { .. }
             | Self::OutputNotADirectory { .. }
-            | Self::OthersInArchive { .. } => "input.output",
+            | Self::OthersInArchive { .. }
+            | Self::OthersInIndex { .. } => "input.output",
             Self::RunImage { .. }
             | Self::RunImageUnreadable { .. }
             | Self::NoRunImage
             | Self::NoMirror { .. } => "input.run_image",
             Self::Unnamed { .. } => "input.layout",
             Self::PreviousImage { .. } => "input.previous_image",
+            Self::CacheImage { .. } | Self::CacheImageIsImage { .. } => "input.cache_image",
             Self::NotAnImage { .. }
             | Self::NameMissing { .. }
-            | Self::SeveralSystems { .. }
+            | Self::NotEachSystem { .. }
             | Self::NotAFile { .. } => "input.image",
             Self::NoImage { .. } => "input.no_image",
             Self::BuiltHere { cause, .. } => cause.id(),
             Self::EngineAddress { .. } | Self::EngineTls => "input.engine",
             Self::RunImageTarget { .. }
+            | Self::ImageTarget { .. }
             | Self::Target { .. }
             | Self::TargetUnsupported { .. }
             | Self::TargetEmpty { .. }
+            | Self::System { .. }
             | Self::TargetTwice { .. }
             | Self::OneTarget { .. }
             | Self::NoLauncher { .. } => "input.target",
@@ -341,6 +357,10 @@ impl Diagnose for InputError {
     }
 
     fn hint(&self) -> Option<String> {
+        let hint = self.hint_of_system_or_cache().map(str::to_owned).or_else(|| self.hint_of_source());
+        if hint.is_some() {
+            return hint;
+        }
         let quoted = |names: &[String]| format!("`{}`", names.join("`, `"));
         let hint = match self {
             Self::NoHome => "name a directory with `--cache-dir`",
@@ -368,9 +388,6 @@ impl Diagnose for InputError {
             Self::EngineTls => "name its socket: `DOCKER_HOST=unix:///var/run/docker.sock`",
             Self::Unnamed { .. } => "say where the new one goes: `--output oci:DIR:REF`",
             Self::OthersInArchive { .. } => "name another archive with `--output`",
-            Self::SeveralSystems { .. } => {
-                "build it again on the new run image; all of them are then made together"
-            }
             Self::NoRunImage | Self::NoMirror { .. } => "name one with `--run-image`",
             Self::RunImageTarget { .. }
             | Self::OneTarget { .. }
@@ -408,7 +425,48 @@ impl Diagnose for InputError {
                 "name a buildpack's directory, a `.wasm` file, or an image as `oci:DIR[:REF]` or `my/app:1.0`; `--host` is this machine"
             }
             Self::Unwritable { .. } => "name a file in a directory that is there and can be written",
-            Self::Unreadable { .. } | Self::NoImage { .. } | Self::EngineAddress { .. } => return None,
+            Self::Unreadable { .. }
+            | Self::NoImage { .. }
+            | Self::OthersInIndex { .. }
+            | Self::NotEachSystem { .. }
+            | Self::ImageTarget { .. }
+            | Self::System { .. }
+            | Self::CacheImage { .. }
+            | Self::CacheImageIsImage { .. }
+            | Self::SourceFlag { .. }
+            | Self::SourceVariable { .. }
+            | Self::SourceSecret { .. }
+            | Self::EngineAddress { .. } => return None,
+            Self::NoCache { .. } => "name the directory that builds have with `--cache-dir`",
+            Self::NothingKept { .. } => "`wapack cache du` lists the images",
+            Self::RegistryAuth(_) => {
+                r#"it is written `{"registry.example": "Basic …"}`, with `Basic`, `Bearer` or `X-Identity`"#
+            }
+        };
+        Some(hint.to_owned())
+    }
+}
+
+impl InputError {
+    /// Of images for several systems, and of those that are caches.
+    fn hint_of_system_or_cache(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::OthersInIndex { .. } => {
+                "name another image with `--output`, or leave out `--target` to rebase all of them"
+            }
+            Self::NotEachSystem { .. } => {
+                "name one of its images with `--target`, and another place for it with `--output`"
+            }
+            Self::ImageTarget { .. } => "leave out `--target`",
+            Self::System { .. } => "a system is written `linux/arm64` or `linux/arm/v7`",
+            Self::CacheImage { .. } => "name one in a registry, `oci:DIR:NAME`, or `oci-archive:FILE:NAME`",
+            Self::CacheImageIsImage { .. } => "give it another name",
+            _ => return None,
+        })
+    }
+
+    fn hint_of_source(&self) -> Option<String> {
+        let hint = match self {
             Self::SourceFlag { .. } => {
                 "write `--source npm=https://mirror.example/npm/` or `--source npm=DIR`"
             }
@@ -418,14 +476,10 @@ impl Diagnose for InputError {
             Self::SourceSecret { source: SecretError::Unset { name }, .. } => {
                 return Some(format!("set `{name}` where `wapack` is run"));
             }
-            Self::NoCache { .. } => "name the directory that builds have with `--cache-dir`",
-            Self::NothingKept { .. } => "`wapack cache du` lists the images",
-            Self::RegistryAuth(_) => {
-                r#"it is written `{"registry.example": "Basic …"}`, with `Basic`, `Bearer` or `X-Identity`"#
-            }
             Self::SourceSecret { .. } => {
                 "the file has the secret as its only line, and whoever runs the build can read it"
             }
+            _ => return None,
         };
         Some(hint.to_owned())
     }

@@ -18,6 +18,7 @@ mod image_name;
 mod images;
 mod lifecycle;
 mod looked_at;
+mod moved;
 mod output;
 mod place;
 mod progress;

@@ -169,17 +169,17 @@ impl Output {
             }
             Event::Download { done_bytes, total_bytes, done_files, total_files } => {
                 let files = format!("{done_files} of {total_files} files");
-                self.progress.bytes(*done_bytes, *total_bytes, files);
+                self.progress.bytes(*done_bytes, *total_bytes, &files);
             }
             Event::Progress { done_bytes, total_bytes } => {
-                self.progress.bytes(*done_bytes, *total_bytes, String::new());
+                self.progress.bytes(*done_bytes, *total_bytes, "");
             }
             Event::Transfer { transfer, done_bytes, total_bytes } => {
                 let what = match transfer {
                     Transfer::Fetch => "fetching layers",
                     Transfer::Publish => "publishing layers",
                 };
-                self.progress.bytes(*done_bytes, Some(*total_bytes), what.to_owned());
+                self.progress.bytes(*done_bytes, Some(*total_bytes), what);
             }
             // The command says it, with what else it knows.
             Event::ImageWritten { .. } => {}

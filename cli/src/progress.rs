@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use wapack_runtime::limits::show_bytes;
 
 /// What is over sooner than this is not worth a bar.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -38,7 +39,7 @@ impl Progress {
     }
 
     /// Bytes were fetched or written; `what` stands behind the numbers.
-    pub(crate) fn bytes(&mut self, done: u64, total: Option<u64>, what: String) {
+    pub(crate) fn bytes(&mut self, done: u64, total: Option<u64>, what: &str) {
         if !self.shown {
             return;
         }
@@ -46,14 +47,18 @@ impl Progress {
         if bar.started.elapsed() < PATIENCE {
             return;
         }
+        let length = total.unwrap_or(done).max(done);
+        // What was done before the bar was drawn would count as done in no time.
+        let message = format!("({}/s) {what}", show_bytes(rate(done, bar.started.elapsed())));
         let drawn = bar.drawn.get_or_insert_with(|| {
-            let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-            bar.set_style(style("{bar:30} {bytes} of {total_bytes} ({bytes_per_sec}) {msg}"));
-            bar
+            let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+            // Never wider than the terminal.
+            bar.set_style(style("{bar:20} {bytes} of {total_bytes} {wide_msg}"));
+            bar.with_position(done).with_message(message.clone())
         });
-        drawn.set_length(total.unwrap_or(done).max(done));
+        drawn.set_length(length);
         drawn.set_position(done);
-        drawn.set_message(what);
+        drawn.set_message(message);
     }
 
     /// Something of unknown length starts; it ends with the next call of [`Progress::clear`].
@@ -96,6 +101,24 @@ impl Drop for Progress {
     }
 }
 
+/// Bytes in a second, since the start.
+fn rate(done: u64, elapsed: Duration) -> u64 {
+    let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    done.saturating_mul(1000) / milliseconds
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_that_of_the_whole_time() {
+        assert_eq!(rate(3 << 20, Duration::from_millis(1500)), 2 << 20);
+        assert_eq!(rate(0, Duration::from_secs(1)), 0);
+        assert_eq!(rate(5, Duration::ZERO), 5000);
+    }
 }

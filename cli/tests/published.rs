@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::site::{SAMPLE, Site};
 
 /// A registry on a port of its own; it ends with the test.
-struct Registry {
+pub(crate) struct Registry {
     process: Child,
     host: String,
     log: Arc<Mutex<Vec<String>>>,
@@ -18,7 +18,7 @@ struct Registry {
 
 impl Registry {
     /// `None`, said aloud, where it is not installed.
-    fn start(site: &Site) -> Option<Self> {
+    pub(crate) fn start(site: &Site) -> Option<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let host = format!("127.0.0.1:{port}");
         let storage = site.path().join("registry").display().to_string();
@@ -53,8 +53,12 @@ impl Registry {
         Some(Self { process, host, log })
     }
 
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
     /// Requests since the last call that have one of these words.
-    fn requests(&self, words: &[&str]) -> Vec<String> {
+    pub(crate) fn requests(&self, words: &[&str]) -> Vec<String> {
         // The log is written a moment after the answer.
         std::thread::sleep(Duration::from_millis(300));
         let lines = std::mem::take(&mut *self.log.lock().unwrap());
@@ -76,7 +80,7 @@ fn attachments_are_published_found_and_not_sent_twice() {
     let name = format!("{}/demo/website:1", registry.host);
     let build =
         || site.run(&["build", "--path", SAMPLE, "--publish", "--attach", "sbom,provenance", &name]).with(0);
-    build();
+    build().says(&["moved     3 layers, "]);
     assert!(!registry.requests(&["\"PUT /v2/", "\"POST /v2/"]).is_empty());
 
     // Only manifest, configuration and the list are read.
@@ -105,7 +109,7 @@ fn attachments_are_published_found_and_not_sent_twice() {
     assert_eq!(blobs.len(), 2, "the configuration and one layer: {blobs:#?}");
 
     // Publishing the same again sends nothing; the one upload that is opened asks whether one may.
-    build();
+    build().says(&["moved     nothing; 3 layers were there"]);
     let sent = registry.requests(&["\"PUT /v2/", "\"PATCH /v2/"]);
     assert!(sent.is_empty(), "{sent:#?}");
 }

@@ -38,13 +38,13 @@ pub enum Verdict {
     },
 }
 
-/// Which way layers go between a registry and this machine.
+/// Which way layers go between this machine and where images are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transfer {
     /// To this machine.
     Fetch,
-    /// To the registry of the image.
+    /// To the place of the image.
     Publish,
 }
 
@@ -195,7 +195,7 @@ pub enum Event {
         done_bytes: u64,
         total_bytes: Option<u64>,
     },
-    /// Bytes of layers that went over the network so far; what is there is not among them.
+    /// Bytes of layers that were fetched or written so far; what is there is not among them.
     Transfer {
         transfer: Transfer,
         done_bytes: u64,

@@ -7,8 +7,14 @@
 //!                  executor            store             executor          oci             images     store
 //! ```
 //!
+//! [`write_cache`] comes after all of it, when the image was announced.
+//!
 //! Synchronous. In the middle only what a buildpack fetches by name and hash through
 //! [`Sources`] talks to a network; at both ends the places do where images are.
+
+mod cache_image;
+
+pub use self::cache_image::{CacheError, CacheRequest, CachedImage, write_cache};
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -38,7 +44,9 @@ use crate::phase::export::{
 };
 use crate::phase::keep::keep;
 use crate::phase::publish::{PublishRequest, publish};
-use crate::phase::restore::{PreviousImage, RestoreRequest, note_layer_keys, restore};
+use crate::phase::restore::{
+    CacheImage, Imported, PreviousImage, RestoreRequest, import, note_layer_keys, restore,
+};
 use crate::phase::sboms;
 use crate::policy::{Isolation, Policy};
 use crate::source::{Selection, Source};
@@ -112,6 +120,8 @@ pub struct BuildRequest<'a> {
     pub hashes_source: bool,
     /// Forget first what was kept for the image.
     pub clear_cache: bool,
+    /// Where layers of earlier builds may be, for when the store knows nothing of the image.
+    pub cache_image: Option<CacheImage<'a>>,
     /// Where an earlier image may be, for when the store knows nothing of it.
     pub previous: Option<PreviousImage<'a>>,
 }
@@ -174,11 +184,11 @@ pub fn build(request: &BuildRequest<'_>, events: &mut dyn EventSink) -> Result<B
     result
 }
 
-fn phases(
-    request: &BuildRequest<'_>,
+fn phases<'store>(
+    request: &BuildRequest<'store>,
     spawned: Option<SpawnedWorker>,
     site: &mut Site,
-    cache: ImageCache<'_>,
+    mut cache: ImageCache<'store>,
     events: &mut dyn EventSink,
 ) -> Result<BuiltImage, Error> {
     let app = &request.app;
@@ -190,11 +200,11 @@ fn phases(
         detect_group(&Site::detect_request(app), &mut site.workspace, &mut executor, events)
     })?;
     let form = file_form(request.run_image, request.user, request.files).to_string();
-    // Not part of the cache's records, which are older.
-    let form_note = format!("form of {} {}", request.tenant, request.image);
+    let form_note = form_note(request.tenant, request.image);
     let last_form = app.store.note(&form_note);
+    let mut is_imported = false;
     let restored = timed(Phase::Restore, events, |events| -> Result<_, Error> {
-        let restore_request = RestoreRequest {
+        let mut restore_request = RestoreRequest {
             group: &detected.group,
             previous: request.previous,
             target: app.target,
@@ -203,10 +213,22 @@ fn phases(
             encoding: request.encoding,
             form: &form,
             last_form: last_form.as_deref(),
+            is_imported: false,
             cancel: app.cancel,
         };
+        let place = request.cache_image.filter(|_| cache.is_empty() && !request.clear_cache);
+        if let Some(imported) = place.and_then(|place| import(&restore_request, &place, events)) {
+            cache = keep_imported(request, imported, events);
+            restore_request.is_imported = true;
+        }
+        is_imported = restore_request.is_imported;
         Ok(restore(&restore_request, &cache, events))
     })?;
+    if is_imported {
+        // The worker may see what was there when it started.
+        executor.stop();
+        executor = WorkerExecutor::new(site.settings(app, Some(&cache)), &code);
+    }
     let mut outcome = timed(Phase::Build, events, |events| {
         let phase = BuildPhaseRequest {
             policy: app.policy,
@@ -269,6 +291,27 @@ fn phases(
         bytes: built.exported.bytes,
     });
     Ok(built)
+}
+
+/// What the store keeps of the files of an image: not part of its records, which are older.
+fn form_note(tenant: &str, image: &str) -> String {
+    format!("form of {tenant} {image}")
+}
+
+/// Hands to the store what a cache image had, as if the last build had been here.
+fn keep_imported<'store>(
+    request: &BuildRequest<'store>,
+    imported: Imported,
+    events: &mut dyn EventSink,
+) -> ImageCache<'store> {
+    let (records, work) = imported.into_parts();
+    let cache = || request.app.store.image(request.tenant, request.image);
+    if let Err(error) = cache().commit(records) {
+        let message = format!("the layers of the cache image are not used: {error}");
+        events.event(Event::Warning { message });
+    }
+    drop(work);
+    cache()
 }
 
 /// Makes the image and saves it; a blob that turns out to be damaged on the way is made anew.

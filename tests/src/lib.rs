@@ -137,6 +137,7 @@ pub fn build(
         encoding: Encoding::default(),
         sboms: None,
         hashes_source: false,
+        cache_image: None,
         clear_cache: job.clear_cache,
         previous: Some(PreviousImage {
             images: &OciDirectory::new(job.previous.clone().unwrap_or_else(|| job.output.clone()), None),

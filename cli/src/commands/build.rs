@@ -1,6 +1,7 @@
 //! `wapack build`
 
 mod attach;
+mod cache_image;
 mod destination;
 mod run_image;
 mod summary;
@@ -20,6 +21,7 @@ use wapack_runtime::phase::publish::{IndexRequest, publish_index};
 use wapack_runtime::phase::restore::PreviousImage;
 use wapack_runtime::sources::Sources;
 
+use self::cache_image::{CacheImagePlace, Cached};
 use self::destination::Destination;
 use self::run_image::{Chosen, run_image};
 use super::cache;
@@ -50,6 +52,7 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
     }
     let parts = parts(arguments, &places, &targets)?;
     let previous = previous_image(arguments, &places, &targets)?;
+    let cache_image = CacheImagePlace::choose(arguments, &destination)?;
     let created = created(arguments.image.creation_time, output);
     output.explains = arguments.earlier.explain;
     let mut outputs: Vec<_> = destination.opened.place.path().map(Into::into).into_iter().collect();
@@ -70,6 +73,8 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
         destination: &destination,
         parts: &parts,
         previous: previous.as_ref(),
+        cache_image: cache_image.as_ref(),
+        places: &places,
         owners,
         created,
         app: &app,
@@ -92,6 +97,8 @@ struct Job<'a> {
     parts: &'a [Part],
     /// The earlier image that was asked for.
     previous: Option<&'a Opened>,
+    cache_image: Option<&'a CacheImagePlace>,
+    places: &'a Places,
     owners: Owners,
     created: Option<u64>,
     app: &'a App,
@@ -126,6 +133,10 @@ impl Job<'_> {
             }
         }
         summary::show(&built, &saved, self.destination, output);
+        // Whoever waits for the image need not wait for this.
+        if let Some(place) = self.cache_image {
+            self.write_cache(place, &built, output);
+        }
         Ok(())
     }
 
@@ -139,7 +150,7 @@ impl Job<'_> {
             } else {
                 output.say(&format!("\nFor {}", part.name()));
             }
-            self.build(part, &held, output).map_err(|failure| failure.of_target(part.name()))
+            self.build(part, &held, output).map_err(|failure| failure.of_target("cannot build", part.name()))
         };
         self.parts.iter().map(build).collect()
     }
@@ -152,7 +163,7 @@ impl Job<'_> {
             request.keep_work_dir = false;
             // What there is to say is said by the build.
             let detected = lifecycle::detect(&request, None, &mut |_| ())
-                .map_err(|error| Failure::from(error).of_target(part.name()))?;
+                .map_err(|error| Failure::from(error).of_target("cannot build", part.name()))?;
             let group: Vec<_> =
                 detected.group.iter().map(|buildpack| buildpack.reference.to_string()).collect();
             match &first {
@@ -169,12 +180,21 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// What the store calls the image. Layers for one system are none for another, whether they
+    /// are built for together or not.
+    fn cached_as(&self, part: &Part) -> String {
+        let image = self.destination.image();
+        let is_host = part.name() == app::show_target(&app::host_target());
+        if is_host { image.to_owned() } else { format!("{image} {}", part.name()) }
+    }
+
     fn build(&self, part: &Part, to: &dyn Images, output: &mut Output) -> Result<BuiltImage, Failure> {
         let arguments = self.arguments;
         let image = self.destination.image();
-        // Layers for one system are none for another, whether they are built for together or not.
-        let is_host = part.name() == app::show_target(&app::host_target());
-        let cached_as = if is_host { image.to_owned() } else { format!("{image} {}", part.name()) };
+        let cached_as = self.cached_as(part);
+        let target = &part.run_image.target;
+        let cached = self.cache_image.and_then(|cached| cached.open(self.places, target, output));
+        let cache_image = cached.as_ref().map(Cached::as_request);
         let earlier = self.previous.unwrap_or(&part.previous);
         let place = earlier.place.to_string();
         let previous = PreviousImage {
@@ -184,7 +204,7 @@ impl Job<'_> {
             is_asked_for: self.previous.is_some(),
         };
         let request = BuildRequest {
-            app: self.app.request(&part.run_image.target, self.cancel),
+            app: self.app.request(target, self.cancel),
             tenant: TENANT,
             image: &cached_as,
             sources: self.sources,
@@ -207,6 +227,7 @@ impl Job<'_> {
             sboms: arguments.image.sbom_output_dir.as_deref(),
             hashes_source: arguments.image.attach.contains(&Attach::Provenance),
             clear_cache: arguments.earlier.clear_cache,
+            cache_image,
             previous: Some(previous),
         };
         let result = lifecycle::build(&request, output);

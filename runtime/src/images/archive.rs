@@ -11,12 +11,14 @@ use fs_err as fs;
 use rustix::fs::Access;
 use tar::{EntryType, Header};
 
+use super::telling::Telling;
 use crate::cancel::Cancel;
 use crate::fault::{Diagnose, Fault, is_disk_full};
 use crate::oci::compression::decompress;
 use crate::oci::digest::Hasher;
 use crate::oci::image::Layer;
 use crate::oci::layout::LayoutError;
+use crate::oci::moved::Moved;
 
 const BUFFER_BYTES: usize = 256 << 10;
 const BLOCK_BYTES: u64 = 512;
@@ -75,6 +77,8 @@ pub(super) struct ArchiveFile<'a> {
     rename: Option<Rename>,
     writer: BufWriter<File>,
     cancel: &'a Cancel,
+    telling: Telling<'a>,
+    moved: Moved,
 }
 
 struct Rename {
@@ -83,7 +87,11 @@ struct Rename {
 }
 
 impl<'a> ArchiveFile<'a> {
-    pub(super) fn create(place: &'a Path, cancel: &'a Cancel) -> Result<Self, ArchiveError> {
+    pub(super) fn create(
+        place: &'a Path,
+        cancel: &'a Cancel,
+        telling: Telling<'a>,
+    ) -> Result<Self, ArchiveError> {
         let failed = |source| ArchiveError::Io { file: place.to_owned(), source };
         let (file, rename) = if is_stream(place) {
             (fs::OpenOptions::new().write(true).open(place).map_err(failed)?, None)
@@ -96,7 +104,7 @@ impl<'a> ArchiveFile<'a> {
             (fs::File::create(&from).map_err(failed)?, Some(Rename { from, to }))
         };
         let writer = BufWriter::with_capacity(BUFFER_BYTES, file.into_parts().0);
-        Ok(Self { place, rename, writer, cancel })
+        Ok(Self { place, rename, writer, cancel, telling, moved: Moved::default() })
     }
 
     pub(super) fn directory(&mut self, name: &str) -> Result<(), ArchiveError> {
@@ -127,6 +135,7 @@ impl<'a> ArchiveFile<'a> {
             }
             hasher.update(&buffer[..read]);
             self.write(&buffer[..read])?;
+            self.telling.add(read as u64);
         }
         if copied != layer.size {
             let error = LayoutError::WrongSize { path: path(), expected: layer.size, actual: copied };
@@ -137,6 +146,7 @@ impl<'a> ArchiveFile<'a> {
             let expected = layer.digest.clone();
             return Err(LayoutError::WrongDigest { path: path(), expected, actual }.into());
         }
+        self.moved += Moved::sent(layer.size);
         self.pad(layer.size)
     }
 
@@ -159,27 +169,30 @@ impl<'a> ArchiveFile<'a> {
             }
             hasher.update(&buffer[..read]);
             self.write(&buffer[..read])?;
+            self.telling.add(read as u64);
         }
         let actual = hasher.finish();
         if actual != layer.diff_id.0 {
             let (path, expected) = (holder.to_owned(), layer.diff_id.0.clone());
             return Err(LayoutError::WrongDigest { path, expected, actual }.into());
         }
+        self.moved += Moved::sent(size);
         self.pad(size)
     }
 
-    /// Gives the archive its name, when all of it is on the disk.
-    pub(super) fn finish(mut self) -> Result<(), ArchiveError> {
+    /// Gives the archive its name, when all of it is on the disk. What became of the layers.
+    pub(super) fn finish(mut self) -> Result<Moved, ArchiveError> {
         self.write(&[0; 1024])?;
         let place = self.place;
         let failed = |source| ArchiveError::Io { file: place.to_owned(), source };
         self.writer.flush().map_err(failed)?;
-        let Some(Rename { from, to }) = &self.rename else { return Ok(()) };
+        let Some(Rename { from, to }) = &self.rename else { return Ok(self.moved) };
         self.writer.get_ref().sync_all().map_err(failed)?;
         fs::rename(from, to).map_err(failed)?;
         let directory = parent(to).to_owned();
         self.rename = None;
-        fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+        fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+        Ok(self.moved)
     }
 
     fn header(&mut self, name: &str, kind: EntryType, mode: u32, size: u64) -> Result<(), ArchiveError> {

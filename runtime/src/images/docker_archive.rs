@@ -7,7 +7,7 @@
 //! manifest.json                        [{"Config": …, "RepoTags": […], "Layers": [path …]}]
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -17,12 +17,14 @@ use oci_spec::image::MediaType;
 use serde::{Deserialize, Serialize};
 
 use super::archive::{ArchiveError, ArchiveFile, check_place, is_stream};
+use super::telling::Telling;
 use super::{FoundImage, Images, ImagesError, SavedImage, Saving, fetch_parts, layer_of};
 use crate::cancel::Cancel;
 use crate::event::EventSink;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest, Hasher};
 use crate::oci::image::{BlobFile, BlobPlace, Image, ImageConfiguration, Layer, MediaFamily};
+use crate::oci::moved::Moved;
 use crate::oci::reference::{Reference, same_image};
 use crate::oci::tar_index::{TarIndex, TarPart};
 
@@ -90,13 +92,22 @@ impl DockerArchive {
         }
     }
 
-    fn write(&self, image: &Image, names: &[String], cancel: &Cancel) -> Result<Digest, ArchiveError> {
+    fn write(
+        &self,
+        image: &Image,
+        names: &[String],
+        cancel: &Cancel,
+        events: &mut dyn EventSink,
+    ) -> Result<(Digest, Moved), ArchiveError> {
         let mut tags = Vec::with_capacity(names.len());
         for name in names {
             tags.push(tag_of(name)?);
         }
         let (configuration, _) = image.documents();
-        let mut archive = ArchiveFile::create(&self.file, cancel)?;
+        let distinct: BTreeMap<&Digest, u64> =
+            image.layers.iter().map(|layer| (&layer.digest, layer.size)).collect();
+        let telling = Telling::new(distinct.values().sum(), events);
+        let mut archive = ArchiveFile::create(&self.file, cancel, telling)?;
         let config = format!("{}.json", configuration.digest.hex());
         archive.document(&config, &configuration.bytes)?;
         let mut written = BTreeSet::new();
@@ -121,8 +132,7 @@ impl DockerArchive {
         let manifest = [Entry { config, repo_tags: tags, layers }];
         let manifest = serde_json::to_vec(&manifest).expect("texts can be written");
         archive.document(MANIFEST, &manifest)?;
-        archive.finish()?;
-        Ok(configuration.digest)
+        Ok((configuration.digest, archive.finish()?))
     }
 }
 
@@ -269,12 +279,13 @@ impl Images for DockerArchive {
         names: &[String],
         _: &dyn BlobStore,
         cancel: &Cancel,
-        _: &mut dyn EventSink,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        let result = self.write(image, names, cancel);
-        let id = result.as_ref().ok().map(|digest| digest.hex().to_owned());
+        let result = self.write(image, names, cancel, events);
+        let moved = result.as_ref().map(|(_, moved)| *moved).unwrap_or_default();
+        let id = result.as_ref().ok().map(|(digest, _)| digest.hex().to_owned());
         let mut saving = Saving::default();
         saving.note_all(names, result.map(drop).map_err(Into::into));
-        saving.finish(|names| SavedImage { names, id, ..SavedImage::default() })
+        saving.finish(|names| SavedImage { names, id, moved, ..SavedImage::default() })
     }
 }

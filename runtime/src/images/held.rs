@@ -8,6 +8,7 @@ use crate::event::EventSink;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::DiffId;
 use crate::oci::image::{Image, Layer, MediaFamily};
+use crate::oci::moved::Moved;
 
 /// Has no images, and takes every one without keeping it: whoever made it still has it.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +53,6 @@ impl Images for Held {
         _: &Cancel,
         _: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        Ok(SavedImage::of_document(vec![], &image.documents().1))
+        Ok(SavedImage::of_document(vec![], &image.documents().1, Moved::default()))
     }
 }

@@ -1,18 +1,20 @@
 //! Images as directories: each name is an image layout of its own below one directory.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::Access;
 
+use super::telling::Telling;
 use super::{Cause, FoundImage, Images, ImagesError, SavedImage, Unsaved, layer_of};
 use crate::cancel::Cancel;
 use crate::event::EventSink;
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
-use crate::oci::image::{Document, Image};
-use crate::oci::layout::{ImageLayout, LayoutError, LayoutImage, Placing, Platform, read_image};
+use crate::oci::image::{Document, Image, Layer};
+use crate::oci::layout::{ImageLayout, LayoutError, LayoutImage, Placed, Placing, Platform, read_image};
 use crate::oci::reference::{InvalidReference, Reference};
 
 /// How long another process may write to the same layout.
@@ -109,7 +111,8 @@ impl LayoutImages {
         place: &Place,
         blobs: &dyn BlobStore,
         cancel: &Cancel,
-    ) -> Result<Digest, LayoutError> {
+        events: &mut dyn EventSink,
+    ) -> Result<Placed, LayoutError> {
         let started = Instant::now();
         let layout = loop {
             match ImageLayout::open(&place.directory) {
@@ -127,7 +130,11 @@ impl LayoutImages {
             sparse: Some(&self.directory),
             linkable: blobs.linkable(),
         };
-        layout.place(image, &placing, blobs, &mut |_| !cancel.is_cancelled())
+        let mut telling = Telling::new(missing_bytes(&place.directory, [image]), events);
+        layout.place(image, &placing, blobs, &mut |bytes| {
+            telling.add(bytes);
+            !cancel.is_cancelled()
+        })
     }
 }
 
@@ -180,17 +187,18 @@ impl Images for LayoutImages {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
-        _: &mut dyn EventSink,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
         let mut saved = SavedImage::default();
         let mut unsaved = vec![];
         for name in names {
             let result = self.place(name).map_err(Into::into).and_then(|place| {
-                self.write(image, &place, blobs, cancel).map_err(Cause::from)?;
-                Ok(place.manifest(image))
+                let placed = self.write(image, &place, blobs, cancel, events).map_err(Cause::from)?;
+                Ok((place.manifest(image), placed.moved))
             });
             match result {
-                Ok(manifest) => {
+                Ok((manifest, moved)) => {
+                    saved.moved += moved;
                     // Each manifest says its own tag; what is told is of the first.
                     saved.digest.get_or_insert(manifest.digest);
                     saved.manifest_bytes.get_or_insert(manifest.bytes.len() as u64);
@@ -201,6 +209,19 @@ impl Images for LayoutImages {
         }
         if unsaved.is_empty() { Ok(saved) } else { Err(ImagesError::Unsaved { saved, unsaved }) }
     }
+}
+
+/// Of the layers of images, what a layout does not seem to have.
+pub(super) fn missing_bytes<'a>(directory: &Path, images: impl IntoIterator<Item = &'a Image>) -> u64 {
+    let layers = images.into_iter().flat_map(|image| &image.layers);
+    let layers: BTreeMap<&Digest, &Layer> = layers.map(|layer| (&layer.digest, layer)).collect();
+    layers.values().filter(|layer| !has_blob(directory, layer)).map(|layer| layer.size).sum()
+}
+
+/// Whether a layout seems to have a layer's blob.
+pub(super) fn has_blob(directory: &Path, layer: &Layer) -> bool {
+    let blob = directory.join("blobs/sha256").join(layer.digest.hex());
+    blob.metadata().is_ok_and(|blob| blob.is_file() && blob.len() == layer.size)
 }
 
 /// Whether what is there is wrong, as opposed to not being reachable.

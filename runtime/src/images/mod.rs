@@ -14,6 +14,7 @@ mod oci_directory;
 mod registry;
 mod run_image;
 mod target;
+mod telling;
 
 pub use self::archive::{ArchiveError, is_stream};
 pub use self::attachments::Attachments;
@@ -37,6 +38,7 @@ use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest, HashingWriter};
 use crate::oci::image::{BlobPlace, Document, Image, Layer, MediaFamily};
+use crate::oci::moved::Moved;
 
 /// Finds and keeps images by name. Several threads may ask at once.
 pub trait Images: Sync {
@@ -186,6 +188,8 @@ pub struct SavedImage {
     pub manifest_bytes: Option<u64>,
     /// Those of the names that lead elsewhere by now.
     pub overtaken: Vec<OvertakenName>,
+    /// What became of its layers.
+    pub moved: Moved,
 }
 
 /// A name that was written, and by somebody else at the same time (R11).
@@ -198,9 +202,10 @@ pub struct OvertakenName {
 
 impl SavedImage {
     /// One with a digest: that of its manifest, or of the index for several systems.
-    fn of_document(names: Vec<String>, document: &Document) -> Self {
+    fn of_document(names: Vec<String>, document: &Document, moved: Moved) -> Self {
         Self {
             names,
+            moved,
             digest: Some(document.digest.clone()),
             manifest_bytes: Some(document.bytes.len() as u64),
             ..Self::default()

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::archive::{ArchiveError, ArchiveFile, check_place, is_stream};
 use super::attachments::{Attachments, attached_in, attachment_in};
+use super::telling::Telling;
 use super::{FoundImage, Images, ImagesError, SavedImage, Saving, fetch_parts, layer_of, oci_directory};
 use crate::cancel::Cancel;
 use crate::cnb::target::Target;
@@ -14,6 +15,7 @@ use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{Document, Image, Layer, MediaFamily, index_document};
 use crate::oci::layout::{LayoutFiles, NamedManifest, layout_files};
+use crate::oci::moved::Moved;
 use crate::oci::referrer::{Attachment, Referrer};
 
 /// The images of an archive. An empty name is that of the only image. Nothing is
@@ -42,7 +44,8 @@ impl OciArchive {
         top: &Document,
         names: &[String],
         cancel: &Cancel,
-    ) -> Result<(), ArchiveError> {
+        events: &mut dyn EventSink,
+    ) -> Result<Moved, ArchiveError> {
         enum Blob<'a> {
             Document(Vec<u8>),
             Layer(&'a Layer),
@@ -62,7 +65,9 @@ impl OciArchive {
             names.iter().map(|name| NamedManifest { document: top, name, platform }).collect();
         let LayoutFiles { documents, blobs: directory } = layout_files(&named);
 
-        let mut archive = ArchiveFile::create(&self.file, cancel)?;
+        let bytes = |blob: &Blob<'_>| if let Blob::Layer(layer) = blob { layer.size } else { 0 };
+        let telling = Telling::new(blobs.values().map(bytes).sum(), events);
+        let mut archive = ArchiveFile::create(&self.file, cancel, telling)?;
         for (name, bytes) in documents {
             archive.document(name, &bytes)?;
         }
@@ -87,11 +92,13 @@ impl OciArchive {
         images: &[Image],
         names: &[String],
         cancel: &Cancel,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        let result = self.write(images, document, names, cancel);
+        let result = self.write(images, document, names, cancel, events);
+        let moved = result.as_ref().copied().unwrap_or_default();
         let mut saving = Saving::default();
-        saving.note_all(names, result.map_err(Into::into));
-        saving.finish(|names| SavedImage::of_document(names, document))
+        saving.note_all(names, result.map(drop).map_err(Into::into));
+        saving.finish(|names| SavedImage::of_document(names, document, moved))
     }
 }
 
@@ -143,10 +150,10 @@ impl Images for OciArchive {
         names: &[String],
         _: &dyn BlobStore,
         cancel: &Cancel,
-        _: &mut dyn EventSink,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
         let (_, manifest) = image.documents();
-        self.save_as(&manifest, std::slice::from_ref(image), names, cancel)
+        self.save_as(&manifest, std::slice::from_ref(image), names, cancel, events)
     }
 
     fn save_index(
@@ -155,9 +162,9 @@ impl Images for OciArchive {
         names: &[String],
         _: &dyn BlobStore,
         cancel: &Cancel,
-        _: &mut dyn EventSink,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        self.save_as(&index_document(images), images, names, cancel)
+        self.save_as(&index_document(images), images, names, cancel, events)
     }
 
     /// Skopeo and others see no image of Docker's types in a layout.

@@ -8,7 +8,8 @@ use fs_err as fs;
 use rustix::fs::Access;
 
 use super::attachments::{Attachments, attached_in, attachment_in};
-use super::layout::is_damage;
+use super::layout::{has_blob, is_damage, missing_bytes};
+use super::telling::Telling;
 use super::{FoundImage, Images, ImagesError, SavedImage, Saving, layer_of};
 use crate::cancel::Cancel;
 use crate::cnb::target::Target;
@@ -17,7 +18,8 @@ use crate::oci::blob::BlobStore;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{Document, Image, Layer, MediaFamily, index_document};
 use crate::oci::layout::{
-    ImageLayout, LayoutError, LayoutImage, Placing, Platform, image_names, image_systems, read_image,
+    ImageLayout, KeepGoing, LayoutError, LayoutImage, Placed, Placing, Platform, image_names, image_systems,
+    read_image,
 };
 use crate::oci::referrer::{Attachment, Referrer};
 
@@ -64,6 +66,32 @@ impl OciDirectory {
 
     fn placing<'a>(&self, reference: &'a str) -> Placing<'a> {
         Placing { reference, unread: self.unread, ..Placing::default() }
+    }
+
+    /// Does what `place` does for each of `names`, all of which lead to `document` then.
+    fn place_as(
+        &self,
+        names: &[String],
+        document: &Document,
+        place: impl Fn(&ImageLayout, &Placing<'_>, KeepGoing<'_>) -> Result<Placed, LayoutError>,
+        mut telling: Telling<'_>,
+        cancel: &Cancel,
+    ) -> Result<SavedImage, ImagesError> {
+        let mut saving = Saving::default();
+        let mut moved = None;
+        for name in names {
+            let mut keep_going = |bytes| {
+                telling.add(bytes);
+                !cancel.is_cancelled()
+            };
+            let result = self
+                .open(cancel)
+                .and_then(|layout| place(&layout, &self.placing(name), &mut keep_going))
+                // A further name finds what the first one left.
+                .map(|placed| moved = moved.or(Some(placed.moved)));
+            saving.note(name, result.map_err(Into::into));
+        }
+        saving.finish(|names| SavedImage::of_document(names, document, moved.unwrap_or_default()))
     }
 
     fn check(&self) -> Result<(), LayoutError> {
@@ -153,8 +181,7 @@ impl Images for OciDirectory {
 
     /// A layer whose blob the layout has already need not be anywhere else.
     fn wanted(&self, layer: &Layer) -> bool {
-        let blob = self.directory.join("blobs/sha256").join(layer.digest.hex());
-        !layer.is_here() && !blob.metadata().is_ok_and(|blob| blob.is_file() && blob.len() == layer.size)
+        !layer.is_here() && !has_blob(&self.directory, layer)
     }
 
     fn save(
@@ -163,17 +190,13 @@ impl Images for OciDirectory {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
-        _: &mut dyn EventSink,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        let mut saving = Saving::default();
-        let (_, manifest) = image.documents();
-        for name in names {
-            let result = self.open(cancel).and_then(|layout| {
-                layout.place(image, &self.placing(name), blobs, &mut |_| !cancel.is_cancelled())
-            });
-            saving.note(name, result.map(|_| ()).map_err(Into::into));
-        }
-        saving.finish(|names| SavedImage::of_document(names, &manifest))
+        let place = |layout: &ImageLayout, placing: &Placing<'_>, keep_going: KeepGoing<'_>| {
+            layout.place(image, placing, blobs, keep_going)
+        };
+        let telling = Telling::new(missing_bytes(&self.directory, [image]), events);
+        self.place_as(names, &image.documents().1, place, telling, cancel)
     }
 
     fn save_index(
@@ -182,17 +205,13 @@ impl Images for OciDirectory {
         names: &[String],
         blobs: &dyn BlobStore,
         cancel: &Cancel,
-        _: &mut dyn EventSink,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
-        let mut saving = Saving::default();
-        let index = index_document(images);
-        for name in names {
-            let result = self.open(cancel).and_then(|layout| {
-                layout.place_index(images, &self.placing(name), blobs, &mut |_| !cancel.is_cancelled())
-            });
-            saving.note(name, result.map(|_| ()).map_err(Into::into));
-        }
-        saving.finish(|names| SavedImage::of_document(names, &index))
+        let place = |layout: &ImageLayout, placing: &Placing<'_>, keep_going: KeepGoing<'_>| {
+            layout.place_index(images, placing, blobs, keep_going)
+        };
+        let telling = Telling::new(missing_bytes(&self.directory, images), events);
+        self.place_as(names, &index_document(images), place, telling, cancel)
     }
 
     /// Skopeo and others see no image of Docker's types in a layout.

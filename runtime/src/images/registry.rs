@@ -17,6 +17,7 @@ use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{BlobPlace, Image, Layer, MediaFamily, index_document};
 use crate::oci::layout::{Platform, systems_of};
+use crate::oci::moved::Moved;
 use crate::oci::reference::{InvalidReference, Reference, Repository};
 use crate::registry::{Package, Registry, RegistryError, RemoteBlob, Trouble};
 
@@ -97,8 +98,9 @@ impl RegistryImages {
             }
         }
         let mut results = BTreeMap::new();
+        let mut moved = Moved::default();
         for (repository, tags) in &repositories {
-            results.extend(self.save_in(parcel, repository, tags, blobs, cancel, events));
+            results.extend(self.save_in(parcel, repository, tags, &mut moved, blobs, cancel, events));
         }
         let mut saved = Vec::new();
         let mut overtaken = Vec::new();
@@ -114,18 +116,20 @@ impl RegistryImages {
         }
         let saved = match &saved[..] {
             [] => SavedImage::default(),
-            _ => SavedImage { overtaken, ..SavedImage::of_document(saved, &parcel.package.manifest) },
+            _ => SavedImage { overtaken, ..SavedImage::of_document(saved, &parcel.package.manifest, moved) },
         };
         if unsaved.is_empty() { Ok(saved) } else { Err(ImagesError::Unsaved { saved, unsaved }) }
     }
 
     /// Saves a parcel under the tags of one repository. Of each name, the manifest that it
-    /// leads to by now if that is another one.
+    /// leads to by now if that is another one. Counts what becomes of the layers.
+    #[expect(clippy::too_many_arguments, reason = "what saving takes, and where to and under which names")]
     fn save_in(
         &self,
         parcel: &Parcel,
         repository: &Repository,
         names: &[(&String, String)],
+        moved: &mut Moved,
         blobs: &dyn BlobStore,
         cancel: &Cancel,
         events: &mut dyn EventSink,
@@ -133,12 +137,14 @@ impl RegistryImages {
         let tags: Vec<String> = names.iter().map(|(_, tag)| tag.clone()).collect();
         // An index comes after what it lists.
         let listed = parcel.listed.iter().try_for_each(|package| {
-            self.registry.publish(package, repository, &[], blobs, cancel, events).map(drop)
+            *moved += self.registry.publish(package, repository, &[], blobs, cancel, events)?.moved;
+            Ok(())
         });
         match listed
             .and_then(|()| self.registry.publish(&parcel.package, repository, &tags, blobs, cancel, events))
         {
             Ok(published) => {
+                *moved += published.moved;
                 let results = published.tags.into_iter().map(|tag| tag.result.map_err(Cause::from));
                 names.iter().map(|(name, _)| (*name).clone()).zip(results).collect()
             }

@@ -8,7 +8,6 @@ use super::SbomDocument;
 use super::labels::Labels;
 use super::owner::{LayerOwner, owners};
 use crate::cnb::labels::{BuildpackRecord, ProcessRecord, REBASABLE};
-use crate::oci::compression::is_compressed;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::Image;
 use crate::oci::referrer::Referrer;
@@ -157,8 +156,6 @@ pub struct LayerView {
     pub owner: LayerOwner,
     /// As it is stored.
     pub bytes: u64,
-    /// Of the tar; not known as long as nobody read it, if it is compressed.
-    pub uncompressed_bytes: Option<u64>,
     pub digest: String,
     pub diff_id: String,
     pub media_type: String,
@@ -321,7 +318,6 @@ fn layers(image: &Image, owners: Vec<LayerOwner>) -> Vec<LayerView> {
         made_by: owner.to_string(),
         owner,
         bytes: layer.size,
-        uncompressed_bytes: (!is_compressed(&layer.media_type)).then_some(layer.size),
         digest: layer.digest.to_string(),
         diff_id: layer.diff_id.to_string(),
         media_type: layer.media_type.to_string(),

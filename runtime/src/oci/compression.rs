@@ -3,11 +3,8 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
-use oci_spec::image::MediaType;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
-
-use super::image::MediaFamily;
 
 const BUFFER_BYTES: usize = 128 << 10;
 /// Memory a decoder may ask for, such as the window of zstd; encoders of images stay at 8 MiB.
@@ -31,12 +28,6 @@ pub fn decompress<R: Read + 'static>(blob: R) -> io::Result<Box<dyn Read>> {
         }
         _ => Box::new(blob),
     })
-}
-
-/// Whether a blob of this type is more than a tar; types that nobody knows may be.
-#[must_use]
-pub fn is_compressed(media_type: &MediaType) -> bool {
-    MediaFamily::Oci.of_layer(media_type) != MediaType::ImageLayer
 }
 
 /// Any number of zstd frames, one behind the other.

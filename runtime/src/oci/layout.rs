@@ -9,9 +9,9 @@ mod reader;
 mod referrers;
 mod writer;
 
-pub use self::reader::{LayoutImage, Platform, image_names, image_systems, read_image, systems_of};
+pub use self::reader::{LayoutImage, image_names, image_systems, read_image, systems_of};
 pub use self::referrers::{MAX_ATTACHMENT_BYTES, read_attachment, referrers};
-pub use self::writer::{ImageLayout, KeepGoing, LayoutFiles, NamedManifest, Placing, layout_files};
+pub use self::writer::{ImageLayout, KeepGoing, LayoutFiles, NamedManifest, Placed, Placing, layout_files};
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use oci_spec::image::MediaType;
 use serde_json::{Value, json};
+
+pub use super::platform::Platform;
 
 use super::digest::Digest;
 use super::image::{ENGINE_NAME_ANNOTATION, REFERENCE_ANNOTATION};

@@ -4,8 +4,10 @@
 //! buildpack that opens one gets it in place. Where the store knows nothing of
 //! the image, an earlier image tells what it can.
 
+mod cache_image;
 mod previous;
 
+pub use self::cache_image::{Imported, import};
 pub use self::previous::{LAYERS_LABEL, note_layer_keys};
 
 use crate::cancel::Cancel;
@@ -30,6 +32,16 @@ pub struct PreviousImage<'a> {
     pub is_asked_for: bool,
 }
 
+/// Where the layers of an earlier build are, for machines that have none of their own.
+#[derive(Clone, Copy)]
+pub struct CacheImage<'a> {
+    pub images: &'a dyn Images,
+    /// As the place writes it.
+    pub name: &'a str,
+    /// Place and name for people.
+    pub place: &'a str,
+}
+
 /// What restoring depends on besides the store's record.
 #[derive(Clone, Copy)]
 pub struct RestoreRequest<'a> {
@@ -45,6 +57,9 @@ pub struct RestoreRequest<'a> {
     pub form: &'a str,
     /// How they looked in the last one, as far as it is known.
     pub last_form: Option<&'a str>,
+    /// Whether what the store has came from a cache image. Then it has no layers that are
+    /// in the app's image only.
+    pub is_imported: bool,
     pub cancel: &'a Cancel,
 }
 
@@ -79,5 +94,20 @@ pub fn restore(request: &RestoreRequest<'_>, cache: &ImageCache<'_>, events: &mu
         let version = cache.version(id);
         restored.buildpacks.insert(id.clone(), RestoredBuildpack { layers, store, version });
     }
+    if request.is_imported {
+        add(&mut restored, previous::restore(request, events));
+    }
     restored
+}
+
+/// Adds what the image alone tells.
+fn add(restored: &mut Restored, previous: Restored) {
+    for (id, previous) in previous.buildpacks {
+        let known = restored.buildpacks.entry(id).or_default();
+        known.layers.extend(previous.layers);
+        known.layers.sort_by(|left, right| left.name.cmp(&right.name));
+        known.layers.dedup_by(|left, right| left.name == right.name);
+        known.store = known.store.take().or(previous.store);
+        known.version = known.version.take().or(previous.version);
+    }
 }

@@ -2,6 +2,12 @@
 //!
 //! Plain values; which phase makes one and which takes it is said at each.
 
+mod cache_label;
+
+pub use self::cache_label::{
+    CACHE_LABEL, CACHED_SBOMS, CacheLabel, CachedBuildpack, CachedRecord, cached_sbom_path,
+};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 

@@ -12,7 +12,7 @@ use super::error::Trouble;
 use super::json;
 use crate::oci::digest::Digest;
 use crate::oci::image::{Document, ImageConfiguration, Layer, MediaFamily};
-use crate::oci::layout::Platform;
+use crate::oci::platform::{Platform, fit};
 
 /// Manifests and indexes; registries refuse to take larger ones.
 pub(super) const MAX_MANIFEST_BYTES: u64 = 4 << 20;
@@ -128,23 +128,11 @@ pub(super) fn embedded(descriptor: &Descriptor, digest: &Digest) -> Option<Vec<u
     (bytes.len() as u64 == descriptor.size() && Digest::of(&bytes) == *digest).then_some(bytes)
 }
 
-/// What an index offers for a platform: the first that fits, and nothing by guessing. With
+/// What an index offers for a platform: the best of what fits, and nothing by guessing. With
 /// one entry that says nothing about platforms, that one.
 pub(super) fn choose<'a>(index: &'a ImageIndex, wanted: Platform<'_>) -> Option<&'a Descriptor> {
-    let fitting = |exactly: bool| {
-        index.manifests().iter().find(|descriptor| {
-            let Some(platform) = descriptor.platform() else { return false };
-            let variant = platform.variant().as_deref();
-            let variant_fits = match (variant, wanted.variant) {
-                (Some(left), Some(right)) => left == right,
-                (found, wanted) => !exactly || found == wanted,
-            };
-            platform.os().to_string() == wanted.os
-                && platform.architecture().to_string() == wanted.architecture
-                && variant_fits
-        })
-    };
-    fitting(true).or_else(|| fitting(false)).or_else(|| nested(index))
+    let fits = index.manifests().iter().filter_map(|entry| Some((fit(entry, wanted)?, entry)));
+    fits.min_by_key(|(fit, _)| *fit).map(|(_, entry)| entry).or_else(|| nested(index))
 }
 
 /// The only entry, if it is an index itself or says nothing of platforms.

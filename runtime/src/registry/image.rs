@@ -100,7 +100,7 @@ impl Shared {
             }),
             Some((_, Ok(Found::Others(there)))) => Err(RegistryError::NoPlatform {
                 name: reference.to_string(),
-                wanted: format!("{}/{}", platform.os, platform.architecture),
+                wanted: platform.to_string(),
                 there,
             }),
             _ => Ok(None),

@@ -23,6 +23,7 @@ use crate::event::{EventSink, Transfer};
 use crate::oci::blob::BlobStore;
 use crate::oci::digest::Digest;
 use crate::oci::image::{BlobPlace, Document, Image};
+use crate::oci::moved::Moved;
 use crate::oci::reference::Repository;
 
 /// Everything that a manifest refers to, and the manifest.
@@ -95,6 +96,8 @@ pub struct Published {
     /// Of the manifest.
     pub digest: Digest,
     pub tags: Vec<PublishedTag>,
+    /// What became of its blobs, other than the configuration.
+    pub moved: Moved,
     /// Whether the registry knows which manifest this one refers to (`OCI-Subject`).
     pub(super) knows_subject: bool,
 }
@@ -146,10 +149,11 @@ impl Registry {
             cancel,
             tally: Tally::new(Transfer::Publish),
         };
-        let mut knows_subject = false;
-        if !publisher.wait(publisher.is_there(&package.manifest))? {
-            knows_subject = publisher.put_all(package, events)?;
-        }
+        let (moved, knows_subject) = if publisher.wait(publisher.is_there(&package.manifest))? {
+            (package.blobs.iter().map(|blob| Moved::present(blob.size)).sum(), false)
+        } else {
+            publisher.put_all(package, events)?
+        };
         let tags = tags
             .iter()
             .map(|tag| {
@@ -157,7 +161,7 @@ impl Registry {
                 PublishedTag { tag: tag.clone(), result }
             })
             .collect();
-        Ok(Published { digest: package.manifest.digest.clone(), tags, knows_subject })
+        Ok(Published { digest: package.manifest.digest.clone(), tags, moved, knows_subject })
     }
 
     pub(super) async fn writable(&self, repository: &Repository) -> Result<Endpoint, RegistryError> {
@@ -207,14 +211,15 @@ impl Publisher<'_> {
         failed(verb, &format!("{}{what}", self.repository), &self.endpoint, tried)
     }
 
-    /// Everything up to the manifest, by its digest. Whether its subject is known.
-    fn put_all(&self, package: &Package, events: &mut dyn EventSink) -> Result<bool, RegistryError> {
+    /// Everything up to the manifest, by its digest. What became of the blobs, and whether its
+    /// subject is known.
+    fn put_all(&self, package: &Package, events: &mut dyn EventSink) -> Result<(Moved, bool), RegistryError> {
         let blobs = package.blobs.iter().map(|blob| (blob, self.tally.expect(blob.size)));
         let blobs: Vec<_> = blobs.collect();
         let mut trusts = true;
         loop {
             let put = |(blob, gauge): &(&PackageBlob, Gauge)| self.put_blob(blob, gauge, trusts);
-            self.registry.each(&blobs, put, &self.tally, self.cancel, events)?;
+            let moved = self.registry.each(&blobs, put, &self.tally, self.cancel, events)?;
             if let Some(configuration) = &package.configuration {
                 self.put_blob(configuration, &Gauge::default(), trusts)?;
             }
@@ -222,7 +227,7 @@ impl Publisher<'_> {
             match self.wait(self.put_manifest(manifest, manifest.digest.as_str())) {
                 Ok(answer) => {
                     self.wait(self.check_there(manifest))?;
-                    return Ok(answer.header("oci-subject").is_some());
+                    return Ok((moved.into_iter().sum(), answer.header("oci-subject").is_some()));
                 }
                 // It said that it has a blob, and has not: everything is sent, once.
                 Err(RegistryError::Step { source: Trouble::Answer { codes, .. }, .. })
@@ -236,7 +241,7 @@ impl Publisher<'_> {
     }
 
     /// A blob, unless it is there; `trusts` says whether the registry's word is enough.
-    fn put_blob(&self, blob: &PackageBlob, gauge: &Gauge, trusts: bool) -> Result<(), RegistryError> {
+    fn put_blob(&self, blob: &PackageBlob, gauge: &Gauge, trusts: bool) -> Result<Moved, RegistryError> {
         let failed = |tried| self.failed("write", &format!("@{}", blob.digest), tried);
         let (target, mut scope) = (self.target(), self.scope());
         let mut session = None;
@@ -247,14 +252,14 @@ impl Publisher<'_> {
             // It was found in a manifest of this very repository.
             PackageBytes::Registry(from) if trusts && from == self.repository => {
                 gauge.spare();
-                return Ok(());
+                return Ok(Moved::present(blob.size));
             }
             PackageBytes::Registry(from) if trusts && is_neighbour(from) => {
                 let mounted = target.mount(from.path(), &blob.digest);
                 match self.wait(async { mounted.await.map_err(failed) })? {
                     Mounted::Done => {
                         gauge.spare();
-                        return Ok(());
+                        return Ok(Moved::mounted(blob.size));
                     }
                     Mounted::No(opened) => {
                         // Asked only now: where mounts work, it would be one request more for each.
@@ -266,7 +271,7 @@ impl Publisher<'_> {
                                 })?;
                             }
                             gauge.spare();
-                            return Ok(());
+                            return Ok(Moved::present(blob.size));
                         }
                         if opened.is_some() {
                             scope.from = Some(from.path().to_owned());
@@ -277,7 +282,7 @@ impl Publisher<'_> {
             }
             _ if trusts && self.wait(async { target.has(&scope, &blob.digest).await.map_err(failed) })? => {
                 gauge.spare();
-                return Ok(());
+                return Ok(Moved::present(blob.size));
             }
             _ => {}
         }
@@ -286,7 +291,7 @@ impl Publisher<'_> {
         if let Err(error) = result {
             return Err(self.blame(error, blob, &outgoing));
         }
-        Ok(())
+        Ok(Moved::sent(blob.size))
     }
 
     /// The bytes of a blob, brought here if they are not.

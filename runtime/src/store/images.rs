@@ -288,6 +288,11 @@ impl ImageCache<'_> {
         self.record.buildpacks.is_empty()
     }
 
+    /// Those that left something.
+    pub fn buildpacks(&self) -> impl Iterator<Item = &BuildpackId> {
+        self.record.buildpacks.keys()
+    }
+
     /// The version of a buildpack that left what there is.
     pub fn version(&self, buildpack: &BuildpackId) -> Option<String> {
         self.record.buildpacks.get(buildpack)?.version.clone()

@@ -109,7 +109,7 @@ impl Destination {
 }
 
 /// Whether two places with names are the same.
-fn is_one(left: &Place, right: &Place) -> bool {
+pub(super) fn is_one(left: &Place, right: &Place) -> bool {
     match (left, right) {
         (Place::Registry { .. }, Place::Registry { .. }) | (Place::Daemon { .. }, Place::Daemon { .. }) => {
             same_image(left.name(), right.name())
@@ -118,7 +118,7 @@ fn is_one(left: &Place, right: &Place) -> bool {
     }
 }
 
-fn same_path(left: Option<&Path>, right: Option<&Path>) -> bool {
+pub(super) fn same_path(left: Option<&Path>, right: Option<&Path>) -> bool {
     match (left.map(Path::canonicalize), right.map(Path::canonicalize)) {
         (Some(Ok(left)), Some(Ok(right))) => left == right,
         _ => false,

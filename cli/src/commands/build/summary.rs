@@ -9,6 +9,7 @@ use wapack_runtime::text::harmless;
 
 use super::destination::Destination;
 use crate::images;
+use crate::moved;
 use crate::output::Output;
 use crate::place::Place;
 
@@ -28,7 +29,7 @@ pub(super) fn show(built: &[BuiltImage], saved: &SavedImage, destination: &Desti
                 "bytes": built.exported.bytes,
             })
         };
-        output.object(&json!({
+        let mut finished = json!({
             "event": "finished",
             "image": image,
             "tags": destination.names[1..],
@@ -44,7 +45,9 @@ pub(super) fn show(built: &[BuiltImage], saved: &SavedImage, destination: &Desti
             "kind": place.kind(),
             "place": place.to_string(),
             "images": built.iter().map(platform).collect::<Vec<_>>(),
-        }));
+        });
+        moved::add_to(&mut finished, &saved.moved);
+        output.object(&finished);
         return;
     }
     // An engine has no manifest, or one of its own.
@@ -74,6 +77,7 @@ pub(super) fn show(built: &[BuiltImage], saved: &SavedImage, destination: &Desti
             }
         }
     }
+    lines.push(format!("moved     {}", moved::text(&saved.moved)));
     lines.push(format!("where     {place}"));
     for tag in &destination.names[1..] {
         lines.push(format!("also as   {}", place.with_name(tag)));

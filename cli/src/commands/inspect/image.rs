@@ -88,11 +88,7 @@ pub(super) fn text(view: &ImageView) -> String {
             Some(created_by) if !view.made_by_buildpacks => created_by,
             _ => &layer.made_by,
         };
-        let unpacked = layer
-            .uncompressed_bytes
-            .filter(|bytes| *bytes != layer.bytes)
-            .map_or(String::new(), |bytes| format!(" ({} unpacked)", show_bytes(bytes)));
-        format!("{digest}  {:>10}{unpacked}  {}", show_bytes(layer.bytes), line_of(made_by))
+        format!("{digest}  {:>10}  {}", show_bytes(layer.bytes), line_of(made_by))
     });
     list(&mut text, &title, "none", layers);
     text

@@ -3,6 +3,7 @@ use std::process::Command;
 use oci_spec::image::MediaType;
 
 use super::*;
+use crate::event::{Event, Transfer};
 use crate::images::{DockerArchive, Images, ImagesError, OciArchive, OciDirectory};
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{BlobPlace, Image, ImageConfiguration, MediaFamily, RootFs, RunConfiguration};
@@ -180,4 +181,48 @@ fn archives_that_are_none_are_refused() {
 fn full(error: &dyn std::error::Error) -> String {
     let cause = error.source().map(full).unwrap_or_default();
     format!("{error}: {cause}")
+}
+
+/// What became of the layers of a saved image, and what was told meanwhile: bytes done and of all.
+fn moved(place: &dyn Images, image: &Image, names: &[&str]) -> (Moved, Vec<(u64, u64)>) {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut told = Vec::new();
+    let mut tell = |event| match event {
+        Event::Transfer { transfer: Transfer::Publish, done_bytes, total_bytes } => {
+            told.push((done_bytes, total_bytes));
+        }
+        other => panic!("{other:?}"),
+    };
+    let saved = place.save(image, &names, &(), &Cancel::default(), &mut tell).unwrap();
+    (saved.moved, told)
+}
+
+#[test]
+fn what_is_written_is_counted_and_told_and_what_is_there_is_not_written() {
+    let root = tempfile::tempdir().unwrap();
+    let tar = tar_of(root.path(), "counted");
+    let blob = compressed("gzip", &tar);
+    let mut twice = image(root.path(), "gzip", &blob, &tar, MediaType::ImageLayerGzip);
+    twice.layers.push(twice.layers[0].clone());
+    twice.configuration.rootfs.diff_ids.push(twice.layers[0].diff_id.clone());
+    let bytes = blob.len() as u64;
+    let (written, told) = (Moved::sent(bytes), vec![(bytes, bytes)]);
+
+    let layout = OciDirectory::new(root.path().join("layout"), None);
+    assert_eq!(moved(&layout, &twice, &["app:1", "app:2"]), (written, told.clone()));
+    assert_eq!(moved(&layout, &twice, &["app:3"]), (Moved::present(bytes), vec![]));
+    // An archive is written as a whole, always.
+    for place in [
+        Box::new(OciArchive::new(root.path().join("oci.tar"), None)) as Box<dyn Images>,
+        Box::new(DockerArchive::new(root.path().join("docker.tar"))),
+    ] {
+        for _ in 0..2 {
+            assert_eq!(moved(&*place, &twice, &["app:1", "app:2"]), (written, told.clone()));
+        }
+    }
+    // Unpacked, it is as long as its tar.
+    let zstd = image(root.path(), "zstd", &compressed("zstd", &tar), &tar, MediaType::ImageLayerZstd);
+    let docker = DockerArchive::new(root.path().join("docker.tar"));
+    let bytes = tar.len() as u64;
+    assert_eq!(moved(&docker, &zstd, &["app"]), (Moved::sent(bytes), vec![(bytes, bytes)]));
 }

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -20,6 +21,7 @@ use crate::cancel::Cancel;
 use crate::oci::compression::decompress;
 use crate::oci::digest::DiffId;
 use crate::oci::image::{BlobFile, Document, Layer};
+use crate::oci::moved::Amount;
 use crate::oci::tar_index::{TarIndex, TarPart};
 
 /// The largest document of an archive that is read.
@@ -38,14 +40,26 @@ pub(super) enum LayerBytes {
     Saved(Arc<SavedArchive>),
 }
 
-/// The archive of an image, to be read once.
+/// An archive that is on its way to an engine.
+pub(super) struct Outgoing {
+    /// To be read once.
+    pub(super) bytes: Box<dyn Read + Send + Sync>,
+    /// The layers in it.
+    pub(super) sent: Amount,
+    /// How much was read of them.
+    pub(super) done_bytes: Arc<AtomicU64>,
+}
+
+/// The archive of an image.
 pub(super) fn stream(
     configuration: &Document,
     layers: &[(DiffId, LayerBytes)],
     names: &[String],
     cancel: &Cancel,
-) -> Result<Box<dyn Read + Send + Sync>, DaemonError> {
+) -> Result<Outgoing, DaemonError> {
+    let mut sent = Amount::default();
     let mut parts = Parts { parts: Vec::new(), cancel: cancel.clone() };
+    let done_bytes = Arc::<AtomicU64>::default();
     let hex = configuration.digest.as_str().trim_start_matches("sha256:");
     let configuration_name = format!("{hex}.json");
     parts.document(&configuration_name, &configuration.bytes)?;
@@ -57,20 +71,25 @@ pub(super) fn stream(
         };
         // The same layer can be there twice; one copy is enough.
         if !paths.contains(&path) {
-            match bytes {
-                LayerBytes::Known => parts.document(&path, &[])?,
-                LayerBytes::Blob(layer) => parts.entry(&path, layer.size, Box::new(layer.open()?))?,
+            let is_known = matches!(bytes, LayerBytes::Known);
+            let (size, bytes): (u64, Box<dyn Read + Send + Sync>) = match bytes {
+                LayerBytes::Known => (0, Box::new(io::empty())),
+                LayerBytes::Blob(layer) => (layer.size, Box::new(layer.open()?)),
                 LayerBytes::File(file) => {
                     let size = file.metadata()?.len();
-                    parts.entry(&path, size, Box::new(BlobFile::part(file.try_clone()?, 0, size)))?;
+                    (size, Box::new(BlobFile::part(file.try_clone()?, 0, size)))
                 }
                 LayerBytes::Saved(archive) => {
                     let place = archive.place(diff_id).ok_or_else(|| DaemonError::Image {
                         problem: format!("it has no layer `{diff_id}`"),
                     })?;
-                    parts.entry(&path, place.size, Box::new(archive.open(place)?))?;
+                    (place.size, Box::new(archive.open(place)?))
                 }
+            };
+            if !is_known {
+                sent += Amount::one(size);
             }
+            parts.entry(&path, size, Box::new(Counted { bytes, done: Arc::clone(&done_bytes) }))?;
         }
         paths.push(path);
     }
@@ -78,7 +97,7 @@ pub(super) fn stream(
     parts.document("manifest.json", &serde_json::to_vec(&manifest)?)?;
     parts.parts.push(Box::new(io::repeat(0).take(1024)));
     parts.parts.reverse();
-    Ok(Box::new(parts))
+    Ok(Outgoing { bytes: Box::new(parts), sent, done_bytes })
 }
 
 /// What is read one after the other; the last is the first.
@@ -121,6 +140,20 @@ impl Read for Parts {
             }
         }
         Ok(0)
+    }
+}
+
+/// Counts what is read.
+struct Counted {
+    bytes: Box<dyn Read + Send + Sync>,
+    done: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.bytes.read(buffer)?;
+        self.done.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
     }
 }
 

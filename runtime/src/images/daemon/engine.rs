@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
@@ -27,6 +28,8 @@ use crate::fault::{Diagnose, Fault};
 
 /// The largest document that is read: an image's labels are its largest part.
 const MAX_DOCUMENT_BYTES: usize = 64 << 20;
+/// Between two looks at how far a request is.
+const LOOK: Duration = Duration::from_millis(100);
 /// Read from a file at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -110,7 +113,7 @@ impl Engine {
     /// Connects, and starts no thread.
     pub(super) fn connect(address: DaemonAddress) -> Result<Self, DaemonError> {
         let failed = |source| DaemonError::Connect { address: address.clone(), source };
-        let runtime = Builder::new_current_thread().enable_io().build().map_err(failed)?;
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let sender = Mutex::new(open(&runtime, &address)?);
         Ok(Self { address, runtime, sender })
     }
@@ -130,13 +133,14 @@ impl Engine {
         self.document(response).map(drop)
     }
 
-    /// Sends a stream and gives the answer.
+    /// Sends a stream and gives the answer; says now and then that it is on its way.
     pub(super) fn post_stream(
         &self,
         path: &str,
         stream: Box<dyn Read + Send + Sync>,
+        on_its_way: &mut dyn FnMut(),
     ) -> Result<Vec<u8>, DaemonError> {
-        let response = self.send(Method::POST, path, Stream(stream).boxed())?;
+        let response = self.send_while(Method::POST, path, Stream(stream).boxed(), on_its_way)?;
         self.document(response)
     }
 
@@ -159,6 +163,16 @@ impl Engine {
     }
 
     fn send(&self, method: Method, path: &str, body: Upload) -> Result<Response<Incoming>, DaemonError> {
+        self.send_while(method, path, body, &mut || ())
+    }
+
+    fn send_while(
+        &self,
+        method: Method,
+        path: &str,
+        body: Upload,
+        on_its_way: &mut dyn FnMut(),
+    ) -> Result<Response<Incoming>, DaemonError> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -171,7 +185,15 @@ impl Engine {
             // Closed while nothing was asked; works where the socket is not root's alone.
             *sender = open(&self.runtime, &self.address)?;
         }
-        Ok(self.runtime.block_on(sender.send_request(request))?)
+        Ok(self.runtime.block_on(async {
+            let mut answer = std::pin::pin!(sender.send_request(request));
+            loop {
+                match tokio::time::timeout(LOOK, &mut answer).await {
+                    Ok(answer) => return answer,
+                    Err(_) => on_its_way(),
+                }
+            }
+        })?)
     }
 
     /// The whole answer, or what the engine says is wrong.

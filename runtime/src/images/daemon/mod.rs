@@ -10,9 +10,10 @@ mod engine;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fs_err as fs;
@@ -23,6 +24,7 @@ use self::archive::{LayerBytes, SavedArchive};
 use self::documents::{Information, Inspected, Step};
 use self::engine::Engine;
 pub use self::engine::{DaemonAddress, DaemonError};
+use super::telling::Telling;
 use super::{FoundImage, Images, ImagesError, SavedImage, Unsaved, bring};
 use crate::cancel::Cancel;
 use crate::event::EventSink;
@@ -30,6 +32,7 @@ use crate::oci::blob::{BlobStore, StoredBlob};
 use crate::oci::compression::decompress;
 use crate::oci::digest::{DiffId, Digest};
 use crate::oci::image::{BlobPlace, Image, Layer, MediaFamily};
+use crate::oci::moved::{Amount, Moved};
 use crate::oci::reference::Reference;
 use crate::oci::tar_index::TarPart;
 
@@ -129,8 +132,16 @@ impl Daemon {
         }
     }
 
-    /// Sends an image but for its `known` first layers; gives its id.
-    fn load(&self, image: &Image, name: &str, known: usize, cancel: &Cancel) -> Result<String, DaemonError> {
+    /// Sends an image but for its `known` first layers; gives its id, and what became of the
+    /// layers.
+    fn load(
+        &self,
+        image: &Image,
+        name: &str,
+        known: usize,
+        cancel: &Cancel,
+        events: &mut dyn EventSink,
+    ) -> Result<(String, Moved), DaemonError> {
         let mut layers = Vec::with_capacity(image.layers.len());
         for (index, layer) in image.layers.iter().enumerate() {
             let bytes = if index < known {
@@ -143,13 +154,22 @@ impl Daemon {
             layers.push((layer.diff_id.clone(), bytes));
         }
         let (configuration, _) = image.documents();
-        let stream = archive::stream(&configuration, &layers, &[name.to_owned()], cancel)?;
-        let answer = self.engine.post_stream("/images/load?quiet=1", stream)?;
+        let archive = archive::stream(&configuration, &layers, &[name.to_owned()], cancel)?;
+        let mut telling = Telling::new(archive.sent.bytes, events);
+        let done = || archive.done_bytes.load(Ordering::Relaxed);
+        let answer =
+            self.engine.post_stream("/images/load?quiet=1", archive.bytes, &mut || telling.reach(done()))?;
+        telling.reach(done());
         check_load(&answer)?;
         let loaded = self.engine.get::<Inspected>(&format!("/images/{name}/json"))?;
         let loaded =
             loaded.ok_or_else(|| DaemonError::Image { problem: format!("it is not there as `{name}`") })?;
-        Ok(loaded.id)
+        let mut present = Amount::default();
+        let mut seen = BTreeSet::new();
+        for layer in image.layers[..known].iter().filter(|layer| seen.insert(&layer.diff_id)) {
+            present += Amount::one(layer.size);
+        }
+        Ok((loaded.id, Moved { sent: archive.sent, present, ..Moved::default() }))
     }
 
     /// A layer's bytes as every engine takes them: older ones know no zstd.
@@ -177,14 +197,20 @@ impl Daemon {
         Err(DaemonError::Image { problem: format!("no image has the layer `{diff_id}`") })
     }
 
-    fn save_first(&self, image: &Image, name: &str, cancel: &Cancel) -> Result<String, DaemonError> {
+    fn save_first(
+        &self,
+        image: &Image,
+        name: &str,
+        cancel: &Cancel,
+        events: &mut dyn EventSink,
+    ) -> Result<(String, Moved), DaemonError> {
         let known = self.known(image);
-        match self.load(image, name, known, cancel) {
+        match self.load(image, name, known, cancel, events) {
             // An engine may keep layers in another way, or have lost some meanwhile.
             Err(DaemonError::Refused { .. } | DaemonError::Image { .. })
                 if known > 0 && !cancel.is_cancelled() =>
             {
-                self.load(image, name, 0, cancel)
+                self.load(image, name, 0, cancel, events)
             }
             result => result,
         }
@@ -270,7 +296,7 @@ impl Images for Daemon {
         names: &[String],
         _: &dyn BlobStore,
         cancel: &Cancel,
-        _: &mut dyn EventSink,
+        events: &mut dyn EventSink,
     ) -> Result<SavedImage, ImagesError> {
         let mut saved = SavedImage::default();
         let mut unsaved = vec![];
@@ -279,7 +305,8 @@ impl Images for Daemon {
                 if let Some(id) = &saved.id {
                     return self.tag(id, &reference).map_err(Into::into);
                 }
-                saved.id = Some(self.save_first(image, &reference.to_string(), cancel)?);
+                let (id, moved) = self.save_first(image, &reference.to_string(), cancel, events)?;
+                (saved.id, saved.moved) = (Some(id), moved);
                 Ok(())
             });
             match result {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
+use crate::event::{Event, Transfer};
 use crate::oci::image::{History, ImageConfiguration, RootFs, RunConfiguration};
 
 /// One request, and what came with it.
@@ -254,6 +255,9 @@ fn layers_the_engine_has_in_this_order_are_not_sent() {
     engine.asked();
     let saved = daemon.save(&image, &["app".to_owned()], &NoBlobs, &Cancel::default(), &mut |_| ()).unwrap();
     assert_eq!((saved.id.as_deref(), saved.digest), (Some(ID), None));
+    // How large its own layers are, an engine does not say.
+    let (sent, present) = (Amount::one(own.size), Amount { layers: 2, bytes: 0 });
+    assert_eq!(saved.moved, Moved { sent, present, ..Moved::default() });
     let asked = engine.asked();
     let load = asked.iter().find(|asked| asked.line.starts_with("POST /images/load")).unwrap();
     let (sizes, manifest) = entries(&load.body);
@@ -381,7 +385,13 @@ fn an_engine_that_misses_a_layer_gets_all_of_them() {
         (INSPECT_APP, 200, inspected(&[])),
     ]);
     let image = image_of(daemon.find("run").unwrap().unwrap().image.layers);
-    daemon.save(&image, &["app".to_owned()], &NoBlobs, &Cancel::default(), &mut |_| ()).unwrap();
+    let mut told = Vec::new();
+    let mut tell = |event| told.push(event);
+    let saved = daemon.save(&image, &["app".to_owned()], &NoBlobs, &Cancel::default(), &mut tell).unwrap();
+    let bytes = first_tar.len() as u64;
+    assert_eq!(saved.moved, Moved::sent(bytes));
+    let (transfer, done_bytes, total_bytes) = (Transfer::Publish, bytes, bytes);
+    assert_eq!(told, [Event::Transfer { transfer, done_bytes, total_bytes }]);
     let asked = engine.asked();
     let loads: Vec<_> = asked.iter().filter(|asked| asked.line.starts_with("POST /images/load")).collect();
     let name = format!("{}.tar", first.to_string().trim_start_matches("sha256:"));
@@ -422,11 +432,11 @@ fn a_blob_that_shrank_is_an_error_and_not_an_image() {
     let (configuration, _) = image.documents();
     let mut stream = archive::stream(&configuration, &layers, &[], &Cancel::default()).unwrap();
     std::fs::OpenOptions::new().write(true).open(own.file().unwrap()).unwrap().set_len(3).unwrap();
-    assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(stream.bytes.read_to_end(&mut Vec::new()).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     let cancel = Cancel::default();
     let mut stream = archive::stream(&configuration, &[], &[], &cancel).unwrap();
     cancel.cancel();
-    assert!(stream.read(&mut [0; 8]).is_err());
+    assert!(stream.bytes.read(&mut [0; 8]).is_err());
     assert!(daemon.check_write("own").is_ok());
 }
 

@@ -8,6 +8,7 @@ use crate::limits::Limits;
 use crate::network::{
     FindRegistryCredentials, NetworkSettings, RegistryCredentials, RegistrySettings, Secret,
 };
+use crate::oci::moved::Amount;
 use crate::registry::tests::kit::{go, image, noise, signed_in};
 use crate::registry::tests::served::{Served, run};
 use crate::store::Store;
@@ -54,8 +55,11 @@ fn an_unchanged_image_is_not_sent_again() {
     assert_eq!(saved.names, names);
     assert_eq!(saved.digest.as_ref(), Some(&made.documents().1.digest));
     assert_eq!(saved.manifest_bytes, Some(made.documents().1.bytes.len() as u64));
+    let all = Amount { layers: 2, bytes: made.layers[0].size + made.layers[1].size };
+    assert_eq!(saved.moved, Moved { sent: all, ..Moved::default() });
     let before = served.requests().len();
-    assert_eq!(bench.save(&made, &names), saved);
+    let again = SavedImage { moved: Moved { present: all, ..Moved::default() }, ..saved };
+    assert_eq!(bench.save(&made, &names), again);
     let requests = served.requests().split_off(before);
     assert_eq!(requests.len(), 3, "{requests:#?}");
     assert!(requests.iter().all(|line| line.starts_with("HEAD /v2/app/manifests/")), "{requests:#?}");
@@ -86,6 +90,9 @@ fn rbs_04_within_a_registry_no_layer_moves() {
     let before = served.requests().len();
     let saved = bench.save(&rebased, &[&place("team/app:1"), &place("team/app:rebased")]);
     assert_eq!(saved.digest, Some(rebased.documents().1.digest));
+    let [base_size, app_size] = [&rebased.layers[0], &rebased.layers[1]].map(|layer| layer.size);
+    let (mounted, present) = (Amount::one(base_size), Amount::one(app_size));
+    assert_eq!(saved.moved, Moved { mounted, present, ..Moved::default() });
     let requests = served.requests().split_off(before);
     let configuration = rebased.documents().0.digest;
     // The only blob that is sent is the new configuration.
@@ -113,7 +120,10 @@ fn layers_of_another_registry_pass_through() {
     bench.save(&base, &[&format!("{}/run:1", one.name())]);
     let found = bench.images.find(&format!("{}/run:1", one.name())).unwrap().unwrap();
     let names = [&*format!("{}/app:1", other.name()), &format!("{}/copies/app:1", one.name())];
-    bench.save(&found.image, &names);
+    let size = base.layers[0].size;
+    // The other registry is sent it; this one has it next door.
+    let (sent, mounted) = (Amount::one(size), Amount::one(size));
+    assert_eq!(bench.save(&found.image, &names).moved, Moved { sent, mounted, ..Moved::default() });
     for name in names {
         let found = bench.images.find(name).unwrap().unwrap();
         let mut tar = Vec::new();

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::oci::digest::{Digest, InvalidDigest};
 use crate::oci::image::{BlobPlace, Image, ImageConfiguration, Layer, MediaFamily};
+use crate::oci::platform::{Platform, fit};
 use crate::oci::tar_index::TarIndex;
 
 /// An index may list indexes; real ones do so once.
@@ -28,15 +29,6 @@ pub struct LayoutImage {
     pub digest: Digest,
     /// The image; its layers' blobs are in the layout and not verified yet.
     pub image: Image,
-}
-
-/// The system an image is wanted for, in the words of image-spec.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Platform<'a> {
-    pub os: &'a str,
-    pub architecture: &'a str,
-    /// Only compared when both sides have one.
-    pub variant: Option<&'a str>,
 }
 
 /// Reads an image of a layout, a directory or an archive of one: the one called
@@ -95,7 +87,11 @@ pub fn systems_of(index: &ImageIndex) -> Vec<String> {
 
 fn system_of(descriptor: &Descriptor) -> String {
     match descriptor.platform() {
-        Some(platform) => format!("{}/{}", platform.os(), platform.architecture()),
+        Some(platform) => {
+            let variant = platform.variant().as_ref().filter(|variant| !variant.is_empty());
+            let variant = variant.map(|variant| format!("/{variant}")).unwrap_or_default();
+            format!("{}/{}{variant}", platform.os(), platform.architecture())
+        }
         None => "unknown".to_owned(),
     }
 }
@@ -135,7 +131,8 @@ fn find(
                 .filter(|descriptor| descriptor.platform().is_some())
                 .map(system_of)
                 .collect();
-            candidates.retain(|descriptor| is_for(descriptor, platform));
+            let best = candidates.iter().filter_map(|candidate| fit(candidate, platform)).min();
+            candidates.retain(|candidate| best.is_some() && fit(candidate, platform) == best);
         }
         candidates.dedup_by(|left, right| left.digest() == right.digest());
         let chosen = match candidates.as_slice() {
@@ -143,10 +140,8 @@ fn find(
             [] => {
                 let wanted = match (reference, platform) {
                     (Some(reference), None) => format!("called `{reference}`"),
-                    (Some(reference), Some(Platform { os, architecture, .. })) => {
-                        format!("called `{reference}` for `{os}/{architecture}`")
-                    }
-                    (None, Some(Platform { os, architecture, .. })) => format!("for `{os}/{architecture}`"),
+                    (Some(reference), Some(platform)) => format!("called `{reference}` for `{platform}`"),
+                    (None, Some(platform)) => format!("for `{platform}`"),
                     (None, None) => "at all".to_owned(),
                 };
                 let directory = directory.to_owned();
@@ -184,18 +179,6 @@ fn read_at_most(path: &Path, size: u64) -> io::Result<Vec<u8>> {
 /// Where a blob is in a layout.
 fn in_archive(digest: &Digest) -> String {
     format!("{BLOBS}/{}", digest.hex())
-}
-
-fn is_for(descriptor: &Descriptor, wanted: Platform<'_>) -> bool {
-    descriptor.platform().as_ref().is_some_and(|platform| {
-        let variant_agrees = match (platform.variant().as_deref(), wanted.variant) {
-            (Some(left), Some(right)) => left == right,
-            _ => true,
-        };
-        platform.os().to_string() == wanted.os
-            && platform.architecture().to_string() == wanted.architecture
-            && variant_agrees
-    })
 }
 
 pub(super) struct Reader<'a> {

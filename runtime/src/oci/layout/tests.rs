@@ -175,7 +175,10 @@ fn a_source_blob_that_is_damaged_is_not_copied() {
 
 fn place(directory: &Path, image: &Image, linkable: Option<&Path>) -> Result<Digest, LayoutError> {
     let placing = Placing { reference: "v1", linkable, ..Placing::default() };
-    ImageLayout::open(directory).unwrap().place(image, &placing, &(), &mut |_| true)
+    ImageLayout::open(directory)
+        .unwrap()
+        .place(image, &placing, &(), &mut |_| true)
+        .map(|placed| placed.digest)
 }
 
 fn file_of(path: &Path) -> (u64, u64, u64) {

@@ -1,6 +1,6 @@
 //! Adding an image to a layout, with the directory valid at every moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::num::NonZero;
@@ -22,6 +22,7 @@ use super::{
 use crate::oci::blob::Notes;
 use crate::oci::digest::{Digest, Hasher};
 use crate::oci::image::{Document, Image, ImageConfiguration, Layer, index_document};
+use crate::oci::moved::Moved;
 use crate::oci::reference::Reference;
 
 /// What a write that was killed leaves behind starts like this.
@@ -59,6 +60,15 @@ pub struct Placing<'a> {
     pub sparse: Option<&'a Path>,
     /// The directory whose blobs need not be copied, as [`linkable`](crate::oci::blob::BlobStore::linkable) says.
     pub linkable: Option<&'a Path>,
+}
+
+/// What was put into a layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// Of the manifest or index.
+    pub digest: Digest,
+    /// What became of the layers; one that is left out counts for nothing.
+    pub moved: Moved,
 }
 
 impl Drop for ImageLayout {
@@ -149,7 +159,8 @@ impl ImageLayout {
         notes: &dyn Notes,
         keep_going: KeepGoing<'_>,
     ) -> Result<Digest, LayoutError> {
-        self.place(image, &Placing { reference, ..Placing::default() }, notes, keep_going)
+        let placing = Placing { reference, ..Placing::default() };
+        Ok(self.place(image, &placing, notes, keep_going)?.digest)
     }
 
     /// Puts an image into the layout as `placing` says.
@@ -162,8 +173,8 @@ impl ImageLayout {
         placing: &Placing<'_>,
         notes: &dyn Notes,
         keep_going: KeepGoing<'_>,
-    ) -> Result<Digest, LayoutError> {
-        let (manifest, changed) = self.add(image, placing, notes, keep_going)?;
+    ) -> Result<Placed, LayoutError> {
+        let Added { manifest, moved, changed } = self.add(image, placing, notes, keep_going)?;
         if changed {
             self.synchronise(&self.directory.join(BLOBS))?;
         }
@@ -173,7 +184,7 @@ impl ImageLayout {
             platform: Some(&image.configuration),
         };
         self.set_reference(&named, placing.alone)?;
-        Ok(manifest.digest)
+        Ok(Placed { digest: manifest.digest, moved })
     }
 
     /// Puts images for several systems into the layout under one name, as an index.
@@ -186,10 +197,12 @@ impl ImageLayout {
         placing: &Placing<'_>,
         notes: &dyn Notes,
         keep_going: KeepGoing<'_>,
-    ) -> Result<Digest, LayoutError> {
-        let mut changed = false;
+    ) -> Result<Placed, LayoutError> {
+        let (mut changed, mut moved) = (false, Moved::default());
         for image in images {
-            changed |= self.add(image, placing, notes, keep_going)?.1;
+            let added = self.add(image, placing, notes, keep_going)?;
+            changed |= added.changed;
+            moved += added.moved;
         }
         let index = index_document(images);
         changed |= self.add_document(&index)?;
@@ -198,35 +211,38 @@ impl ImageLayout {
         }
         let named = NamedManifest { document: &index, name: placing.reference, platform: None };
         self.set_reference(&named, placing.alone)?;
-        Ok(index.digest)
+        Ok(Placed { digest: index.digest, moved })
     }
 
-    /// Puts the blobs and documents of an image into the layout; gives its manifest, and
-    /// whether anything was not there yet.
+    /// Puts the blobs and documents of an image into the layout.
     fn add(
         &self,
         image: &Image,
         placing: &Placing<'_>,
         notes: &dyn Notes,
         keep_going: KeepGoing<'_>,
-    ) -> Result<(Document, bool), LayoutError> {
+    ) -> Result<Added, LayoutError> {
         let mut missing: Vec<&Layer> = Vec::new();
         let mut seals = Seals::load(&self.handle, notes);
-        for layer in &image.layers {
+        let (mut moved, mut seen) = (Moved::default(), BTreeSet::new());
+        for layer in image.layers.iter().filter(|layer| seen.insert(&layer.digest)) {
             if placing.unread && is_one_file(layer.file(), &self.blob_path(&layer.digest), layer.size) {
+                moved += Moved::present(layer.size);
                 continue;
             }
             if placing.sparse.is_some_and(|place| is_left_out(layer.file(), place)) {
                 continue;
             }
-            let is_wanted = missing.iter().any(|wanted| wanted.digest == layer.digest);
-            if !is_wanted && !self.has_blob(layer, &mut seals, keep_going)? {
+            if self.has_blob(layer, &mut seals, keep_going)? {
+                moved += Moved::present(layer.size);
+            } else {
                 missing.push(layer);
             }
         }
         self.copy_blobs(&missing, placing.linkable, keep_going)?;
         for layer in &missing {
             seals.remember(&layer.digest, &self.blob_path(&layer.digest));
+            moved += Moved::sent(layer.size);
         }
         seals.keep(image, notes);
         let mut changed = !missing.is_empty();
@@ -234,7 +250,7 @@ impl ImageLayout {
             if placing.called { image.documents_called(placing.reference) } else { image.documents() };
         changed |= self.add_document(&configuration)?;
         changed |= self.add_document(&manifest)?;
-        Ok((manifest, changed))
+        Ok(Added { manifest, moved, changed })
     }
 
     /// Whether a layer's blob is in the layout, and right.
@@ -498,6 +514,14 @@ impl ImageLayout {
     fn invalid(&self, name: &str, reason: String) -> LayoutError {
         LayoutError::Invalid { directory: self.directory.clone(), name: name.to_owned(), reason }
     }
+}
+
+/// An image whose blobs are in a layout.
+struct Added {
+    manifest: Document,
+    moved: Moved,
+    /// Whether anything was not there yet.
+    changed: bool,
 }
 
 /// A manifest or an index with its name in a layout.

@@ -6,6 +6,7 @@
 //! Nothing here depends on time, user, locale, order of directories or cores.
 
 mod assembly;
+mod cache_image;
 mod contents;
 mod directories;
 mod directory_tar;
@@ -18,6 +19,7 @@ mod plans;
 mod start;
 mod work;
 
+pub use self::cache_image::{CacheImageError, CacheImageRequest, cache_image};
 pub use self::directories::{
     DirectoryBuildpack, DirectoryExport, DirectoryLayer, KnownDiffIds, MadeImage, PreviousImage, make_image,
     write_layer,

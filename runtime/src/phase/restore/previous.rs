@@ -255,7 +255,7 @@ fn take_over(
 }
 
 /// Opens a blob that somebody else may have put there: no link, and no pipe that waits.
-fn open_blob(layer: &Layer) -> io::Result<BlobFile> {
+pub(super) fn open_blob(layer: &Layer) -> io::Result<BlobFile> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let holder = layer.holder().ok_or(io::ErrorKind::NotFound)?;
     let file = File::from(rustix::fs::open(holder, flags, Mode::empty())?);
@@ -271,11 +271,15 @@ fn open_blob(layer: &Layer) -> io::Result<BlobFile> {
     Ok(BlobFile::part(file, start, layer.size))
 }
 
-fn wrong(message: &str) -> io::Error {
+pub(super) fn wrong(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
-fn copy_all(from: &mut impl Read, to: &mut impl io::Write, request: &RestoreRequest<'_>) -> io::Result<()> {
+pub(super) fn copy_all(
+    from: &mut impl Read,
+    to: &mut impl io::Write,
+    request: &RestoreRequest<'_>,
+) -> io::Result<()> {
     let mut buffer = vec![0; 256 << 10];
     loop {
         request.cancel.check().map_err(io::Error::other)?;
