@@ -236,7 +236,7 @@ fn memory(results: &Results, wapack: &Path, directory: &Path) -> Result<()> {
     let output = format!("oci:{}", directory.join("fetched").display());
     let mark = registry.mark();
     let mut fetch = Command::new(wapack);
-    fetch.args(["rebase", &image, "--run-image", &run, "--output", &output]);
+    fetch.args(["rebase", "--force", &image, "--run-image", &run, "--output", &output]);
     let mut outcome = measure(&mut fetch)?;
     outcome.remark = format!(", {:.0} MB fetched", registry.moved(mark).down as f64 / 1e6);
     results.say(&format!("memory, one layer of 1 GiB from a registry: {}", describe(&outcome)))
