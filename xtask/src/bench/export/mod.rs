@@ -162,8 +162,11 @@ struct Pusher {
     name: &'static str,
     prepare: Option<Command>,
     /// Its arguments, with the name that the image gets.
-    push: Box<dyn Fn(&str) -> Vec<String>>,
+    push: Arguments,
 }
+
+/// What a program is told to push to a name.
+type Arguments = Box<dyn Fn(&str) -> Vec<String>>;
 
 fn pushers(directory: &Path, layout: &Path) -> Vec<Pusher> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
@@ -231,12 +234,12 @@ fn memory(results: &Results, wapack: &Path, directory: &Path) -> Result<()> {
     write_run_image(&run_image, architecture(), b"run")?;
     let (run, image) = (registry.image("run:latest"), registry.image("bench/noise:latest"));
     copy_layout(&run_image, &run)?;
-    let outcome = site.export(To::Registry { run: &run, images: &[image.clone()] }, None)?;
+    let outcome = site.export(To::Registry { run: &run, images: std::slice::from_ref(&image) }, None)?;
     results.say(&format!("memory, one layer of 1 GiB to a registry: {}", describe(&outcome)))?;
     let output = format!("oci:{}", directory.join("fetched").display());
     let mark = registry.mark();
     let mut fetch = Command::new(wapack);
-    fetch.args(["rebase", &image, "--run-image", &run, "--output", &output]);
+    fetch.args(["rebase", "--force", &image, "--run-image", &run, "--output", &output]);
     let mut outcome = measure(&mut fetch)?;
     outcome.remark = format!(", {:.0} MB fetched", registry.moved(mark).down as f64 / 1e6);
     results.say(&format!("memory, one layer of 1 GiB from a registry: {}", describe(&outcome)))
