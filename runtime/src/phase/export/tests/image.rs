@@ -329,7 +329,9 @@ fn cancelling_while_files_are_read_leaves_nothing() {
     };
     let error = export(&request, &bench.store, &bench.cancel, &mut sink).unwrap_err();
     assert_eq!(error.id(), "build.cancelled");
-    assert_eq!(progress, [(4 << 20, Some(64 << 20))]);
+    assert_eq!(progress[0], (4 << 20, Some(64 << 20)));
+    // Whoever reads may be a few pieces ahead of whoever is told, and then stops.
+    assert!(progress.len() < 8, "{progress:?}");
     assert_eq!(fs::read_dir(&bench.store.directory).unwrap().count(), 0);
 }
 
