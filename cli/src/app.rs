@@ -291,8 +291,9 @@ mod tests {
     #[test]
     fn systems_of_images_that_exist_are_any() {
         assert_eq!(show_target(&system("linux/s390x").unwrap()), "linux/s390x");
+        assert_eq!(system("windows/amd64").unwrap().os, "windows");
         assert_eq!(system("linux/arm/v7").unwrap().variant.as_deref(), Some("v7"));
-        for text in ["", "linux", "windows/amd64", "linux/aarch64"] {
+        for text in ["", "linux", "unknown/unknown", "linux/aarch64"] {
             assert!(system(text).is_err(), "{text:?}");
         }
     }
