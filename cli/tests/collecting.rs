@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -238,20 +238,31 @@ fn k6_five_minutes_of_collecting_beside_builds() {
 #[test]
 fn k1_after_kills_at_any_moment_a_build_works_and_du_is_right() {
     let Some(shop) = Shop::new(CAP) else { return };
+    let command = |is_build: bool, round: u64| {
+        if is_build {
+            shop.command("killed", round, round)
+        } else {
+            shop.site.command(&["cache", "gc", "--keep-bytes", "10MiB"])
+        }
+    };
+    // How long they take when nobody kills them says when to do it.
+    let takes = [false, true].map(|is_build| {
+        shop.build("shop-0", 100, 100);
+        let started = Instant::now();
+        command(is_build, 100).stdout(Stdio::null()).status().unwrap();
+        started.elapsed()
+    });
     let mut seed = 1;
     let mut killed = [0, 0];
     for round in 0..16 {
         shop.build(&format!("shop-{}", round % 3), round, round / 2);
         let is_build = round % 2 == 0;
-        let mut command = if is_build {
-            shop.command("killed", round, round)
-        } else {
-            shop.site.command(&["cache", "gc", "--keep-bytes", "10MiB"])
-        };
         let started = Instant::now();
-        let mut child = command.spawn().unwrap();
+        let mut child = command(is_build, round).spawn().unwrap();
         seed = app_bytes(seed)[0].into();
-        std::thread::sleep(Duration::from_millis(if is_build { seed } else { seed / 8 }));
+        std::thread::sleep(
+            takes[usize::from(is_build)].mul_f64(f64::from(u8::try_from(seed).unwrap()) / 256.0),
+        );
         child.kill().unwrap();
         killed[usize::from(is_build)] += u32::from(!child.wait().unwrap().success());
         assert!(started.elapsed() < Duration::from_secs(20));
@@ -259,7 +270,7 @@ fn k1_after_kills_at_any_moment_a_build_works_and_du_is_right() {
         shop.assert_du_agrees();
         assert_eq!(shop.site.work_directories(), 0, "litter of the killed");
     }
-    assert!(killed.iter().all(|killed| *killed >= 4), "{killed:?} were killed before they were done");
+    assert!(killed.iter().all(|killed| *killed >= 2), "{killed:?} were killed before they were done");
     let ended = shop.site.run(&["cache", "clear", "--json"]).with(0);
     assert_eq!(serde_json::from_str::<Value>(&ended.out).unwrap()["left_bytes"], 0);
     assert!(files_bytes(&shop.cache()) <= 4 * 4096, "only what a cache always has is left");

@@ -1,5 +1,7 @@
 //! Flags that change what is written, one test each.
 
+use std::fmt::Write as _;
+
 use crate::site::{SAMPLE, Site};
 
 fn build(site: &Site, more: &[&str]) -> crate::site::Ended {
@@ -160,8 +162,10 @@ fn env_11_and_12_a_builder_sets_variables_for_its_builds() {
 fn layers_are_compressed_as_asked_for_and_others_read_them() {
     let site = Site::new();
     // Several blocks, so that there are several members and frames.
-    let text: String = (0..300_000_u64)
-        .fold(String::new(), |text, number| format!("{text}line {number} {:x}\n", number * 2_654_435_761));
+    let mut text = String::new();
+    for number in 0..300_000_u64 {
+        writeln!(text, "line {number} {:x}", number * 2_654_435_761).unwrap();
+    }
     site.file("app/index.html", "<h1>hello</h1>");
     site.file("app/big.txt", &text);
     let build = |more: &[&str], output: &str| {
