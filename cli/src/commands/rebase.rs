@@ -206,7 +206,10 @@ fn destination(places: &Places, named: Option<&OsStr>, app: &Opened) -> Result<O
             return Err(InputError::OthersInArchive { place: to.place.to_string(), names: others }.into());
         }
     }
-    to.images.check_write(to.place.name()).map_err(Failure::Rebased)?;
+    // A registry refuses the first thing it is sent, which is soon enough and saves two requests.
+    if !matches!(to.place, Place::Registry { .. }) {
+        to.images.check_write(to.place.name()).map_err(Failure::Rebased)?;
+    }
     Ok(to)
 }
 

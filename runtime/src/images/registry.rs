@@ -230,7 +230,7 @@ impl Images for RegistryImages {
 
     fn systems(&self, name: &str) -> Result<Vec<String>, ImagesError> {
         let reference: Reference = name.parse()?;
-        let document = self.registry.document(&reference, &Cancel::default());
+        let document = self.registry.first_document(&reference, &Cancel::default());
         let document = document.map_err(|error| failed(name, error))?;
         let index = document.filter(|document| MediaFamily::is_index(&document.media_type));
         let index = index.and_then(|index| serde_json::from_slice::<ImageIndex>(&index.bytes).ok());

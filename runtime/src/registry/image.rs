@@ -56,7 +56,25 @@ impl Registry {
         self.wait(cancel, self.shared.image(reference, platform))
     }
 
-    /// The manifest or index called `reference`, as it is stored.
+    /// The manifest or index that `reference` led to when it was first asked for, here or by [`image`](Self::image).
+    ///
+    /// # Errors
+    /// As of [`document`](Self::document).
+    pub fn first_document(
+        &self,
+        reference: &Reference,
+        cancel: &Cancel,
+    ) -> Result<Option<Document>, RegistryError> {
+        let known = self.shared.named().get(reference).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let document = self.document(reference, cancel)?;
+        self.shared.named().extend(document.clone().map(|document| (reference.clone(), document)));
+        Ok(document)
+    }
+
+    /// The manifest or index that is called `reference` now, as it is stored.
     ///
     /// # Errors
     /// When it cannot be found out, or what is there is not valid.
@@ -144,8 +162,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    async fn first_named(&self) -> Result<Option<Document>, Tried> {
+        let known = self.shared.named().get(self.reference).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let document = self.named().await?;
+        self.shared.named().extend(document.clone().map(|document| (self.reference.clone(), document)));
+        Ok(document)
+    }
+
     async fn image(&self, platform: Platform<'_>) -> Result<Found, Tried> {
-        let Some(mut document) = self.named().await? else { return Ok(Found::Nothing) };
+        let Some(mut document) = self.first_named().await? else { return Ok(Found::Nothing) };
         let mut chosen: Option<Descriptor> = None;
         for _ in 0..documents::MAX_INDEX_DEPTH {
             match documents::read(&document)? {

@@ -30,7 +30,7 @@ mod upload;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime;
@@ -48,6 +48,8 @@ use crate::http::client::{Clients, World};
 use crate::http::pace::Floor;
 use crate::limits::Limits;
 use crate::network::{NetworkSettings, RegistrySettings};
+use crate::oci::image::Document;
+use crate::oci::reference::Reference;
 
 /// Threads that move bytes between sockets and the library's own threads.
 const NETWORK_THREADS: usize = 2;
@@ -82,6 +84,9 @@ pub(super) struct Shared {
     authorization: Authorization,
     /// Registries that may be spoken to in plain text, by whether they are.
     plain: tokio::sync::Mutex<BTreeMap<String, bool>>,
+    /// What names led to when they were first asked for, until they are written here: all that is made in one
+    /// run is made of the same images (S1).
+    named: Mutex<BTreeMap<Reference, Document>>,
 }
 
 impl Registry {
@@ -106,6 +111,7 @@ impl Registry {
             offline: settings.offline,
             authorization: Authorization::new(settings.registry_credentials.clone()),
             plain: tokio::sync::Mutex::default(),
+            named: Mutex::default(),
         };
         Self { shared, scratch, runtime: Runtime::default() }
     }
@@ -164,6 +170,10 @@ impl Drop for Runtime {
 impl Shared {
     fn settings(&self, registry: &str) -> Option<&RegistrySettings> {
         self.registries.get(registry)
+    }
+
+    fn named(&self) -> MutexGuard<'_, BTreeMap<Reference, Document>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn floor(&self) -> Floor {

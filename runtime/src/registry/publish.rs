@@ -24,7 +24,7 @@ use crate::oci::blob::BlobStore;
 use crate::oci::digest::Digest;
 use crate::oci::image::{BlobPlace, Document, Image};
 use crate::oci::moved::Moved;
-use crate::oci::reference::Repository;
+use crate::oci::reference::{Reference, Repository};
 
 /// Everything that a manifest refers to, and the manifest.
 #[derive(Debug, Clone, PartialEq)]
@@ -154,6 +154,10 @@ impl Registry {
         } else {
             publisher.put_all(package, events)?
         };
+        let is_kept = |name: &Reference| {
+            name.name() != repository || !name.tag().is_some_and(|tag| tags.iter().any(|it| it == tag))
+        };
+        self.shared.named().retain(|name, _| is_kept(name));
         let tags = tags
             .iter()
             .map(|tag| {

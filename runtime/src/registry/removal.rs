@@ -27,6 +27,7 @@ impl Registry {
         digest: &Digest,
         cancel: &Cancel,
     ) -> Result<(), RegistryError> {
+        self.shared.named().retain(|name, document| name.name() != repository || document.digest != *digest);
         self.wait(cancel, async {
             let endpoint = self.writable(repository).await?;
             let scope = Scope::delete(repository.path());

@@ -392,10 +392,11 @@ fn r6_a_manifest_sends_nobody_anywhere() {
     let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
     let blobs_asked = || fake.lines().iter().filter(|line| line.contains("/blobs/")).count();
     // Wrong bytes in the manifest are passed over: the right ones are asked for.
-    for (data, asked) in [(encode(b"wrong"), 1), ("no base64!".to_owned(), 2), (encode(&configuration), 2)] {
+    let cases = [(encode(b"wrong"), 1), ("no base64!".to_owned(), 2), (encode(&configuration), 2)];
+    for (tag, (data, asked)) in ["1", "2", "3"].into_iter().zip(cases) {
         manifest["config"]["data"] = json!(data);
-        fake.kept().put_manifest("app", "1", OCI_MANIFEST, manifest.to_string().as_bytes());
-        let found = bench.find(&format!("{}/app:1", fake.name())).unwrap().unwrap();
+        fake.kept().put_manifest("app", tag, OCI_MANIFEST, manifest.to_string().as_bytes());
+        let found = bench.find(&format!("{}/app:{tag}", fake.name())).unwrap().unwrap();
         assert_eq!(found.image.configuration, image.configuration);
         assert_eq!(blobs_asked(), asked, "{data}");
         let layer = &found.image.layers[0];

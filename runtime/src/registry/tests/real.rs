@@ -64,3 +64,26 @@ fn an_image_is_published_found_and_fetched() {
     let large = bench.directory.path().join("copy").join(image.layers[1].digest.hex());
     assert_eq!(Digest::of(&std::fs::read(large).unwrap()), image.layers[1].digest);
 }
+
+/// S1: what a name leads to is found out once. Whoever moves it meanwhile changes nothing of what is made here.
+#[test]
+fn s1_a_name_that_moves_leads_where_it_led() {
+    let served = Served::start();
+    let bench = || Bench::new(&NetworkSettings::default());
+    let (ours, other) = (bench(), bench());
+    let to = name(&format!("{}/base:1", served.name()));
+    let (old, new) = (ours.image(&[b"old"]), ours.image(&[b"new"]));
+    let digest = |bench: &Bench| bench.registry.image(&to, AMD64, &go()).unwrap().unwrap().reference;
+    let pushed = |bench: &Bench, image| to.with_digest(bench.push(image, &to).unwrap().digest);
+    let led = pushed(&other, &old);
+    assert_eq!(digest(&ours), led);
+    let moved = pushed(&other, &new);
+    assert_ne!(moved, led);
+    let first = ours.registry.first_document(&to, &go()).unwrap().unwrap();
+    assert_eq!((digest(&ours), Some(&first.digest)), (led.clone(), led.digest()));
+    assert_eq!(ours.registry.document(&to, &go()).unwrap().map(|now| now.digest).as_ref(), moved.digest());
+    assert_eq!(digest(&bench()), moved);
+    // What is written here is known here.
+    assert_eq!(pushed(&ours, &new), moved);
+    assert_eq!(digest(&ours), moved);
+}
