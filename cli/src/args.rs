@@ -259,7 +259,7 @@ pub(crate) struct ImageArguments {
     #[arg(long, value_name = "SECONDS|now")]
     pub(crate) creation_time: Option<CreationTime>,
 
-    /// How layers are compressed: zstd is faster and smaller, and takes run images of the OCI's format; LEVEL
+    /// How layers are compressed: zstd is faster and smaller, and needs a run image in the OCI's format; LEVEL
     /// is 1 to 19, or 3 if left out
     #[arg(long, value_name = "gzip|zstd[:LEVEL]", default_value_t)]
     pub(crate) compression: Encoding,
@@ -439,7 +439,7 @@ pub(crate) struct RebaseArguments {
 #[command(after_help = INSPECT_EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct InspectArguments {
-    /// A buildpack's directory, a `.wasm` file, or an image as `oci:DIR[:REF]`
+    /// A buildpack's directory, a `.wasm` file, or an image: `NAME` in a registry, `oci:DIR[:REF]`, `docker:NAME`, or an archive
     #[arg(value_name = "TARGET", required_unless_present = "host", conflicts_with = "host")]
     pub(crate) target: Option<OsString>,
 

@@ -156,6 +156,8 @@ pub(crate) enum InputError {
     CacheImage { value: String },
     #[error("the cache image `{value}` would take the place of the image itself")]
     CacheImageIsImage { value: String },
+    #[error("the cache image `{value}` would take the place of an image that the build starts from")]
+    CacheImageIsInput { value: String },
     #[error("`{value}` is not an image to take layers from")]
     PreviousImage { value: String },
     #[error("cannot use the run image `{value}`")]
@@ -311,7 +313,9 @@ impl Diagnose for InputError {
             | Self::NoMirror { .. } => "input.run_image",
             Self::Unnamed { .. } => "input.layout",
             Self::PreviousImage { .. } => "input.previous_image",
-            Self::CacheImage { .. } | Self::CacheImageIsImage { .. } => "input.cache_image",
+            Self::CacheImage { .. } | Self::CacheImageIsImage { .. } | Self::CacheImageIsInput { .. } => {
+                "input.cache_image"
+            }
             Self::NotAnImage { .. }
             | Self::NameMissing { .. }
             | Self::NotEachSystem { .. }
@@ -433,6 +437,7 @@ impl Diagnose for InputError {
             | Self::System { .. }
             | Self::CacheImage { .. }
             | Self::CacheImageIsImage { .. }
+            | Self::CacheImageIsInput { .. }
             | Self::SourceFlag { .. }
             | Self::SourceVariable { .. }
             | Self::SourceSecret { .. }
@@ -460,7 +465,7 @@ impl InputError {
             Self::ImageTarget { .. } => "leave out `--target`",
             Self::System { .. } => "a system is written `linux/arm64` or `linux/arm/v7`",
             Self::CacheImage { .. } => "name one in a registry, `oci:DIR:NAME`, or `oci-archive:FILE:NAME`",
-            Self::CacheImageIsImage { .. } => "give it another name",
+            Self::CacheImageIsImage { .. } | Self::CacheImageIsInput { .. } => "give it another name",
             _ => return None,
         })
     }

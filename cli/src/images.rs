@@ -4,7 +4,10 @@ use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::FileTypeExt as _;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -182,6 +185,16 @@ impl Opened {
         }
         let names = self.images.names().unwrap_or_default();
         InputError::NoImage { value: self.place.to_string(), names }.into()
+    }
+}
+
+/// Whether a place is where this program speaks.
+pub(crate) fn is_standard_output(place: &Place) -> bool {
+    let Some(path) = place.path() else { return false };
+    let standard_output = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    match (path.metadata(), standard_output.and_then(|file| file.metadata())) {
+        (Ok(place), Ok(output)) => (place.dev(), place.ino()) == (output.dev(), output.ino()),
+        _ => false,
     }
 }
 

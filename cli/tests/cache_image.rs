@@ -74,7 +74,8 @@ fn a_new_machine_uses_what_another_one_cached() {
         "assets: Kept",
         "counter: Restored",
         "layer 'test/well-behaved:program' reused: what it depends on is the same",
-        "Reusing layer 'test/well-behaved:program'",
+        // T1: no bytes of the cache image get into another image; these are the same ones, made here.
+        "Adding layer 'test/well-behaved:program'",
     ]);
     assert_eq!((second.err.as_str(), digest(&second)), ("", digest(&first)));
     second.says(&["moved     nothing; ", "is written: 1 layer, "]);
@@ -193,6 +194,14 @@ fn a_cache_image_has_a_name_and_a_place_of_its_own() {
         site.file("out.tar", "");
         run(&["--output", output, "--cache-image", place])
             .complains(&["would take the place of the image itself"]);
+    }
+    // Nothing is there yet, and it is the same place all the same.
+    run(&["--output", "oci-archive:new.tar", "--cache-image", "oci-archive:./new.tar:cache"])
+        .complains(&["would take the place of the image itself"]);
+    // R12
+    for (flag, input) in [("--run-image", "registry.example/run:1"), ("--previous-image", "oci:out:app")] {
+        run(&["--publish", flag, input, "--cache-image", input])
+            .complains(&["would take the place of an image that the build starts from"]);
     }
 }
 

@@ -165,7 +165,24 @@ fn a_previous_image_is_taken_from_where_it_is_said_to_be() {
     std::fs::remove_dir_all(site.path().join(".cache")).unwrap();
     build(&site, &["--previous-image", "oci:nowhere"])
         .complains(&["warning: there is no previous image `oci:nowhere`"]);
-    site.run(&["build", "x", "--previous-image", "x"]).with(3).complains(&["error[input.previous_image]"]);
+    site.run(&["build", "x", "--previous-image", "Not A Name"])
+        .with(3)
+        .complains(&["error[input.previous_image]"]);
+}
+
+/// Each system has an earlier image of its own.
+#[test]
+fn a_previous_index_serves_every_system() {
+    let site = Site::new();
+    let targets = ["--target", "linux/amd64,linux/arm64"];
+    let build = |more: &[&str]| {
+        let arguments = ["build", "x", "--path", crate::site::SAMPLE];
+        site.run(&[&arguments[..], &targets, more].concat()).with(0)
+    };
+    build(&["--output", "oci:first"]);
+    std::fs::remove_dir_all(site.path().join(".cache")).unwrap();
+    let ended = build(&["--output", "oci:second", "--previous-image", "oci:first:x:latest"]);
+    assert!(!ended.err.contains("warning"), "{}", ended.err);
 }
 
 /// ANA-05, QRK-16: what cannot be decoded is as if it were not there.

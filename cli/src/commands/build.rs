@@ -30,7 +30,7 @@ use crate::args::{Attach, BuildArguments, CreationTime, LauncherChoice};
 use crate::discovery::{self, Finder};
 use crate::embedded;
 use crate::failure::{Failure, InputError};
-use crate::images::{Opened, Places};
+use crate::images::{Opened, Places, is_standard_output};
 use crate::output::Output;
 use crate::place::Place;
 
@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
     let places = Places::new(&arguments.app.policy, Some(&arguments.app.path), cancel);
     let targets = arguments.app.target.as_deref().map(app::targets).transpose()?.unwrap_or_default();
     let destination = Destination::choose(arguments, &places, targets.len())?;
-    if destination.is_standard_output() {
+    if is_standard_output(&destination.opened.place) {
         output.terminal.leave_out();
     }
     attach::check(arguments, &destination)?;
@@ -50,9 +50,8 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
     if let Some(place) = run_image::place(&arguments.run_image)? {
         destination.refuse_input(&places.open(place, None)?)?;
     }
-    let parts = parts(arguments, &places, &targets)?;
-    let previous = previous_image(arguments, &places, &targets)?;
     let cache_image = CacheImagePlace::choose(arguments, &destination)?;
+    let parts = parts(arguments, &places, &targets)?;
     let created = created(arguments.image.creation_time, output);
     output.explains = arguments.earlier.explain;
     let mut outputs: Vec<_> = destination.opened.place.path().map(Into::into).into_iter().collect();
@@ -72,7 +71,6 @@ pub(crate) fn run(arguments: &BuildArguments, cancel: &Cancel, output: &mut Outp
         arguments,
         destination: &destination,
         parts: &parts,
-        previous: previous.as_ref(),
         cache_image: cache_image.as_ref(),
         places: &places,
         owners,
@@ -95,8 +93,6 @@ struct Job<'a> {
     destination: &'a Destination,
     /// At least one.
     parts: &'a [Part],
-    /// The earlier image that was asked for.
-    previous: Option<&'a Opened>,
     cache_image: Option<&'a CacheImagePlace>,
     places: &'a Places,
     owners: Owners,
@@ -195,13 +191,14 @@ impl Job<'_> {
         let target = &part.run_image.target;
         let cached = self.cache_image.and_then(|cached| cached.open(self.places, target, output));
         let cache_image = cached.as_ref().map(Cached::as_request);
-        let earlier = self.previous.unwrap_or(&part.previous);
+        let earlier = &part.previous;
+        let is_asked_for = arguments.earlier.previous_image.is_some();
         let place = earlier.place.to_string();
         let previous = PreviousImage {
             images: &*earlier.images,
-            name: if self.previous.is_some() { earlier.place.name() } else { image },
+            name: if is_asked_for { earlier.place.name() } else { image },
             place: &place,
-            is_asked_for: self.previous.is_some(),
+            is_asked_for,
         };
         let request = BuildRequest {
             app: self.app.request(target, self.cancel),
@@ -254,7 +251,7 @@ impl Job<'_> {
 struct Part {
     run_image: Chosen,
     launcher: Launcher,
-    /// Where the image of the last build may be.
+    /// Where the image of the last build may be, or the one that was asked for.
     previous: Opened,
 }
 
@@ -275,23 +272,16 @@ fn parts(arguments: &BuildArguments, places: &Places, targets: &[Target]) -> Res
             .filter(|_| target.os == "linux")
             .ok_or_else(|| InputError::NoLauncher { target: app::show_target(target) })?;
         let launcher = Launcher { bytes: launcher.to_vec(), version: env!("CARGO_PKG_VERSION").to_owned() };
-        let place = Destination::place(arguments)?;
+        let place = match arguments.earlier.previous_image.as_deref() {
+            Some(value) => Place::of_image(value).ok_or_else(|| InputError::PreviousImage {
+                value: value.to_string_lossy().escape_debug().to_string(),
+            })?,
+            None => Destination::place(arguments)?,
+        };
         let previous = places.open(place, Some(target))?;
         Ok(Part { run_image, launcher, previous })
     };
     wanted.into_iter().map(part).collect()
-}
-
-fn previous_image(
-    arguments: &BuildArguments,
-    places: &Places,
-    targets: &[Target],
-) -> Result<Option<Opened>, Failure> {
-    let Some(value) = arguments.earlier.previous_image.as_deref() else { return Ok(None) };
-    let shown = || value.to_string_lossy().escape_debug().to_string();
-    let place = Place::parse(value).ok_or_else(|| InputError::PreviousImage { value: shown() })?;
-    let target = targets.first().cloned().unwrap_or_else(app::host_target);
-    places.open(place, Some(&target)).map(Some)
 }
 
 /// Who the image runs as, and who owns its files.

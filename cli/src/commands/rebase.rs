@@ -24,7 +24,7 @@ use crate::app;
 use crate::args::RebaseArguments;
 use crate::directories;
 use crate::failure::{Failure, InputError};
-use crate::images::{Opened, Places};
+use crate::images::{Opened, Places, is_standard_output};
 use crate::output::Output;
 use crate::place::Place;
 
@@ -35,6 +35,9 @@ pub(crate) fn run(arguments: &RebaseArguments, cancel: &Cancel, output: &mut Out
     let systems = app_place.images.systems(app_place.place.name())?;
     let sources = sources(&places, app_place, wanted.as_ref(), &systems)?;
     let to = destination(&places, arguments.output.as_deref(), &sources[0].place)?;
+    if is_standard_output(&to.place) {
+        output.terminal.leave_out();
+    }
     if sources.len() > 1 && !to.images.has_indexes() {
         return Err(InputError::OneTarget { place: to.place.to_string() }.into());
     }

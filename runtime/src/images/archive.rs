@@ -94,10 +94,11 @@ impl<'a> ArchiveFile<'a> {
     ) -> Result<Self, ArchiveError> {
         let failed = |source| ArchiveError::Io { file: place.to_owned(), source };
         let (file, rename) = if is_stream(place) {
-            (fs::OpenOptions::new().write(true).open(place).map_err(failed)?, None)
+            // What is there already, as with `>>`, stays.
+            (fs::OpenOptions::new().append(true).open(place).map_err(failed)?, None)
         } else {
             // A link stays, and what it leads to is replaced.
-            let to = fs::canonicalize(place).unwrap_or_else(|_| place.to_owned());
+            let to = where_it_leads(place);
             let name = to.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
             let name = format!(".wapack-{}-{}", std::process::id(), name.to_string_lossy());
             let from = to.with_file_name(name);
@@ -256,10 +257,20 @@ pub(super) fn check_place(place: &Path) -> Result<(), ArchiveError> {
     let checked = if is_stream(place) {
         rustix::fs::access(place, Access::WRITE_OK)
     } else {
-        let place = fs::canonicalize(place).unwrap_or_else(|_| place.to_owned());
-        rustix::fs::access(parent(&place), Access::WRITE_OK | Access::EXEC_OK)
+        rustix::fs::access(parent(&where_it_leads(place)), Access::WRITE_OK | Access::EXEC_OK)
     };
     checked.map_err(|errno| failed(errno.into()))
+}
+
+/// The place itself, or what a link there leads to, whether that is there or not.
+fn where_it_leads(place: &Path) -> PathBuf {
+    if let Ok(found) = fs::canonicalize(place) {
+        return found;
+    }
+    match fs::read_link(place) {
+        Ok(target) => parent(place).join(target),
+        Err(_) => place.to_owned(),
+    }
 }
 
 fn parent(place: &Path) -> &Path {

@@ -1,11 +1,9 @@
 //! After an image is announced: what the store keeps of it goes into a cache image.
 
-use super::form_note;
 use crate::cancel::Cancel;
 use crate::cnb::target::Target;
 use crate::event::{Event, EventSink};
 use crate::images::{Images, ImagesError, SavedImage};
-use crate::oci::blob::Notes as _;
 use crate::oci::image::{BlobPlace, Image, Layer};
 use crate::oci::reference::Repository;
 use crate::phase::export::{CacheImageError, CacheImageRequest, cache_image};
@@ -63,14 +61,8 @@ pub fn write_cache(
         };
         let published: Vec<Layer> = image.layers.iter().filter_map(there).collect();
         let cache = store.image(tenant, image.image);
-        let form = store.note(&form_note(tenant, image.image));
-        let cache_request = CacheImageRequest {
-            store,
-            cache: &cache,
-            form: form.as_deref(),
-            target: image.target,
-            published: &published,
-        };
+        let cache_request =
+            CacheImageRequest { store, cache: &cache, target: image.target, published: &published };
         made.extend(cache_image(&cache_request, cancel)?);
     }
     let names = [request.name.to_owned()];

@@ -94,12 +94,14 @@ impl Shared {
         platform: Platform<'_>,
     ) -> Result<Option<RemoteImage>, RegistryError> {
         self.check_online(reference.registry())?;
+        // Only for the first: where that leads nowhere, the next is asked what it has.
+        let mut known = self.named().get(reference).cloned();
         let mut last = None;
         for endpoint in self.readable(reference.registry()).await {
             let (host, result) = match &endpoint {
                 Ok(endpoint) => {
                     let reader = Reader::new(self, endpoint, reference);
-                    (endpoint.host(), reader.image(platform).await)
+                    (endpoint.host(), reader.image(known.take(), platform).await)
                 }
                 Err(_) => (reference.registry().to_owned(), endpoint.map(|_| Found::Nothing)),
             };
@@ -162,18 +164,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    async fn first_named(&self) -> Result<Option<Document>, Tried> {
-        let known = self.shared.named().get(self.reference).cloned();
-        if known.is_some() {
-            return Ok(known);
-        }
-        let document = self.named().await?;
-        self.shared.named().extend(document.clone().map(|document| (self.reference.clone(), document)));
-        Ok(document)
-    }
-
-    async fn image(&self, platform: Platform<'_>) -> Result<Found, Tried> {
-        let Some(mut document) = self.first_named().await? else { return Ok(Found::Nothing) };
+    /// The image that `known` leads to, or else what the name leads to now.
+    async fn image(&self, known: Option<Document>, platform: Platform<'_>) -> Result<Found, Tried> {
+        let named = match known {
+            Some(known) => Some(known),
+            None => self.named().await?,
+        };
+        let Some(named) = named else { return Ok(Found::Nothing) };
+        let mut document = named.clone();
         let mut chosen: Option<Descriptor> = None;
         for _ in 0..documents::MAX_INDEX_DEPTH {
             match documents::read(&document)? {
@@ -185,6 +183,7 @@ impl<'a> Reader<'a> {
                     if let Some(chosen) = &chosen {
                         documents::check_platform(chosen, &configuration)?;
                     }
+                    self.shared.named().insert(self.reference.clone(), named);
                     return Ok(Found::Image(Box::new(RemoteImage {
                         reference: self.reference.with_digest(document.digest),
                         image: Image { family, configuration, layers },

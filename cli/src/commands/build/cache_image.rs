@@ -2,13 +2,14 @@
 //! after it. Whatever is wrong with it, the image is made.
 
 use wapack_runtime::cnb::target::Target;
+use wapack_runtime::images::is_stream;
 use wapack_runtime::lifecycle::{BuiltImage, CacheRequest, CachedImage, write_cache};
 use wapack_runtime::oci::reference::{Reference, Repository};
 use wapack_runtime::phase::restore::CacheImage;
 use wapack_runtime::text::harmless;
 
 use super::destination::{Destination, is_one, same_path};
-use super::{Job, TENANT};
+use super::{Job, TENANT, run_image};
 use crate::args::BuildArguments;
 use crate::failure::{Failure, InputError};
 use crate::images::{Opened, Places};
@@ -39,7 +40,8 @@ impl CacheImagePlace {
             Place::Registry { .. } => {
                 place.name().parse::<Reference>().is_ok_and(|name| name.tag().is_some())
             }
-            Place::Layout { .. } | Place::OciArchive { .. } => true,
+            Place::Layout { .. } => true,
+            Place::OciArchive { file, .. } => !is_stream(file),
             Place::DockerArchive { .. } | Place::Daemon { .. } => false,
         };
         let refused = || InputError::CacheImage { value: shown() };
@@ -50,6 +52,14 @@ impl CacheImagePlace {
         let is_archive = matches!(place, Place::OciArchive { .. }) && same_path(output.path(), place.path());
         if is_image || is_archive {
             return Err(InputError::CacheImageIsImage { value: shown() }.into());
+        }
+        let previous = arguments.earlier.previous_image.as_deref().and_then(Place::of_image);
+        for input in [run_image::place(&arguments.run_image)?, previous].into_iter().flatten() {
+            let is_archive =
+                matches!(place, Place::OciArchive { .. }) && same_path(input.path(), place.path());
+            if is_one(&input, &place) || is_archive {
+                return Err(InputError::CacheImageIsInput { value: shown() }.into());
+            }
         }
         Ok(Some(Self(place)))
     }

@@ -1,9 +1,5 @@
 //! Where the image goes, and what it is called there.
 
-use std::fs::File;
-use std::io;
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use wapack_runtime::oci::reference::same_image;
@@ -66,16 +62,6 @@ impl Destination {
         Ok(place)
     }
 
-    /// Whether the image goes to where this program speaks.
-    pub(super) fn is_standard_output(&self) -> bool {
-        let Some(path) = self.opened.place.path() else { return false };
-        let standard_output = io::stdout().as_fd().try_clone_to_owned().map(File::from);
-        match (path.metadata(), standard_output.and_then(|file| file.metadata())) {
-            (Ok(place), Ok(output)) => (place.dev(), place.ino()) == (output.dev(), output.ino()),
-            _ => false,
-        }
-    }
-
     pub(super) fn image(&self) -> &str {
         &self.names[0]
     }
@@ -118,9 +104,16 @@ pub(super) fn is_one(left: &Place, right: &Place) -> bool {
     }
 }
 
+/// Whether two paths lead to the same place, be it there or not.
 pub(super) fn same_path(left: Option<&Path>, right: Option<&Path>) -> bool {
-    match (left.map(Path::canonicalize), right.map(Path::canonicalize)) {
-        (Some(Ok(left)), Some(Ok(right))) => left == right,
+    let found = |path: &Path| {
+        path.canonicalize().ok().or_else(|| {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            Some(parent.unwrap_or(Path::new(".")).canonicalize().ok()?.join(path.file_name()?))
+        })
+    };
+    match (left.and_then(found), right.and_then(found)) {
+        (Some(left), Some(right)) => left == right,
         _ => false,
     }
 }

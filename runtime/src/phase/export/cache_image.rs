@@ -43,8 +43,6 @@ pub struct CacheImageRequest<'a> {
     pub store: &'a Store,
     /// What the store keeps.
     pub cache: &'a ImageCache<'a>,
-    /// How files look in the app's image.
-    pub form: Option<&'a str>,
     /// What the app's image is for.
     pub target: &'a Target,
     /// Layers of the app's image that are in a registry by now.
@@ -74,7 +72,7 @@ pub fn cache_image(
     request: &CacheImageRequest<'_>,
     cancel: &Cancel,
 ) -> Result<Option<Image>, CacheImageError> {
-    let mut label = CacheLabel::new(request.form.map(str::to_owned));
+    let mut label = CacheLabel::default();
     let mut metadata = CacheMetadata::default();
     let mut layers = Vec::new();
     let mut sboms = BTreeMap::new();
@@ -90,7 +88,7 @@ pub fn cache_image(
             BuildpackLayers { key: id.to_string(), version: version.clone(), ..BuildpackLayers::default() };
         for layer in request.cache.layers(id) {
             let Some(tree) = layer.tree.as_ref().filter(|_| layer.types.cache) else { continue };
-            let (blob, encoder) = request.blob(id, &layer, tree, cancel)?;
+            let blob = request.blob(id, &layer, tree, cancel)?;
             let line = format!("Layer: '{}', Created by buildpack: {id}@{version}", layer.name);
             // Metadata without JSON got into no label of the image either.
             let data = json_of_toml(&layer.metadata).unwrap_or_default();
@@ -108,7 +106,7 @@ pub fn cache_image(
             for sbom in &layer.sboms {
                 sboms.insert(cached_sbom_path(id, &layer.name, sbom.format), sbom.content.clone());
             }
-            own.layers.insert(layer.name.clone(), record(layer, blob.diff_id.clone(), encoder));
+            own.layers.insert(layer.name.clone(), record(layer, blob.diff_id.clone()));
             layers.push((blob, line));
         }
         metadata.buildpacks.push(standard);
@@ -127,34 +125,29 @@ pub fn cache_image(
     Ok(Some(put_together(request.target, labels.into(), layers)))
 }
 
-fn record(layer: CachedLayer, diff_id: DiffId, encoder: String) -> CachedRecord {
+fn record(layer: CachedLayer, diff_id: DiffId) -> CachedRecord {
     CachedRecord {
         diff_id,
-        encoder,
         types: layer.types,
         key: layer.cache_key,
         metadata: layer.metadata,
         environment: layer.environment,
         artifacts: layer.artifacts,
         sboms: layer.sboms.iter().map(|sbom| sbom.format).collect(),
-        features: layer.exported.map(|(exported, _)| exported.features),
     }
 }
 
 impl CacheImageRequest<'_> {
-    /// A cached layer as a layer of an image, and what compressed it.
+    /// A cached layer as a layer of an image.
     fn blob(
         &self,
         buildpack: &BuildpackId,
         layer: &CachedLayer,
         tree: &SealedTree,
         cancel: &Cancel,
-    ) -> Result<(Layer, String), CacheImageError> {
+    ) -> Result<Layer, CacheImageError> {
         if let Some((exported, blob)) = &layer.exported {
-            return Ok((
-                self.layer(&exported.diff_id, &exported.encoder, blob.clone()),
-                exported.encoder.clone(),
-            ));
+            return Ok(self.layer(&exported.diff_id, &exported.encoder, blob.clone()));
         }
         let encoder = Encoding::Gzip.id();
         let note = note_of(tree);
@@ -162,11 +155,11 @@ impl CacheImageRequest<'_> {
         if let Some(diff_id) = known
             && let Some(blob) = self.store.find(&diff_id, &encoder)
         {
-            return Ok((self.layer(&diff_id, &encoder, blob), encoder));
+            return Ok(self.layer(&diff_id, &encoder, blob));
         }
         let layer = self.compress(|out| write_layer(buildpack, &layer.name, tree, cancel, out))?;
         self.store.keep_note(&note, &layer.diff_id.to_string());
-        Ok((layer, encoder))
+        Ok(layer)
     }
 
     fn compress(

@@ -4,7 +4,8 @@
 //! Whoever may write the cache image decides what is in layers, as with every cache; so it is
 //! named by the user and never found. Beyond that nothing of it is believed: layers are what
 //! manifest and configuration say by their digests, they are unpacked where nothing leads
-//! out, and whatever is wrong with one of them, it is left out.
+//! out, and whatever is wrong with one of them, it is left out. None of its bytes get into an
+//! image or into the store's blobs: an image gets what is made of the unpacked files (T1).
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Seek as _};
@@ -15,6 +16,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::previous::{copy_all, open_blob, wrong};
 use super::{CacheImage, RestoreRequest};
+use crate::cancel::Cancel;
 use crate::cnb::cache_metadata::{CACHE_METADATA, CacheMetadata};
 use crate::cnb::id::{BuildpackId, LayerName};
 use crate::cnb::sbom::Sbom;
@@ -28,7 +30,7 @@ use crate::oci::tar_reader::{TarKind, TarReader};
 use crate::oci::unpack::{Place, unpack};
 use crate::oci::verify::VerifyingReader;
 use crate::phase::values::{CACHE_LABEL, CacheLabel, CachedBuildpack, CachedRecord, cached_sbom_path};
-use crate::store::{BuildpackRecords, ExportedAs, ImageRecords, LayerRecord, TreeSource, WorkDir};
+use crate::store::{BuildpackRecords, ImageRecords, LayerRecord, TreeSource, WorkDir};
 use crate::text::harmless;
 use crate::tree::TreeLimits;
 use crate::walk;
@@ -74,7 +76,7 @@ pub fn import(
             return None;
         }
     };
-    let image = Source { request, place, found: &found, form: label.form.as_deref(), work: work.path() };
+    let image = Source { request, place, found: &found, work: work.path() };
     image.fetch(&label, events);
     let mut sboms = None;
     let mut records = ImageRecords::default();
@@ -88,6 +90,8 @@ pub fn import(
                 .and_then(|sboms| image.take_over(id, name, record, sboms, events));
             match result {
                 Ok(layer) => kept.push(layer),
+                // Half a cache would be all that the next build looks at.
+                Err(_) if request.cancel.is_cancelled() => return None,
                 Err(error) => {
                     let message = format!("layer `{id}:{name}` of the cache image is not used: {error}");
                     events.event(Event::Warning { message });
@@ -120,8 +124,12 @@ fn cache_image(
     };
     let configuration = &found.image.configuration;
     let (os, arch) = (&configuration.os, &configuration.architecture);
-    if (os, arch) != (&request.target.os, &request.target.arch) {
-        let system = harmless(&format!("{os}/{arch}"));
+    let is_variant = |text: &&String| !text.is_empty();
+    let variant = configuration.variant.as_ref().filter(is_variant);
+    let wanted = request.target.variant.as_ref().filter(is_variant);
+    if (os, arch, variant) != (&request.target.os, &request.target.arch, wanted) {
+        let variant = variant.map(|variant| format!("/{variant}")).unwrap_or_default();
+        let system = harmless(&format!("{os}/{arch}{variant}"));
         let message = format!("the cache image `{shown}` is for `{system}` and is not used");
         events.event(Event::Warning { message });
         return None;
@@ -149,7 +157,6 @@ struct Source<'a> {
     request: &'a RestoreRequest<'a>,
     place: &'a CacheImage<'a>,
     found: &'a FoundImage,
-    form: Option<&'a str>,
     /// Where layers are unpacked.
     work: &'a Path,
 }
@@ -186,7 +193,7 @@ impl Source<'_> {
         Ok((layer, copy))
     }
 
-    /// Unpacks a layer, and keeps its blob.
+    /// Unpacks a layer.
     fn take_over(
         &self,
         buildpack: &BuildpackId,
@@ -198,8 +205,7 @@ impl Source<'_> {
         if !record.types.cache {
             return Err(wrong("it is not one that is cached"));
         }
-        let request = self.request;
-        let (layer, blob) = self.blob(&record.diff_id, events)?;
+        let (_, blob) = self.blob(&record.diff_id, events)?;
         let below = format!("{}/{name}", buildpack.directory_name());
         let path = self.work.join(&below);
         if let Err(error) = self.unpack(&below, &record.diff_id, blob.file().try_clone()?) {
@@ -207,15 +213,6 @@ impl Source<'_> {
             let _ = walk::remove(&path);
             return Err(error);
         }
-        let (diff_id, encoder) = (&record.diff_id, &record.encoder);
-        request.store.commit(blob, diff_id, encoder, &layer.digest, layer.size)?;
-        // Bytes of another encoder, or files of another owner, would make this image differ from one made anew.
-        let is_of_use = *encoder == request.encoding.id() && self.form == Some(request.form);
-        let exported = record.features.filter(|_| is_of_use).map(|features| ExportedAs {
-            diff_id: diff_id.clone(),
-            encoder: encoder.clone(),
-            features,
-        });
         Ok(LayerRecord {
             name: name.clone(),
             types: record.types,
@@ -224,7 +221,7 @@ impl Source<'_> {
             environment: record.environment.clone(),
             sboms,
             artifacts: record.artifacts.clone(),
-            exported,
+            exported: None,
             tree: TreeSource::Move(path),
         })
     }
@@ -233,7 +230,8 @@ impl Source<'_> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(self.work, flags, Mode::empty())?;
         let limit = TreeLimits::default().bytes.saturating_mul(2);
-        let tar = VerifyingReader::new(decompress(blob)?.take(limit), diff_id.0.clone());
+        let blob = UntilCancelled { inner: decompress(blob)?.take(limit), cancel: self.request.cancel };
+        let tar = VerifyingReader::new(blob, diff_id.0.clone());
         let place = Place { root: root.as_fd(), name: LAYERS_DIRECTORY.as_bytes(), below: below.as_bytes() };
         unpack(BufReader::with_capacity(256 << 10, tar), place)
             .map_err(|error| io::Error::other(with_causes(&error)))?;
@@ -282,6 +280,19 @@ impl Source<'_> {
             }
         }
         Ok(sboms)
+    }
+}
+
+/// Ends with an error when somebody wants to stop (K9).
+struct UntilCancelled<'a, R> {
+    inner: R,
+    cancel: &'a Cancel,
+}
+
+impl<R: Read> Read for UntilCancelled<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.cancel.check().map_err(io::Error::other)?;
+        self.inner.read(buffer)
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::cnb::id::{BuildpackId, LayerName};
-use crate::cnb::layer::{EnvironmentChange, LayerFeatures, LayerTypes};
+use crate::cnb::layer::{EnvironmentChange, LayerTypes};
 use crate::cnb::sbom::SbomFormat;
 use crate::network::Artifact;
 use crate::oci::digest::DiffId;
@@ -27,8 +27,6 @@ pub const CACHED_SBOMS: &str = "/layers/sbom/cache";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheLabel {
     format: u32,
-    /// How files look in layers that were for an image.
-    pub form: Option<String>,
     pub buildpacks: BTreeMap<BuildpackId, CachedBuildpack>,
 }
 
@@ -46,8 +44,6 @@ pub struct CachedBuildpack {
 pub struct CachedRecord {
     /// Which of the image's layers it is.
     pub diff_id: DiffId,
-    /// What compressed it.
-    pub encoder: String,
     pub types: LayerTypes,
     /// What the buildpack said the contents depend on.
     pub key: String,
@@ -57,17 +53,16 @@ pub struct CachedRecord {
     pub artifacts: Option<BTreeSet<Artifact>>,
     /// Its bills of materials. Without one of them it is no layer.
     pub sboms: BTreeSet<SbomFormat>,
-    /// What is in it; only of a layer that was for the app's image, too.
-    pub features: Option<LayerFeatures>,
+}
+
+impl Default for CacheLabel {
+    /// One without layers.
+    fn default() -> Self {
+        Self { format: FORMAT, buildpacks: BTreeMap::new() }
+    }
 }
 
 impl CacheLabel {
-    /// One without layers.
-    #[must_use]
-    pub fn new(form: Option<String>) -> Self {
-        Self { format: FORMAT, form, buildpacks: BTreeMap::new() }
-    }
-
     /// Reads the label; `None` for what this program does not write.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
