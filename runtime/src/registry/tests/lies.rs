@@ -433,3 +433,26 @@ fn r3_a_mirror_that_lies_costs_a_request() {
     bench.push(&bench.image(&[b"new"]), &app).unwrap();
     assert_eq!(mirror.lines().len(), before);
 }
+
+/// A mirror whose index lacks a platform, or whose manifest is none, is no reason not to ask the registry.
+#[test]
+fn r4_a_mirror_that_is_of_no_use_stands_in_nobodys_way() {
+    let (fake, mirror) = (Fake::honest(), Fake::honest());
+    let mirrors = vec![mirror.server.url("http", "127.0.0.1", "/")];
+    let mut settings = NetworkSettings::default();
+    settings.registries.insert(fake.name(), RegistrySettings { mirrors, ..RegistrySettings::default() });
+    let empty = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [] }).to_string();
+    for (tag, media_type, useless) in [("1", OCI_INDEX, empty.as_str()), ("2", OCI_MANIFEST, "{}")] {
+        let bench = Bench::hurried(&settings);
+        let image = bench.image(&[b"content"]);
+        fake.kept().put_image("app", tag, &image);
+        mirror.kept().put_manifest("app", tag, media_type, useless.as_bytes());
+        let name = format!("{}/app:{tag}", fake.name());
+        // Whoever asks what systems there are has seen the mirror's.
+        let _ = bench.registry.first_document(&name.parse().unwrap(), &go());
+        for _ in 0..2 {
+            let found = bench.find(&name).unwrap().expect("the registry has it");
+            assert_eq!(found.image.configuration, image.configuration, "{useless}");
+        }
+    }
+}
