@@ -117,6 +117,12 @@ fn an_archive_can_be_piped_on() {
         assert!(said.contains("Successfully built image demo/website:latest"), "{said}");
         assert!(!said.contains("podman run") && !said.contains("docker load"), "{said}");
     }
+    // What a file has already stays, as whoever says `>>` expects.
+    let all = site.file("all", "kept\n");
+    let end = File::options().append(true).open(&all).unwrap();
+    assert!(build(&site, "docker-archive:/dev/stdout").stdout(end).status().unwrap().success());
+    let archive = std::fs::read(site.path().join("docker-archive.tar")).unwrap();
+    assert!(std::fs::read(&all).unwrap() == [b"kept\n", &archive[..]].concat());
     // A pipe with a name, and a build beside its reader.
     Command::new("mkfifo").arg("pipe").current_dir(site.path()).status().unwrap();
     let mut builder = build(&site, "docker-archive:pipe").stdout(Stdio::null()).spawn().unwrap();
@@ -151,6 +157,12 @@ fn what_a_link_leads_to_is_written_and_the_link_stays() {
     assert_eq!(std::fs::read_link(site.path().join("app.tar")).unwrap(), Path::new("elsewhere/app.tar"));
     assert!(digest(&site, "oci-archive:elsewhere/app.tar").starts_with("sha256:"));
     assert_eq!(site.path().join("elsewhere").read_dir().unwrap().count(), 1, "something was left beside it");
+    // The same where nothing is there yet.
+    let link = site.path().join("new.tar");
+    std::os::unix::fs::symlink("elsewhere/new.tar", &link).unwrap();
+    assert!(build(&site, "oci-archive:new.tar").status().unwrap().success());
+    assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("elsewhere/new.tar"));
+    assert_eq!(digest(&site, "oci-archive:elsewhere/new.tar"), digest(&site, "oci-archive:app.tar"));
 }
 
 #[test]
