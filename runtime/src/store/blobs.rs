@@ -167,23 +167,29 @@ impl Store {
         let path = self.blob_path(&expected.digest);
         self.leases.take(&blob_name(&expected.digest));
         let found = |seal| Some(SealedBlob { seal, ..expected.clone() });
-        let status = match Status::of(&path) {
-            Ok(status) => status,
-            Err(error) => {
-                // A record without its blob: somebody removed it.
-                if error.kind() == io::ErrorKind::NotFound {
-                    self.note_damage(&path);
+        for _ in 0..MAX_LOOKS {
+            let status = match Status::of(&path) {
+                Ok(status) => status,
+                Err(error) => {
+                    // A record without its blob: somebody removed it.
+                    if error.kind() == io::ErrorKind::NotFound {
+                        self.note_damage(&path);
+                    }
+                    return None;
                 }
-                return None;
+            };
+            if status.kind == FileType::RegularFile && status.size == expected.size {
+                let seal = Seal::from_status(&status);
+                if seal == expected.seal && !self.verifies() {
+                    return found(seal);
+                }
+                if let Some(seal) = reseal(&path, &expected.digest) {
+                    return found(seal);
+                }
             }
-        };
-        if status.kind == FileType::RegularFile && status.size == expected.size {
-            let seal = Seal::from_status(&status);
-            if seal == expected.seal && !self.verifies() {
-                return found(seal);
-            }
-            if let Some(seal) = reseal(&path, &expected.digest) {
-                return found(seal);
+            // What somebody else has put there meanwhile is not what was looked at, and may be right.
+            if Status::of(&path).is_ok_and(|now| now == status) {
+                break;
             }
         }
         Self::discard(self, &path);
@@ -236,6 +242,9 @@ impl Store {
         self.root().join(blob_name(digest))
     }
 }
+
+/// So often a blob is looked at that is replaced by another one each time.
+const MAX_LOOKS: usize = 8;
 
 /// Reads the bytes at `path` again; a seal if they have the digest.
 fn reseal(path: &Path, digest: &Digest) -> Option<Seal> {
