@@ -314,6 +314,7 @@ fn files_get_the_owner_of_this_build() {
     std::fs::remove_dir_all(site.path().join("image")).unwrap();
     assert_eq!(owned("three", &["--group-writable"]), group);
     assert_eq!(owned("one", &[]), usual);
+    assert_eq!(owned("one", &["--verify", "--owner", "7:8"]), owner, "nor does reading it again");
     owned("one", &["--owner", "7", "--group-writable", "--user", "9"]);
     assert_eq!(inspect(&site, "oci:image")["user"], "9:9");
     if tool(&site, "skopeo", &["--insecure-policy", "copy", "-q", "oci:image:app:latest", "dir:files"])

@@ -51,7 +51,7 @@ use crate::phase::sboms;
 use crate::policy::{Isolation, Policy};
 use crate::source::{Selection, Source};
 use crate::sources::Sources;
-use crate::store::{CompiledKey, ImageCache, Store, WorkDir};
+use crate::store::{CompiledKey, ImageCache, Store, StoreError, WorkDir};
 use crate::tree::{Tree, TreeLimits};
 use crate::walk;
 use crate::workspace::Workspace;
@@ -200,8 +200,7 @@ fn phases<'store>(
         detect_group(&Site::detect_request(app), &mut site.workspace, &mut executor, events)
     })?;
     let form = file_form(request.run_image, request.user, request.files).to_string();
-    let form_note = form_note(request.tenant, request.image);
-    let last_form = app.store.note(&form_note);
+    let last_form = app.store.remembered(&form_note(request.tenant, request.image));
     let mut is_imported = false;
     let restored = timed(Phase::Restore, events, |events| -> Result<_, Error> {
         let mut restore_request = RestoreRequest {
@@ -276,12 +275,12 @@ fn phases<'store>(
             let path = directory.to_owned();
             sboms::write(&outcome.built, directory).map_err(|source| Error::Sboms { path, source })?;
         }
-        if let Err(error) = keep(outcome, &built.exported.layers, request.encoding, cache) {
+        let kept = keep_in_form(&form, last_form.as_deref(), request, || {
+            keep(outcome, &built.exported.layers, request.encoding, cache)
+        });
+        if let Err(error) = kept {
             let message = format!("the next build of this image will not find its layers: {error}");
             events.event(Event::Warning { message });
-        }
-        if app.store.note(&form_note).as_ref() != Some(&form) {
-            app.store.keep_note(&form_note, &form);
         }
         Ok(built)
     })?;
@@ -296,6 +295,24 @@ fn phases<'store>(
 /// What the store keeps of the files of an image: not part of its records, which are older.
 fn form_note(tenant: &str, image: &str) -> String {
     format!("form of {tenant} {image}")
+}
+
+/// Keeps layers, and remembers which form their files have.
+fn keep_in_form(
+    form: &str,
+    last_form: Option<&str>,
+    request: &BuildRequest<'_>,
+    keep: impl FnOnce() -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let (store, note) = (request.app.store, form_note(request.tenant, request.image));
+    if last_form == Some(form) {
+        return keep();
+    }
+    // Until all of it is kept, nobody can say which files layers have.
+    store.keep_note(&note, "");
+    keep()?;
+    store.keep_note(&note, form);
+    Ok(())
 }
 
 /// Hands to the store what a cache image had, as if the last build had been here.

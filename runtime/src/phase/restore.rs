@@ -74,7 +74,7 @@ pub fn restore(request: &RestoreRequest<'_>, cache: &ImageCache<'_>, events: &mu
         return previous::restore(request, events);
     }
     let mut restored = Restored::default();
-    let has_other_form = request.last_form.is_some_and(|last| last != request.form);
+    let has_other_form = request.last_form != Some(request.form);
     for buildpack in request.group {
         let id = &buildpack.reference.id;
         let mut layers: Vec<CachedLayer> =

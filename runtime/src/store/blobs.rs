@@ -120,8 +120,7 @@ impl Notes for Store {
         if self.verifies() {
             return None;
         }
-        let record: NoteRecord = self.read_record(&note_name(name))?;
-        (record.name == name).then_some(record.text)
+        self.remembered(name)
     }
 
     fn keep_note(&self, name: &str, text: &str) {
@@ -132,6 +131,14 @@ impl Notes for Store {
 }
 
 impl Store {
+    /// A note that says what is kept rather than what need not be found out again: it is
+    /// believed when everything else is verified, too.
+    #[must_use]
+    pub fn remembered(&self, name: &str) -> Option<String> {
+        let record: NoteRecord = self.read_record(&note_name(name))?;
+        (record.name == name).then_some(record.text)
+    }
+
     /// The blob that the record `name` is about, from here on leased. With a new seal the
     /// record is written again, as `with_seal` makes it.
     fn recorded<R: Serialize>(
